@@ -1,0 +1,145 @@
+//! Hash slots.
+
+use std::fmt;
+
+use crc16::{State, XMODEM};
+
+/// One of the 16384 hash slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot(u16);
+
+impl Slot {
+    /// Number of slots of every cluster.
+    pub const COUNT: u16 = 16384;
+
+    /// The slot of this number, if there is one.
+    #[must_use]
+    pub const fn new(number: u16) -> Option<Self> {
+        if number < Self::COUNT {
+            Some(Self(number))
+        } else {
+            None
+        }
+    }
+
+    /// The slot a key lives in: CRC16 (XMODEM) of the key, or of its hash tag: what stands between
+    /// the first `{` and the first `}` behind it, unless that is nothing.
+    #[must_use]
+    pub fn of_key(key: &[u8]) -> Self {
+        Self(State::<XMODEM>::calculate(hash_tag(key).unwrap_or(key)) % Self::COUNT)
+    }
+
+    /// The number, below [`Slot::COUNT`].
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+
+    /// All slots in order.
+    pub fn all() -> impl DoubleEndedIterator<Item = Self> + ExactSizeIterator {
+        (0..Self::COUNT).map(Self)
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn hash_tag(key: &[u8]) -> Option<&[u8]> {
+    let open = key.iter().position(|&byte| byte == b'{')?;
+    let behind = key.get(open + 1..)?;
+    let close = behind.iter().position(|&byte| byte == b'}')?;
+    if close == 0 {
+        None
+    } else {
+        behind.get(..close)
+    }
+}
+
+/// Slots from `first` to `last`, both included; never empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SlotRange {
+    first: Slot,
+    last: Slot,
+}
+
+impl SlotRange {
+    /// Every slot.
+    pub const ALL: Self = Self {
+        first: Slot(0),
+        last: Slot(Slot::COUNT - 1),
+    };
+
+    /// The range between two slots; `None` when they are in the wrong order.
+    #[must_use]
+    pub fn new(first: Slot, last: Slot) -> Option<Self> {
+        (first <= last).then_some(Self { first, last })
+    }
+
+    /// Lowest slot.
+    #[must_use]
+    pub fn first(self) -> Slot {
+        self.first
+    }
+
+    /// Highest slot.
+    #[must_use]
+    pub fn last(self) -> Slot {
+        self.last
+    }
+
+    /// Its slots in order.
+    pub fn slots(self) -> impl Iterator<Item = Slot> {
+        (self.first.0..=self.last.0).map(Slot)
+    }
+}
+
+impl fmt::Display for SlotRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_hash_as_the_server_hashes_them() {
+        // Numbers from CLUSTER KEYSLOT.
+        for (key, slot) in [
+            ("", 0),
+            ("a", 15495),
+            ("foo", 12182),
+            ("123456789", 12739),
+            ("{user1000}.following", 3443),
+            ("user1000", 3443),
+            ("x{user1000}y{other}", 3443),
+        ] {
+            assert_eq!(Slot::of_key(key.as_bytes()).get(), slot, "{key}");
+        }
+    }
+
+    #[test]
+    fn an_empty_or_open_tag_is_no_tag() {
+        let whole = |key: &str| Slot(State::<XMODEM>::calculate(key.as_bytes()) % Slot::COUNT);
+        for key in ["foo{}{bar}", "{}", "foo{bar", "foo}bar{", "{"] {
+            assert_eq!(Slot::of_key(key.as_bytes()), whole(key), "{key}");
+        }
+        assert_eq!(Slot::of_key(b"foo{{bar}}zap"), whole("{bar"));
+        assert_eq!(Slot::of_key(b"foo{bar}{zap}"), whole("bar"));
+    }
+
+    #[test]
+    fn slots_end_at_16383() {
+        assert_eq!(Slot::new(16383).map(Slot::get), Some(16383));
+        assert_eq!(Slot::new(16384), None);
+        assert_eq!(Slot::all().len(), 16384);
+    }
+}
