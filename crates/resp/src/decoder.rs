@@ -7,7 +7,7 @@
 //! ```
 
 use bytes::Bytes;
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 use crate::error::ProtocolError;
 use crate::inline::Words;
@@ -33,6 +33,8 @@ enum Stage {
     Complete,
     /// Something without a reply lies in the first `pos` bytes.
     Empty,
+    /// The client broke the protocol; for good.
+    Broken(ProtocolError),
 }
 
 /// Finds the end of a request, and its arguments, in bytes that arrive in any pieces. It resumes
@@ -91,7 +93,7 @@ impl RequestDecoder {
     /// wanted, [`Self::wanted`] says how many.
     ///
     /// # Errors
-    /// The client broke the protocol or a limit. The decoder stays where it is; close.
+    /// The client broke the protocol or a limit. Every further call says the same; close.
     #[inline]
     pub fn decode(&mut self, buf: &[u8]) -> Result<Option<usize>, ProtocolError> {
         debug_assert!(
@@ -99,11 +101,13 @@ impl RequestDecoder {
             "the buffer shrank within a request"
         );
         let complete = match self.stage {
-            Stage::Start => self.start(buf)?,
-            Stage::Arguments => self.arguments(buf)?,
-            Stage::Line => self.line(buf)?,
-            Stage::Complete | Stage::Empty => true,
+            Stage::Start => self.start(buf),
+            Stage::Arguments => self.arguments(buf),
+            Stage::Line => self.line(buf),
+            Stage::Complete | Stage::Empty => Ok(true),
+            Stage::Broken(error) => Err(error),
         };
+        let complete = complete.inspect_err(|&error| self.stage = Stage::Broken(error))?;
         self.begun = self.begun || !buf.is_empty();
         Ok(complete.then_some(self.pos))
     }
@@ -299,12 +303,15 @@ impl RequestDecoder {
         }
     }
 
-    /// An inline request: everything up to LF or CRLF.
+    /// An inline request: everything up to LF or CRLF. A NUL byte hides every line end behind it,
+    /// as in the server, where the line is a C string: such a request never completes, and is
+    /// refused when it is too long.
     #[cold]
     fn line(&mut self, buf: &[u8]) -> Result<bool, ProtocolError> {
         let unseen = buf.get(self.scanned..).unwrap_or_default();
-        let Some(end) = memchr(b'\n', unseen).map(|at| self.scanned + at) else {
-            self.scanned = buf.len();
+        let stop = memchr2(b'\n', 0, unseen).map(|at| self.scanned + at);
+        self.scanned = stop.unwrap_or(buf.len());
+        let Some(end) = stop.filter(|&at| buf.get(at) == Some(&b'\n')) else {
             if buf.len() > self.limits.inline_bytes_max {
                 return Err(ProtocolError::TooBigInline);
             }
@@ -364,3 +371,6 @@ impl RequestDecoder {
         false
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,7 @@ pub enum ProtocolError {
     /// An inline request is longer than its limit.
     #[error("too big inline request")]
     TooBigInline,
-    /// An inline request has an unfinished quote, or text right behind a closing one.
+    /// An inline request has an unfinished quote.
     #[error("unbalanced quotes in request")]
     UnbalancedQuotes,
     /// The whole request is longer than its limit. (The server closes without a word here.)
@@ -63,11 +63,12 @@ impl ProtocolError {
     }
 }
 
-/// A byte as it may stand in an error line: printable, or escaped.
-fn shown(byte: u8) -> std::ascii::EscapeDefault {
+/// A byte as it may stand in an error line and in a log: printable, or escaped. (The server puts
+/// the bare byte.)
+fn shown(byte: u8) -> String {
     match byte {
-        b'\'' | b'"' | b'\\' => std::ascii::escape_default(b'?'),
-        other => std::ascii::escape_default(other),
+        b' '..=b'~' => char::from(byte).to_string(),
+        other => other.escape_ascii().to_string(),
     }
 }
 
