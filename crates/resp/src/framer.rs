@@ -179,3 +179,6 @@ impl ReplyFramer {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -176,3 +176,6 @@ pub(crate) fn line(out: &mut impl Sink, kind: u8, text: &[u8]) {
     out.put(rest);
     out.put(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests;
