@@ -1,0 +1,378 @@
+//! What becomes of a command: a closed list, and refused is whatever is not on it.
+
+use resp::Request;
+
+use crate::flags::{Flags, KeyFlags};
+use crate::keys::{Args, streams_block};
+use crate::spec::{BeginSearch, FindKeys};
+use crate::table::{Command, Row};
+
+/// Who answers a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Handling {
+    /// One node, on a connection shared with others: exactly one reply, and nothing about the
+    /// connection changes. By its keys; without any (`EVAL` with 0) any primary.
+    Shared,
+    /// As `Shared`, and it never has keys: any primary.
+    AnyPrimary,
+    /// As `Shared` when all keys are in one slot; otherwise in parts.
+    Split(SplitKind),
+    /// Keyway itself.
+    Local(LocalKind),
+    /// Nobody.
+    Refused(Refusal),
+}
+
+/// How a command over several slots is cut and its replies are put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SplitKind {
+    /// `MGET`: an array in the order of the keys.
+    Mget,
+    /// `MSET`: a value behind every key; `OK` when all parts are.
+    Mset,
+    /// `DEL`, `UNLINK`, `EXISTS`, `TOUCH`: the sum.
+    Sum,
+}
+
+/// What Keyway answers itself; one for each answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LocalKind {
+    /// `PING [message]`
+    Ping,
+    /// `ECHO message`
+    Echo,
+    /// `HELLO [version [AUTH user password] [SETNAME name]]`
+    Hello,
+    /// `AUTH [user] password`
+    Auth,
+    /// `SELECT database`
+    Select,
+    /// `QUIT`
+    Quit,
+    /// `RESET`
+    Reset,
+    /// `CLIENT ID`
+    ClientId,
+    /// `CLIENT SETNAME name`
+    ClientSetName,
+    /// `CLIENT GETNAME`
+    ClientGetName,
+    /// `CLIENT SETINFO LIB-NAME|LIB-VER value`
+    ClientSetInfo,
+    /// `CLIENT INFO`
+    ClientInfo,
+    /// `CLIENT NO-EVICT ON|OFF`
+    ClientNoEvict,
+    /// `CLIENT NO-TOUCH ON|OFF`
+    ClientNoTouch,
+    /// `CLIENT REPLY ON|OFF|SKIP`
+    ClientReply,
+    /// `COMMAND` and every subcommand of it: [`introspect::reply`](crate::introspect::reply)
+    Command,
+    /// `CONFIG GET pattern...`: clients ask while they connect, and an empty answer suits them.
+    ConfigGet,
+    /// `INFO [section...]`
+    Info,
+    /// `READONLY`
+    ReadOnly,
+    /// `READWRITE`
+    ReadWrite,
+    /// `ASKING`
+    Asking,
+    /// `CLUSTER SLOTS`
+    ClusterSlots,
+    /// `CLUSTER SHARDS`
+    ClusterShards,
+    /// `CLUSTER NODES`
+    ClusterNodes,
+    /// `CLUSTER INFO`
+    ClusterInfo,
+    /// `CLUSTER KEYSLOT key`
+    ClusterKeySlot,
+    /// `CLUSTER MYID`
+    ClusterMyId,
+}
+
+/// Why a command is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// It would harm the cluster, other clients, or show what is not the client's to see.
+    Harmful,
+    /// Nothing speaks against it, but Keyway cannot do it yet.
+    NotBuilt(NotBuilt),
+}
+
+/// What a refused command would need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NotBuilt {
+    /// A node's connection to itself while it blocks.
+    Lease,
+    /// Several nodes.
+    FanOut,
+    /// `MULTI`, `WATCH` and what belongs to them.
+    Transaction,
+    /// Messages that nobody asked for.
+    Subscription,
+    /// Something else; also every command that Keyway knows nothing about but its name.
+    Other,
+}
+
+impl Refusal {
+    /// The error line without `-` and CRLF; it names the command.
+    #[must_use]
+    pub fn reply(self, command: &Command) -> String {
+        let name = command.name();
+        match self {
+            Self::Harmful => format!("ERR command '{name}' is not allowed through Keyway"),
+            Self::NotBuilt(NotBuilt::Lease) if command.blocks_by_option() => {
+                format!("ERR command '{name}' with BLOCK is not supported by Keyway yet")
+            }
+            Self::NotBuilt(_) => format!("ERR command '{name}' is not supported by Keyway yet"),
+        }
+    }
+}
+
+impl Command {
+    /// Who answers this request of this command.
+    #[inline]
+    #[must_use]
+    pub fn handling(&self, request: Request<'_>) -> Handling {
+        match self.disposition() {
+            Disposition::Always(handling) => handling,
+            Disposition::Script => Handling::Shared,
+            Disposition::Streams if streams_block(Args::behind(request, 0)) => {
+                Handling::Refused(Refusal::NotBuilt(NotBuilt::Lease))
+            }
+            Disposition::Streams => Handling::Shared,
+        }
+    }
+
+    /// Whether this request may keep its connection waiting: `BLPOP` always may, `XREAD` with
+    /// `BLOCK`.
+    #[must_use]
+    pub fn blocks(&self, request: Request<'_>) -> bool {
+        self.flags().contains(Flags::BLOCKING)
+            && (!self.blocks_by_option() || streams_block(Args::behind(request, 0)))
+    }
+
+    fn blocks_by_option(&self) -> bool {
+        self.disposition() == Disposition::Streams
+    }
+}
+
+/// What is known of a command's handling before there is a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Disposition {
+    /// Every request of it alike.
+    Always(Handling),
+    /// Shared; but its reply may be any text, so that a redirect must be confirmed.
+    Script,
+    /// `XREAD`, `XREADGROUP`: shared unless it blocks.
+    Streams,
+}
+
+impl Disposition {
+    pub(crate) fn is_script(self) -> bool {
+        self == Self::Script
+    }
+
+    /// By name what the tables below name; by its keys and flags a command that has keys; refused
+    /// everything else.
+    pub(crate) fn of(row: &Row) -> Self {
+        match row.name.as_ref() {
+            "eval" | "eval_ro" | "evalsha" | "evalsha_ro" | "fcall" | "fcall_ro" => Self::Script,
+            "xread" | "xreadgroup" => Self::Streams,
+            name => Self::Always(
+                local(name)
+                    .map(Handling::Local)
+                    .or_else(|| split(name).map(Handling::Split))
+                    .or_else(|| refused(name).map(Handling::Refused))
+                    .unwrap_or_else(|| by_flags(row)),
+            ),
+        }
+    }
+}
+
+fn by_flags(row: &Row) -> Handling {
+    if any_primary(&row.name) {
+        return Handling::AnyPrimary;
+    }
+    if row.flags.contains(Flags::BLOCKING) {
+        return Handling::Refused(Refusal::NotBuilt(NotBuilt::Lease));
+    }
+    // A command with one of these has to do with its connection, with other nodes, or with the
+    // server itself. (SPUBLISH has not: its one reply is a number.)
+    let peculiar = Flags::ADMIN
+        .with(Flags::ASKING)
+        .with(Flags::NO_AUTH)
+        .with(Flags::NO_MULTI)
+        .with(Flags::NOSCRIPT)
+        .with(Flags::PUBSUB);
+    let plain = !row.flags.intersects(peculiar) || *row.name == *"spublish";
+    if plain && keys_are_known(row) {
+        Handling::Shared
+    } else {
+        Handling::Refused(Refusal::NotBuilt(NotBuilt::Other))
+    }
+}
+
+/// Every key can be found: by specs alone, or with a function of ours.
+fn keys_are_known(row: &Row) -> bool {
+    let complete = row.key_specs.iter().all(|spec| {
+        spec.begin != BeginSearch::Unknown
+            && spec.find != FindKeys::Unknown
+            && !spec.flags.contains(KeyFlags::INCOMPLETE)
+    });
+    !row.key_specs.is_empty() && (complete || crate::keys::by_hand(row).is_some())
+}
+
+fn any_primary(name: &str) -> bool {
+    name.ends_with("|help")
+        || [
+            "acl|cat",
+            "acl|genpass",
+            "acl|whoami",
+            "lolwut",
+            "publish",
+            "time",
+        ]
+        .contains(&name)
+}
+
+fn split(name: &str) -> Option<SplitKind> {
+    match name {
+        "mget" => Some(SplitKind::Mget),
+        "mset" => Some(SplitKind::Mset),
+        "del" | "exists" | "touch" | "unlink" => Some(SplitKind::Sum),
+        _ => None,
+    }
+}
+
+fn local(name: &str) -> Option<LocalKind> {
+    Some(match name {
+        "ping" => LocalKind::Ping,
+        "echo" => LocalKind::Echo,
+        "hello" => LocalKind::Hello,
+        "auth" => LocalKind::Auth,
+        "select" => LocalKind::Select,
+        "quit" => LocalKind::Quit,
+        "reset" => LocalKind::Reset,
+        "client|id" => LocalKind::ClientId,
+        "client|setname" => LocalKind::ClientSetName,
+        "client|getname" => LocalKind::ClientGetName,
+        "client|setinfo" => LocalKind::ClientSetInfo,
+        "client|info" => LocalKind::ClientInfo,
+        "client|no-evict" => LocalKind::ClientNoEvict,
+        "client|no-touch" => LocalKind::ClientNoTouch,
+        "client|reply" => LocalKind::ClientReply,
+        "command"
+        | "command|count"
+        | "command|docs"
+        | "command|getkeys"
+        | "command|getkeysandflags"
+        | "command|help"
+        | "command|info"
+        | "command|list" => LocalKind::Command,
+        "config|get" => LocalKind::ConfigGet,
+        "info" => LocalKind::Info,
+        "readonly" => LocalKind::ReadOnly,
+        "readwrite" => LocalKind::ReadWrite,
+        "asking" => LocalKind::Asking,
+        "cluster|slots" => LocalKind::ClusterSlots,
+        "cluster|shards" => LocalKind::ClusterShards,
+        "cluster|nodes" => LocalKind::ClusterNodes,
+        "cluster|info" => LocalKind::ClusterInfo,
+        "cluster|keyslot" => LocalKind::ClusterKeySlot,
+        "cluster|myid" => LocalKind::ClusterMyId,
+        _ => return None,
+    })
+}
+
+fn refused(name: &str) -> Option<Refusal> {
+    if HARMFUL.contains(&name) {
+        return Some(Refusal::Harmful);
+    }
+    let needs = match name {
+        "discard" | "exec" | "multi" | "unwatch" | "watch" => NotBuilt::Transaction,
+        "psubscribe" | "punsubscribe" | "ssubscribe" | "subscribe" | "sunsubscribe"
+        | "unsubscribe" => NotBuilt::Subscription,
+        "dbsize"
+        | "flushall"
+        | "flushdb"
+        | "function|delete"
+        | "function|dump"
+        | "function|flush"
+        | "function|kill"
+        | "function|list"
+        | "function|load"
+        | "function|restore"
+        | "function|stats"
+        | "keys"
+        | "pubsub|channels"
+        | "pubsub|numpat"
+        | "pubsub|numsub"
+        | "pubsub|shardchannels"
+        | "pubsub|shardnumsub"
+        | "randomkey"
+        | "scan"
+        | "script|exists"
+        | "script|flush"
+        | "script|kill"
+        | "script|load"
+        | "script|show" => NotBuilt::FanOut,
+        _ => return None,
+    };
+    Some(Refusal::NotBuilt(needs))
+}
+
+/// They change the server or the cluster rather than data, stop it, dump it to whoever asks, or
+/// reach into connections that are not the client's.
+const HARMFUL: &[&str] = &[
+    "acl|deluser",
+    "acl|load",
+    "acl|save",
+    "acl|setuser",
+    "bgrewriteaof",
+    "bgsave",
+    "client|import-source",
+    "cluster|addslots",
+    "cluster|addslotsrange",
+    "cluster|bumpepoch",
+    "cluster|cancelslotmigrations",
+    "cluster|delslots",
+    "cluster|delslotsrange",
+    "cluster|failover",
+    "cluster|flushslot",
+    "cluster|flushslots",
+    "cluster|forget",
+    "cluster|meet",
+    "cluster|migrateslots",
+    "cluster|replicate",
+    "cluster|reset",
+    "cluster|saveconfig",
+    "cluster|set-config-epoch",
+    "cluster|setslot",
+    "cluster|syncslots",
+    "config|resetstat",
+    "config|rewrite",
+    "config|set",
+    "debug",
+    "failover",
+    "migrate",
+    "module|load",
+    "module|loadex",
+    "module|unload",
+    "monitor",
+    "pfdebug",
+    "pfselftest",
+    "psync",
+    "replconf",
+    "replicaof",
+    "restore-asking",
+    "save",
+    "script|debug",
+    "shutdown",
+    "slaveof",
+    "swapdb",
+    "sync",
+];
