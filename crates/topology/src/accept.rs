@@ -74,3 +74,6 @@ pub fn accept(
     candidate.epoch = candidate.epoch.or(current.epoch());
     Ok(Some(Topology::new(current.revision().next(), candidate)))
 }
+
+#[cfg(test)]
+mod tests;

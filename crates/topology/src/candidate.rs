@@ -6,7 +6,7 @@ use resp::ReplyError;
 use thiserror::Error;
 
 use crate::snapshot::{Owners, ShardIndex};
-use crate::{NodeAddr, NodeId, Role, Shard, Slot, SlotRange};
+use crate::{Health, Node, NodeAddr, NodeId, Shard, Slot, SlotRange};
 
 /// Most shards a cluster can have: each needs a slot, and one spare index means "nobody".
 pub const SHARDS_MAX: usize = Slot::COUNT as usize;
@@ -35,7 +35,7 @@ pub enum ParseError {
     /// One node in two places.
     #[error("node {0} appears twice")]
     NodeTwice(NodeId),
-    /// Two nodes at one address.
+    /// Two living nodes at one address.
     #[error("two nodes share the address {0}")]
     AddressTwice(NodeAddr),
     /// More shards or replicas than are remembered.
@@ -56,7 +56,8 @@ impl Candidate {
     /// Puts a view together. The order of shards and of replicas does not matter.
     ///
     /// # Errors
-    /// A slot with two owners, a node or an address that occurs twice, too many nodes.
+    /// A slot with two owners, a node that occurs twice, two living nodes at one address, too many
+    /// nodes.
     pub fn from_shards<I>(shards: I) -> Result<Self, ParseError>
     where
         I: IntoIterator<Item = (Shard, Vec<SlotRange>)>,
@@ -66,6 +67,7 @@ impl Candidate {
         if shards.len() > SHARDS_MAX {
             return Err(ParseError::TooManyNodes);
         }
+        leave_out_shadows(&mut shards);
         let mut candidate = Self {
             shards: Vec::with_capacity(shards.len()),
             owners: Owners::nobody(),
@@ -84,11 +86,7 @@ impl Candidate {
             if shard.replicas.len() > REPLICAS_MAX {
                 return Err(ParseError::TooManyNodes);
             }
-            shard.replicas.sort_by_key(|node| node.id);
-            shard.primary.role = Role::Primary;
-            for replica in &mut shard.replicas {
-                replica.role = Role::Replica;
-            }
+            shard.normalise();
             for node in shard.nodes() {
                 if !ids.insert(node.id) {
                     return Err(ParseError::NodeTwice(node.id));
@@ -133,6 +131,19 @@ impl Candidate {
     #[must_use]
     pub fn agrees_with(&self, other: &Self) -> bool {
         self.owners == other.owners && same_shards(&self.shards, &other.shards)
+    }
+}
+
+/// A dead node's address may have been given to a living one. The dead one is left out: as a
+/// replica, or as a primary without slots. (With slots, two owners are a contradiction.)
+fn leave_out_shadows(shards: &mut Vec<(Shard, Vec<SlotRange>)>) {
+    let nodes = shards.iter().flat_map(|(shard, _)| shard.nodes());
+    let living = nodes.filter(|node| node.health != Health::Failed);
+    let taken: HashSet<NodeAddr> = living.map(|node| node.addr.clone()).collect();
+    let shadow = |node: &Node| node.health == Health::Failed && taken.contains(&node.addr);
+    shards.retain(|(shard, ranges)| !(ranges.is_empty() && shadow(&shard.primary)));
+    for (shard, _) in shards {
+        shard.replicas.retain(|node| !shadow(node));
     }
 }
 

@@ -117,3 +117,6 @@ fn slot_changes(old: &Topology, new: &Topology, changes: &mut Vec<Change>) {
         changes.push(Change::SlotsLost(lost));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,8 @@ mod parse;
 mod reader;
 mod slot;
 mod snapshot;
+#[cfg(test)]
+mod testing;
 
 pub use accept::{Refusal, accept};
 pub use addr::NodeAddr;

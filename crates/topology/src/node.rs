@@ -90,13 +90,20 @@ impl Shard {
         std::iter::once(&self.primary).chain(&self.replicas)
     }
 
+    /// Sets the roles by place, and sorts the replicas.
+    pub(crate) fn normalise(&mut self) {
+        self.primary.role = Role::Primary;
+        for replica in &mut self.replicas {
+            replica.role = Role::Replica;
+        }
+        self.replicas.sort_by_key(|node| node.id);
+    }
+
     /// Makes the replica at this place the primary, and the primary a replica.
     pub(crate) fn promote(&mut self, replica: usize) {
         if let Some(new) = self.replicas.get_mut(replica) {
             std::mem::swap(&mut self.primary, new);
-            self.primary.role = Role::Primary;
-            new.role = Role::Replica;
-            self.replicas.sort_by_key(|node| node.id);
+            self.normalise();
         }
     }
 }

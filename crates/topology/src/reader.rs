@@ -29,3 +29,6 @@ impl Topology {
         Some(best.map_or(&shard.primary, |(_, node)| node))
     }
 }
+
+#[cfg(test)]
+mod tests;

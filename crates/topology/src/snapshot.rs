@@ -247,3 +247,6 @@ impl Topology {
             && crate::candidate::same_shards(&self.shards, &candidate.shards)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,10 +22,10 @@ pub fn parse_shards(value: &Value, asked: &NodeAddr, tls: bool) -> Result<Candid
         if nodes.len() > REPLICAS_MAX {
             return Err(ParseError::TooManyNodes);
         }
-        let nodes: Vec<Node> = nodes
+        let nodes = nodes
             .iter()
-            .map(|node| parse_node(node, asked, tls))
-            .collect::<Result<_, _>>()?;
+            .filter_map(|node| parse_node(node, asked, tls).transpose());
+        let nodes: Vec<Node> = nodes.collect::<Result<_, _>>()?;
         let ranges = parse_ranges(row.map_get("slots"))?;
         shards.extend(shard(nodes).map(|shard| (shard, ranges)));
     }
@@ -42,15 +42,26 @@ fn parse_ranges(value: Option<&Value>) -> Result<Vec<SlotRange>, ParseError> {
         .collect()
 }
 
-fn parse_node(value: &Value, asked: &NodeAddr, tls: bool) -> Result<Node, ParseError> {
+/// `None`: a dead node whose address the cluster does not know (any more).
+fn parse_node(value: &Value, asked: &NodeAddr, tls: bool) -> Result<Option<Node>, ParseError> {
     let get = |key: &str| value.map_get(key);
+    let health = match get("health").and_then(Value::as_bytes) {
+        Some(b"online") => Health::Online,
+        Some(b"loading") => Health::Loading,
+        Some(_) => Health::Failed,
+        None => return Err(ParseError::Shape("health")),
+    };
+    let nowhere = get("ip").and_then(Value::as_bytes) == Some(b"");
+    if health == Health::Failed && nowhere {
+        return Ok(None);
+    }
     let port = if tls {
         get("tls-port").or(get("port"))
     } else {
         get("port")
     };
     let host = fields::host(get("endpoint"), get("ip"), asked)?;
-    Ok(Node {
+    Ok(Some(Node {
         id: fields::node_id(get("id"))?,
         addr: fields::address(host, port)?,
         role: match get("role").and_then(Value::as_bytes) {
@@ -58,17 +69,12 @@ fn parse_node(value: &Value, asked: &NodeAddr, tls: bool) -> Result<Node, ParseE
             Some(b"replica" | b"slave") => Role::Replica,
             _ => return Err(ParseError::Shape("role")),
         },
-        health: match get("health").and_then(Value::as_bytes) {
-            Some(b"online") => Health::Online,
-            Some(b"loading") => Health::Loading,
-            Some(_) => Health::Failed,
-            None => return Err(ParseError::Shape("health")),
-        },
+        health,
         zone: fields::zone(get("availability-zone")),
         replication_offset: get("replication-offset")
             .and_then(Value::as_int)
             .and_then(|offset| u64::try_from(offset).ok()),
-    })
+    }))
 }
 
 fn shard(mut nodes: Vec<Node>) -> Option<Shard> {
