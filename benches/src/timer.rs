@@ -19,7 +19,13 @@ impl FineTimer {
     pub(crate) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let fd = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        Ok(Self(AsyncFd::register(fd)?))
+        #[expect(
+            deprecated,
+            reason = "deprecated for descriptors that do not own what they name; an OwnedFd does, \
+                      and the replacement is an unsafe fn"
+        )]
+        let timer = AsyncFd::new(fd)?;
+        Ok(Self(timer))
     }
 
     /// Returns `duration` from now.
