@@ -1,0 +1,86 @@
+//! An authority and one server certificate, as PEM files in a folder of their own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::ClientConfig;
+use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tempfile::TempDir;
+
+/// The PEM files a TLS server and its clients need.
+#[derive(Debug)]
+pub struct Certificates {
+    /// The authority, for clients.
+    pub ca: PathBuf,
+    /// The server's certificate.
+    pub cert: PathBuf,
+    /// The server's private key.
+    pub key: PathBuf,
+    _folder: TempDir,
+}
+
+impl Certificates {
+    /// A new authority and a certificate for `localhost` and the loopback addresses.
+    ///
+    /// # Panics
+    /// The files cannot be written.
+    #[must_use]
+    pub fn loopback() -> Self {
+        Self::for_names(&["localhost", "127.0.0.1", "::1"])
+    }
+
+    /// A new authority and a certificate for `names`.
+    ///
+    /// # Panics
+    /// The files cannot be written, or a name is none.
+    #[must_use]
+    pub fn for_names(names: &[&str]) -> Self {
+        let folder = TempDir::new().expect("a folder for certificates");
+        let authority_key = KeyPair::generate().expect("a key");
+        let mut authority = CertificateParams::default();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        authority
+            .distinguished_name
+            .push(DnType::CommonName, "keyway tests");
+        let authority_cert = authority.self_signed(&authority_key).expect("an authority");
+        let issuer = Issuer::new(authority, authority_key);
+
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let params = CertificateParams::new(names).expect("certificate names");
+        let cert = params.signed_by(&key, &issuer).expect("a certificate");
+
+        let write = |name: &str, pem: String| {
+            let path = folder.path().join(name);
+            fs::write(&path, pem).expect("a PEM file");
+            path
+        };
+        Self {
+            ca: write("ca.pem", authority_cert.pem()),
+            cert: write("cert.pem", cert.pem()),
+            key: write("key.pem", key.serialize_pem()),
+            _folder: folder,
+        }
+    }
+}
+
+/// A client's TLS settings that trust the authorities in `ca` and nothing else.
+pub(crate) fn trusting(ca: &Path) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca).expect("a CA file") {
+        roots
+            .add(certificate.expect("a certificate"))
+            .expect("a certificate authority");
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("TLS versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}

@@ -1,0 +1,295 @@
+//! The `keyway` binary as a child process: configured, waited for, looked at, ended.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::certificates::Certificates;
+use crate::client::Client;
+use crate::cluster::RealCluster;
+use crate::ports::{self, Port};
+use crate::process::{end, signal};
+use crate::tools;
+use crate::wait::{wait_until, within};
+
+/// How long Keyway may take to end after SIGTERM.
+const END_LIMIT: Duration = Duration::from_secs(20);
+
+/// What to put into Keyway's configuration beside addresses and certificates.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Worker threads; 0 means 2.
+    pub workers: usize,
+    /// Lines of `[listen.tls]`.
+    pub listen_tls: String,
+    /// Lines of `[cluster]`.
+    pub cluster: String,
+    /// Lines of `[limits]`.
+    pub limits: String,
+    /// Environment variables to start it with.
+    pub environment: Vec<(String, String)>,
+}
+
+/// A running `keyway serve`. Ended when dropped; its log is printed when the test is failing.
+#[derive(Debug)]
+pub struct Keyway {
+    child: Child,
+    port: Port,
+    admin: Port,
+    certificates: Certificates,
+    log: Arc<Mutex<String>>,
+    _folder: TempDir,
+}
+
+impl Keyway {
+    /// Starts Keyway before `cluster` with defaults and waits until it is ready.
+    ///
+    /// # Panics
+    /// It does not become ready within 15 s.
+    #[must_use]
+    pub fn start(cluster: &RealCluster) -> Self {
+        Self::with(cluster, &Settings::default())
+    }
+
+    /// Starts Keyway before `cluster` with settings of its own and waits until it is ready.
+    ///
+    /// # Panics
+    /// It does not become ready within 15 s.
+    #[must_use]
+    pub fn with(cluster: &RealCluster, settings: &Settings) -> Self {
+        let mut keyway = Self::launch(&cluster.section(&settings.cluster), settings);
+        keyway.wait_ready();
+        keyway
+    }
+
+    /// Starts Keyway with this `[cluster]` section, and does not wait.
+    ///
+    /// # Panics
+    /// The binary does not start.
+    #[must_use]
+    pub fn launch(cluster_section: &str, settings: &Settings) -> Self {
+        let (port, admin) = (ports::reserve(), ports::reserve());
+        let folder = TempDir::new().expect("a folder for Keyway");
+        let certificates = Certificates::loopback();
+        let mut config = String::new();
+        let workers = if settings.workers == 0 {
+            2
+        } else {
+            settings.workers
+        };
+        let _ = writeln!(
+            config,
+            "[listen]\naddress = \"127.0.0.1:{}\"\nworkers = {workers}",
+            port.number()
+        );
+        let _ = writeln!(
+            config,
+            "[listen.tls]\ncertificate = {:?}",
+            certificates.cert
+        );
+        let _ = writeln!(
+            config,
+            "key = {:?}\n{}",
+            certificates.key, settings.listen_tls
+        );
+        let _ = writeln!(config, "{cluster_section}");
+        let _ = writeln!(
+            config,
+            "[admin]\naddress = \"127.0.0.1:{}\"",
+            admin.number()
+        );
+        let _ = writeln!(config, "[limits]\n{}", settings.limits);
+        let path = folder.path().join("keyway.toml");
+        fs::write(&path, config).expect("the configuration");
+
+        let mut child = Command::new(tools::keyway())
+            .args(["serve", "--config"])
+            .arg(path)
+            .envs(
+                settings
+                    .environment
+                    .iter()
+                    .map(|(name, value)| (name, value)),
+            )
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", tools::keyway().display()));
+        let log = Arc::new(Mutex::new(String::new()));
+        collect(child.stderr.take().expect("piped"), Arc::clone(&log));
+        Self {
+            child,
+            port,
+            admin,
+            certificates,
+            log,
+            _folder: folder,
+        }
+    }
+
+    /// Waits until `/readyz` says yes.
+    ///
+    /// # Panics
+    /// It does not within 15 s, or the process ends.
+    pub fn wait_ready(&mut self) {
+        let mut ended = None;
+        let ready = within(Duration::from_secs(15), || {
+            ended = self.child.try_wait().expect("a child of ours");
+            ended.is_some() || self.is_ready()
+        });
+        assert!(
+            ended.is_none(),
+            "keyway ended at once, {ended:?}:\n{}",
+            self.log()
+        );
+        assert!(ready, "keyway was not ready within 15 s");
+    }
+
+    /// What `/readyz` says now.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.http("/readyz").is_ok_and(|(status, _)| status == 200)
+    }
+
+    /// `host:port` for clients.
+    #[must_use]
+    pub fn addr(&self) -> String {
+        format!("127.0.0.1:{}", self.port.number())
+    }
+
+    /// The port for clients.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    /// The authority clients must trust.
+    #[must_use]
+    pub fn ca(&self) -> &Path {
+        &self.certificates.ca
+    }
+
+    /// The child's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A new TLS connection.
+    ///
+    /// # Panics
+    /// It is not taken.
+    #[must_use]
+    #[track_caller]
+    pub fn client(&self) -> Client {
+        Client::connect(&self.addr(), self.ca())
+    }
+
+    /// Status and body of a page of the admin port.
+    ///
+    /// # Errors
+    /// The admin port does not answer.
+    pub fn http(&self, path: &str) -> io::Result<(u16, String)> {
+        http_get(&format!("127.0.0.1:{}", self.admin.number()), path)
+    }
+
+    /// The sum of all series of a metric whose line contains every one of `labels`.
+    ///
+    /// # Panics
+    /// `/metrics` does not answer.
+    #[must_use]
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let (_, page) = self.http("/metrics").expect("/metrics");
+        page.lines()
+            .filter(|line| {
+                line.strip_prefix(name)
+                    .is_some_and(|rest| rest.starts_with(['{', ' ']))
+                    && labels.iter().all(|label| line.contains(label))
+            })
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// What Keyway logged until now.
+    ///
+    /// # Panics
+    /// The collecting thread panicked.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.log.lock().expect("the log").clone()
+    }
+
+    /// Waits until the log has a line that contains `part`.
+    ///
+    /// # Panics
+    /// It does not within 10 s.
+    #[track_caller]
+    pub fn wait_logged(&self, part: &str) {
+        wait_until(&format!("a log line with {part:?}"), 10, || {
+            self.log().contains(part)
+        });
+    }
+
+    /// Ends it by SIGTERM.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub fn stop(mut self) -> ExitStatus {
+        signal(&self.child, Signal::TERM);
+        wait_until("keyway's end after SIGTERM", 20, || {
+            matches!(self.child.try_wait(), Ok(Some(_)))
+        });
+        self.child.wait().expect("a child of ours")
+    }
+}
+
+impl Drop for Keyway {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let log = self.log();
+            let lines: Vec<_> = log.lines().rev().take(40).collect();
+            eprintln!("the end of keyway's log:");
+            lines.iter().rev().for_each(|line| eprintln!("  {line}"));
+        }
+        end(&mut self.child, END_LIMIT);
+    }
+}
+
+fn collect(pipe: impl Read + Send + 'static, into: Arc<Mutex<String>>) {
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let mut log = into.lock().expect("the log");
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+}
+
+/// Status and body of `http://addr/path`.
+///
+/// # Errors
+/// Nothing answers there, or not in HTTP.
+pub fn http_get(addr: &str, path: &str) -> io::Result<(u16, String)> {
+    let mut socket = TcpStream::connect(addr)?;
+    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(
+        socket,
+        "GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let status = status.ok_or_else(|| io::Error::other(format!("no HTTP: {head:?}")))?;
+    Ok((status, body.to_owned()))
+}

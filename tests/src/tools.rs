@@ -1,0 +1,56 @@
+//! Where the programs are that the tests need: in the environment, or else in the file
+//! `target/clients/env` that `./tests/run` writes.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The repository's root.
+#[must_use]
+pub fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// The value of `name` in the environment, or in what `./tests/run` installed.
+///
+/// # Panics
+/// Neither has it: a test without its servers must fail, never pass in silence.
+#[must_use]
+pub fn tool(name: &str) -> PathBuf {
+    if let Some(value) = env::var_os(name) {
+        return value.into();
+    }
+    let installed = fs::read_to_string(root().join("target/clients/env")).unwrap_or_default();
+    installed
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+        .unwrap_or_else(|| {
+            panic!("{name} is not set: run ./tests/run, which installs what the tests need")
+        })
+        .into()
+}
+
+/// The `keyway` binary: `KEYWAY_BIN`, or the newest one that cargo built.
+///
+/// # Panics
+/// There is none.
+#[must_use]
+pub fn keyway() -> PathBuf {
+    if let Some(path) = env::var_os("KEYWAY_BIN") {
+        return path.into();
+    }
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    ["debug", "release"]
+        .iter()
+        .map(|profile| target.join(profile).join("keyway"))
+        .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
+        .max()
+        .map(|(_, path)| path)
+        .unwrap_or_else(|| {
+            panic!(
+                "no keyway binary under {}: run ./tests/run",
+                target.display()
+            )
+        })
+}
