@@ -1,0 +1,146 @@
+//! `CLUSTER`: one virtual primary that owns every slot, alone, at the endpoint.
+//!
+//! An address is told as 9.1.2 tells a node's. A host name is told as `ElastiCache` Serverless
+//! does: `CLUSTER NODES` has it where the address belongs, without a second name behind it, and
+//! `CLUSTER SLOTS` without the empty `ip` that 9.1.2 would add for want of an address. The port
+//! is said twice in `CLUSTER SHARDS`, as `port` and as `tls-port`: clients look for either.
+
+use std::{io::Write as _, net::IpAddr};
+
+use resp::{Request, write};
+use routing::Slot;
+
+use super::{Context, Endpoint};
+use crate::state::Session;
+
+/// The last slot.
+const SLOT_LAST: i64 = Slot::COUNT as i64 - 1;
+
+/// A node's port for other nodes, above that for clients. Nobody listens there.
+const BUS_PORT_OFFSET: u16 = 10_000;
+
+/// `CLUSTER SLOTS`.
+pub(super) fn slots(session: &Session, context: &Context<'_>, out: &mut Vec<u8>) {
+    write::array(out, 1);
+    write::array(out, 3);
+    write::integer(out, 0);
+    write::integer(out, SLOT_LAST);
+    write::array(out, 4);
+    write::bulk(out, &context.endpoint.host);
+    write::integer(out, context.endpoint.port.into());
+    write::bulk(out, context.node_id);
+    write::map(out, session.protocol, context.named_zone().iter().len());
+    availability_zone(context, out);
+}
+
+/// `CLUSTER SHARDS`.
+pub(super) fn shards(session: &Session, context: &Context<'_>, out: &mut Vec<u8>) {
+    let protocol = session.protocol;
+    let host = context.endpoint.host.as_str();
+    let named = is_name(context.endpoint);
+    write::array(out, 1);
+    write::map(out, protocol, 3);
+    write::bulk(out, "slots");
+    write::array(out, 2);
+    write::integer(out, 0);
+    write::integer(out, SLOT_LAST);
+    write::bulk(out, "nodes");
+    write::array(out, 1);
+    write::map(
+        out,
+        protocol,
+        8 + usize::from(named) + context.named_zone().iter().len(),
+    );
+    write::bulk(out, "id");
+    write::bulk(out, context.node_id);
+    for name in ["port", "tls-port"] {
+        write::bulk(out, name);
+        write::integer(out, context.endpoint.port.into());
+    }
+    write::bulk(out, "ip");
+    write::bulk(out, if named { "" } else { host });
+    write::bulk(out, "endpoint");
+    write::bulk(out, host);
+    if named {
+        write::bulk(out, "hostname");
+        write::bulk(out, host);
+    }
+    write::bulk(out, "role");
+    write::bulk(out, "master");
+    write::bulk(out, "replication-offset");
+    write::integer(out, 0);
+    write::bulk(out, "health");
+    write::bulk(out, "online");
+    availability_zone(context, out);
+    write::bulk(out, "id");
+    write::bulk(out, context.shard_id);
+}
+
+fn availability_zone(context: &Context<'_>, out: &mut Vec<u8>) {
+    if let Some(zone) = context.named_zone() {
+        write::bulk(out, "availability-zone");
+        write::bulk(out, zone);
+    }
+}
+
+/// Whether the endpoint's host is a name, not an address.
+fn is_name(endpoint: &Endpoint) -> bool {
+    endpoint.host.parse::<IpAddr>().is_err()
+}
+
+/// `CLUSTER NODES`.
+pub(super) fn nodes(session: &Session, context: &Context<'_>, out: &mut Vec<u8>) {
+    let Endpoint { host, port } = context.endpoint;
+    let line = format!(
+        "{id} {host}:{port}@{bus} myself,master - 0 0 {epoch} connected 0-{SLOT_LAST}\n",
+        id = context.node_id,
+        bus = port.saturating_add(BUS_PORT_OFFSET),
+        epoch = context.facts.epoch,
+    );
+    write::verbatim(out, session.protocol, b"txt", line);
+}
+
+/// `CLUSTER INFO`: one node, and the slots of the cluster. Its state is `ok` unless no slot at all
+/// has an owner: clients refuse to work with another state, and Valkey too can serve the slots
+/// that it has (`cluster-require-full-coverage no`).
+pub(super) fn info(session: &Session, context: &Context<'_>, out: &mut Vec<u8>) {
+    let covered = context.facts.slots_covered;
+    let epoch = context.facts.epoch;
+    let mut text = Vec::with_capacity(640);
+    let state = if covered > 0 { "ok" } else { "fail" };
+    let _ = write!(
+        text,
+        "cluster_state:{state}\r\ncluster_slots_assigned:{covered}\r\n"
+    );
+    let _ = write!(text, "cluster_slots_ok:{covered}\r\n");
+    for field in [
+        "slots_pfail",
+        "slots_fail",
+        "nodes_pfail",
+        "nodes_fail",
+        "voting_nodes_pfail",
+    ] {
+        let _ = write!(text, "cluster_{field}:0\r\n");
+    }
+    let _ = write!(
+        text,
+        "cluster_voting_nodes_fail:0\r\ncluster_known_nodes:1\r\n"
+    );
+    let _ = write!(text, "cluster_size:{}\r\n", u8::from(covered > 0));
+    let _ = write!(
+        text,
+        "cluster_current_epoch:{epoch}\r\ncluster_my_epoch:{epoch}\r\n"
+    );
+    for field in ["messages", "bytes", "pubsub_bytes", "module_bytes"] {
+        let _ = write!(text, "cluster_stats_{field}_sent:0\r\n");
+        let _ = write!(text, "cluster_stats_{field}_received:0\r\n");
+    }
+    text.extend_from_slice(b"total_cluster_links_buffer_limit_exceeded:0\r\n");
+    write::verbatim(out, session.protocol, b"txt", text);
+}
+
+/// `CLUSTER KEYSLOT key`.
+pub(super) fn key_slot(request: Request<'_>, out: &mut Vec<u8>) {
+    let slot = Slot::of_key(request.arg(2).unwrap_or_default());
+    write::integer(out, slot.get().into());
+}
