@@ -4,7 +4,8 @@ use smallvec::SmallVec;
 
 use crate::error::ReplyError;
 use crate::header::{Body, Header, header};
-use crate::limits::REPLY_DEPTH_MAX;
+use crate::limits::{BULK_BYTES_MAX, REPLY_DEPTH_MAX};
+use crate::number::{Digits, digits};
 
 /// How far [`ReplyFramer::advance`] came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +14,22 @@ pub struct Walk {
     pub consumed: usize,
     /// The reply ended at `consumed`; the next call starts a new one.
     pub done: bool,
+}
+
+impl Walk {
+    fn partly(consumed: usize) -> Self {
+        Self {
+            consumed,
+            done: false,
+        }
+    }
+
+    fn whole(consumed: usize) -> Self {
+        Self {
+            consumed,
+            done: true,
+        }
+    }
 }
 
 /// Walks over replies in bytes that arrive in any pieces. Walked bytes may be dropped at once, so
@@ -54,51 +71,42 @@ impl ReplyFramer {
         if self.crlf_left > 0 {
             consumed = self.bulk(buf)?;
             if self.crlf_left > 0 {
-                return Ok(Walk {
-                    consumed,
-                    done: false,
-                });
+                return Ok(Walk::partly(consumed));
             }
             if self.close() {
-                return Ok(Walk {
-                    consumed,
-                    done: true,
-                });
+                return Ok(Walk::whole(consumed));
             }
         }
         loop {
             let rest = buf.get(consumed..).unwrap_or_default();
+            if let Some(size) = flat(rest) {
+                consumed += size;
+                self.scanned = 0;
+                self.count();
+                if self.close() {
+                    return Ok(Walk::whole(consumed));
+                }
+                continue;
+            }
             if self.is_between_replies() {
                 if rest.is_empty() {
-                    return Ok(Walk {
-                        consumed,
-                        done: false,
-                    });
+                    return Ok(Walk::partly(consumed));
                 }
                 self.owed = true;
             }
             let Some(header) = header(rest, &mut self.scanned)? else {
-                return Ok(Walk {
-                    consumed,
-                    done: false,
-                });
+                return Ok(Walk::partly(consumed));
             };
             consumed += header.size;
             self.enter(header)?;
             if self.crlf_left > 0 {
                 consumed += self.bulk(buf.get(consumed..).unwrap_or_default())?;
                 if self.crlf_left > 0 {
-                    return Ok(Walk {
-                        consumed,
-                        done: false,
-                    });
+                    return Ok(Walk::partly(consumed));
                 }
             }
             if self.close() {
-                return Ok(Walk {
-                    consumed,
-                    done: true,
-                });
+                return Ok(Walk::whole(consumed));
             }
         }
     }
@@ -125,10 +133,7 @@ impl ReplyFramer {
     /// Counts an element and opens what it holds.
     fn enter(&mut self, header: Header) -> Result<(), ReplyError> {
         if header.kind != b'|' {
-            match self.open.last_mut() {
-                Some(left) => *left -= 1,
-                None => self.owed = false,
-            }
+            self.count();
         }
         match header.body {
             Body::Line | Body::Null => {}
@@ -143,6 +148,15 @@ impl ReplyFramer {
             Body::Elements(count) => self.open.push(count),
         }
         Ok(())
+    }
+
+    /// One more element is on its way; attributes do not count.
+    #[inline]
+    fn count(&mut self) {
+        match self.open.last_mut() {
+            Some(left) => *left -= 1,
+            None => self.owed = false,
+        }
     }
 
     /// Walks over a bulk's bytes and its CRLF, as far as they are there.
@@ -177,6 +191,30 @@ impl ReplyFramer {
             self.open = SmallVec::new();
         }
         true
+    }
+}
+
+/// The size of a bulk, a small integer or `+OK` that is all there: nearly every reply, without the
+/// detour through a header. `None` says nothing.
+#[inline]
+fn flat(buf: &[u8]) -> Option<usize> {
+    match buf.split_first()? {
+        (b'$', line) => match digits(line) {
+            Digits::Number { value, size } => {
+                let len = usize::try_from(value)
+                    .ok()
+                    .filter(|&len| len <= BULK_BYTES_MAX)?;
+                let end = 1 + size + len;
+                (buf.get(end..end + 2)? == b"\r\n").then_some(end + 2)
+            }
+            _ => None,
+        },
+        (b':', line) => match digits(line) {
+            Digits::Number { size, .. } => Some(1 + size),
+            _ => None,
+        },
+        (b'+', line) => line.starts_with(b"OK\r\n").then_some(5),
+        _ => None,
     }
 }
 
