@@ -62,7 +62,7 @@ macro_rules! flag_set {
             }
 
             /// The names of the flags that are set, in the server's order.
-            pub fn names(self) -> impl Iterator<Item = &'static str> + Clone {
+            pub fn names(self) -> impl Iterator<Item = &'static str> + Clone + use<> {
                 Self::NAMES
                     .iter()
                     .filter(move |(flag, _)| self.contains(*flag))

@@ -180,3 +180,6 @@ fn legacy_range(range: LegacyRange, args: Args<'_>, out: &mut KeyRefs) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -300,3 +300,6 @@ const ARRAYS: &[&str] = &[
     "zscan",
     "zunion",
 ];
+
+#[cfg(test)]
+mod tests;

@@ -4,24 +4,31 @@
 //! own and extended from a cluster's `COMMAND` reply; looking a request up in the server's words
 //! when it fails ([`LookupError`]); key extraction for every kind of key spec ([`Command::keys`]);
 //! the legal first bytes of a reply ([`KindSet`]); what Keyway does with a command at all
-//! ([`Handling`]), default-deny.
+//! ([`Handling`]), default-deny; and the replies of `COMMAND` and its subcommands
+//! ([`introspect`]).
 //!
 //! Will never contain: slots, nodes, connections, or what a session has in progress. Everything is
 //! a function of the table and one request.
 
 mod builtin;
 mod category;
+mod extend;
 mod flags;
 mod handling;
 mod index;
+pub mod introspect;
 mod keys;
 mod kinds;
 mod lookup;
+mod notation;
 mod number;
 mod spec;
 mod table;
+#[cfg(test)]
+mod testing;
 
 pub use category::Categories;
+pub use extend::ExtendError;
 pub use flags::{Flags, KeyFlags};
 pub use handling::{Handling, LocalKind, NotBuilt, Refusal, SplitKind};
 pub use keys::{KeyError, KeyRef, KeyRefs};

@@ -303,7 +303,7 @@ impl CommandTable {
         let mut commands: Vec<Command> = (0_u16..)
             .zip(rows)
             .take(Self::COMMANDS_MAX)
-            .map(|(id, row)| Command::new(CommandId(id), row))
+            .map(|(id, row)| Command::new(CommandId::new(id), row))
             .collect();
         let top = NameIndex::new(
             commands

@@ -203,7 +203,7 @@ fn streams(args: Args<'_>, out: &mut KeyRefs) {
         return;
     };
     let behind = args.count().saturating_sub(options.word + 1);
-    if behind % 2 == 0 {
+    if behind.is_multiple_of(2) {
         for key in options.word + 1..=options.word + behind / 2 {
             args.push(out, key, READ);
         }
