@@ -1,0 +1,120 @@
+//! Many clients share few connections to the nodes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a panic is how a test fails"
+)]
+
+use std::sync::Barrier;
+use std::thread;
+
+use keyway_tests::{Client, Keyway, RealCluster, Settings, Version, text};
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+const CLIENTS: usize = 1_000;
+const THREADS: usize = 8;
+const WORKERS: usize = 2;
+const SHARDS: usize = 3;
+/// Rounds of eight pipelined commands per client.
+const ROUNDS: usize = 10;
+
+#[test]
+fn a_thousand_clients_share_a_dozen_upstream_connections() {
+    raise_file_limit();
+    let cluster = RealCluster::start(Version::V9_1, SHARDS, 0);
+    let before = upstream_connections(&cluster);
+    let keyway = Keyway::with(
+        &cluster,
+        &Settings {
+            workers: WORKERS,
+            ..Settings::default()
+        },
+    );
+    let connected = Barrier::new(THREADS + 1);
+
+    let most = thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let (keyway, connected) = (&keyway, &connected);
+                scope.spawn(move || {
+                    let mut clients: Vec<_> =
+                        (0..CLIENTS / THREADS).map(|_| keyway.client()).collect();
+                    connected.wait();
+                    (0..ROUNDS).for_each(|round| all_ask(&mut clients, thread, round));
+                })
+            })
+            .collect();
+        connected.wait();
+        assert!(
+            (keyway.metric("keyway_client_connections", &[]) as usize) >= CLIENTS,
+            "clients held"
+        );
+        let mut most = 0;
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            most = most.max(upstream_connections(&cluster) - before);
+            thread::sleep(std::time::Duration::from_millis(50));
+        }
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
+        most
+    });
+
+    let bound = WORKERS * SHARDS * 2;
+    assert!(
+        most >= SHARDS,
+        "only {most} upstream connections seen: was there load?"
+    );
+    assert!(
+        most <= bound,
+        "{most} upstream connections for {CLIENTS} clients, at most {bound} allowed"
+    );
+}
+
+/// Every client writes its pipeline before the first one reads, and every reply must be its own.
+fn all_ask(clients: &mut [Client], thread: usize, round: usize) {
+    let name = |client: usize, i: usize| format!("{thread}-{client}-{round}-{i}");
+    for (client, connection) in clients.iter_mut().enumerate() {
+        let mut bytes = Vec::new();
+        for i in 0..4 {
+            let (key, value) = (
+                format!("key {}", name(client, i)),
+                format!("value {}", name(client, i)),
+            );
+            resp::write::request(&mut bytes, &["SET", &key, &value]);
+            resp::write::request(&mut bytes, &["GET", &key]);
+        }
+        connection.raw(&bytes);
+    }
+    for (client, connection) in clients.iter_mut().enumerate() {
+        for i in 0..4 {
+            assert_eq!(text(&connection.read()), "OK");
+            assert_eq!(
+                text(&connection.read()),
+                format!("value {}", name(client, i))
+            );
+        }
+    }
+}
+
+/// Client connections that all nodes hold, without the one that asks.
+fn upstream_connections(cluster: &RealCluster) -> usize {
+    let count = |index: usize| {
+        text(
+            &cluster
+                .client(index)
+                .cmd(&["CLIENT", "LIST", "TYPE", "normal"]),
+        )
+        .lines()
+        .count()
+            - 1
+    };
+    (0..cluster.nodes().len()).map(count).sum()
+}
+
+/// A thousand sockets and more in this one process.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+}

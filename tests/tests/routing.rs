@@ -1,0 +1,212 @@
+//! Change behind Keyway is invisible to its clients: slots move and primaries change while clients
+//! check every reply. MOVED and ASK are never shown.
+
+#![allow(clippy::indexing_slicing, reason = "a panic is how a test fails")]
+
+use std::time::Duration;
+
+use keyway_tests::{
+    ClusterOptions, Keyway, RealCluster, Traffic, Version, slot_of, text, wait_until, within,
+};
+
+const CLIENTS: usize = 4;
+
+/// Texts of a cluster's inner life, which no client may ever see.
+const HIDDEN: [&str; 4] = ["-MOVED", "-ASK", "-TRYAGAIN", "-CLUSTERDOWN"];
+
+fn assert_invisible(traffic: Traffic) {
+    let (problems, longest) = traffic.stop();
+    assert!(
+        problems.is_empty(),
+        "{} replies were not as expected, the first: {:?}",
+        problems.len(),
+        &problems[..1]
+    );
+    assert!(
+        longest < Duration::from_secs(10),
+        "a round took {longest:?}"
+    );
+}
+
+/// Moves the slot of `{moving}` with its keys, back and forth, under the traffic of clients that
+/// use nothing else.
+fn legacy_migration(version: Version) {
+    let cluster = RealCluster::start(version, 3, 0);
+    let keyway = Keyway::start(&cluster);
+    let slot = slot_of("{moving}");
+    let traffic = Traffic::start(&keyway.addr(), keyway.ca(), CLIENTS, "{moving}");
+    for _ in 0..3 {
+        let from = cluster.owner(slot);
+        let to = (from + 1) % 3;
+        // A pause after each key, so that many requests meet a slot that is half here, half there.
+        cluster.migrate_slot(slot, from, to, || traffic.wait_rounds(2));
+        traffic.wait_rounds(100);
+        assert_eq!(cluster.owner(slot), to, "the slot moved");
+    }
+    assert_invisible(traffic);
+    let redirects = keyway.metric("keyway_redirects_total", &[]);
+    assert!(
+        redirects > 0.0,
+        "the nodes redirected Keyway, or nothing was tested"
+    );
+}
+
+#[test]
+fn slot_by_slot_migration_is_invisible_before_9_1() {
+    legacy_migration(Version::V9_1);
+}
+
+#[test]
+fn slot_by_slot_migration_is_invisible_before_8_0_over_tls() {
+    legacy_migration(Version::V8_0Tls);
+}
+
+#[test]
+fn several_keys_of_a_half_moved_slot_are_answered() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let keyway = Keyway::start(&cluster);
+    let mut client = keyway.client();
+    let keys: Vec<String> = (0..10).map(|i| format!("{{half}}:{i}")).collect();
+    for key in &keys {
+        assert_eq!(text(&client.cmd(&["SET", key, key])), "OK");
+    }
+    let slot = slot_of("{half}");
+    let from = cluster.owner(slot);
+    let mut asked = 0;
+    cluster.migrate_slot(slot, from, (from + 1) % 3, || {
+        // TRYAGAIN for MGET ends only with the migration, so a patient proxy may not answer now;
+        // single keys must be answered at once, wherever they are.
+        for key in &keys {
+            assert_eq!(&text(&client.cmd(&["GET", key])), key);
+        }
+        asked += 1;
+    });
+    assert_eq!(asked, keys.len());
+    let mut mget = vec!["MGET"];
+    mget.extend(keys.iter().map(String::as_str));
+    let values = client.cmd(&mget);
+    let values: Vec<String> = values
+        .as_array()
+        .unwrap_or_default()
+        .iter()
+        .map(text)
+        .collect();
+    assert_eq!(values, keys);
+}
+
+#[test]
+fn atomic_migration_is_invisible() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let keyway = Keyway::start(&cluster);
+    let traffic = Traffic::start(&keyway.addr(), keyway.ca(), CLIENTS, "atomic");
+    for shard in 0..3 {
+        let (first, last) = cluster.slots_of(shard);
+        cluster.migrate_slots_atomically(first, last - 1_000, shard, (shard + 1) % 3);
+        traffic.wait_rounds(100);
+    }
+    assert_invisible(traffic);
+}
+
+#[test]
+fn planned_failover_is_invisible() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 1);
+    let keyway = Keyway::start(&cluster);
+    let traffic = Traffic::start(&keyway.addr(), keyway.ca(), CLIENTS, "planned");
+    for shard in 0..3 {
+        cluster.failover(3 + shard);
+        traffic.wait_rounds(100);
+    }
+    assert_invisible(traffic);
+    wait_until("the new primaries in the topology", 10, || {
+        keyway.metric("keyway_topology_revision", &[]) >= 2.0
+    });
+}
+
+#[test]
+fn a_killed_primary_costs_clients_its_shard_for_a_while_and_nothing_else() {
+    let options = ClusterOptions {
+        node_timeout_ms: 1_000,
+        ..ClusterOptions::new(Version::V9_1, 3, 1)
+    };
+    let mut cluster = RealCluster::with(options);
+    let keyway = Keyway::start(&cluster);
+    let traffic = Traffic::start(&keyway.addr(), keyway.ca(), CLIENTS, "killed");
+    cluster.node_mut(0).kill();
+    let promoted = within(Duration::from_secs(20), || {
+        text(&cluster.client(3).cmd(&["ROLE"])).contains("master")
+    });
+    assert!(promoted, "the replica was not promoted");
+    let mut client = keyway.client();
+    let lost: Vec<String> = (0..)
+        .map(|i| format!("after:{i}"))
+        .filter(|key| slot_of(key) <= cluster.slots_of(0).1)
+        .take(5)
+        .collect();
+    for key in &lost {
+        wait_until("a key of the shard that lost its primary", 15, || {
+            text(&client.cmd(&["SET", key, key])) == "OK"
+        });
+        assert_eq!(&text(&client.cmd(&["GET", key])), key);
+    }
+    traffic.wait_rounds(100);
+    let (problems, _) = traffic.stop();
+    let shown: Vec<_> = problems
+        .iter()
+        .filter(|problem| HIDDEN.iter().any(|text| problem.got.starts_with(text)))
+        .collect();
+    assert!(
+        shown.is_empty(),
+        "the cluster's inner life was shown: {shown:?}"
+    );
+    let closed: Vec<_> = problems.iter().filter(|problem| problem.closed).collect();
+    assert!(
+        closed.is_empty(),
+        "client connections were closed: {closed:?}"
+    );
+    cluster.node_mut(0).restart();
+    cluster.wait_healthy();
+}
+
+#[test]
+fn a_frozen_node_delays_only_its_own_keys() {
+    let options = ClusterOptions {
+        node_timeout_ms: 30_000,
+        ..ClusterOptions::new(Version::V9_1, 3, 0)
+    };
+    let cluster = RealCluster::with(options);
+    let keyway = Keyway::start(&cluster);
+    let others: Vec<String> = (0..)
+        .map(|i| format!("other:{i}"))
+        .filter(|key| slot_of(key) > cluster.slots_of(0).1)
+        .take(50)
+        .collect();
+    let frozen = (0..)
+        .map(|i| format!("frozen:{i}"))
+        .find(|key| slot_of(key) <= cluster.slots_of(0).1)
+        .unwrap_or_default();
+    let (mut waiting, mut client) = (keyway.client(), keyway.client());
+    cluster.nodes()[0].freeze();
+    let mut bytes = Vec::new();
+    resp::write::request(&mut bytes, &["SET", &frozen, "1"]);
+    waiting.raw(&bytes);
+    let begin = std::time::Instant::now();
+    for key in &others {
+        assert_eq!(text(&client.cmd(&["SET", key, key])), "OK");
+    }
+    let took = begin.elapsed();
+    assert!(
+        took < Duration::from_secs(1),
+        "{} keys of other nodes took {took:?}",
+        others.len()
+    );
+    // Nobody knows whether the frozen node will run it: an error, in bounded time.
+    let reply = text(&waiting.read());
+    assert!(
+        reply.starts_with('-'),
+        "the frozen node cannot have answered {reply}"
+    );
+    cluster.nodes()[0].thaw();
+    wait_until("the thawed node's keys", 15, || {
+        text(&client.cmd(&["SET", &frozen, "2"])) == "OK"
+    });
+}
