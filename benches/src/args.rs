@@ -14,7 +14,7 @@ use crate::workload::{Mix, Span};
 /// by position and content. Exit code 0: all replies right, no error, no connection lost. 1: not
 /// so. 2: bad usage.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "load", version)]
+#[command(name = "load", version, args_override_self = true)]
 pub struct Args {
     /// An endpoint: [NAME=]HOST:PORT[,pid=P[+P..]][,plain][,ca=FILE][,server-name=NAME]. Several
     /// make a duel: one is driven at a time, in turns, and compared with the first

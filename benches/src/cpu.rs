@@ -103,16 +103,23 @@ mod tests {
 
     use super::*;
 
+    /// How long it takes in wall time is the neighbours' business; that it is seen is ours.
     #[test]
     fn spinning_is_seen() {
         let before = CpuTime::of_self().expect("/proc");
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_millis(200) {
-            std::hint::black_box(start);
+        let begun = Instant::now();
+        loop {
+            let used = CpuTime::of_self().expect("/proc").since(before);
+            if used.run_ns > 50_000_000 {
+                let wall = begun.elapsed().as_nanos() * 64;
+                assert!(
+                    u128::from(used.run_ns) < wall,
+                    "more than 64 cores: {used:?}"
+                );
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{used:?}");
         }
-        let used = CpuTime::of_self().expect("/proc").since(before);
-        // Beside six busy neighbours a fifth of the time is all that is sure.
-        assert!(used.run_ns > 40_000_000, "{used:?}");
     }
 
     #[test]

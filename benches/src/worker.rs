@@ -117,6 +117,9 @@ fn work(
             {
                 break;
             }
+            if matches!(order, Order::Stop) {
+                break;
+            }
         }
         Ok(())
     })

@@ -176,7 +176,6 @@ impl Workload {
         } else {
             self.plan.mix.pick(&mut self.rng)
         };
-        self.issued += 1;
         match kind {
             Kind::Get => self.get(out),
             Kind::Set => self.set(out),
@@ -188,7 +187,7 @@ impl Workload {
             Kind::Echo => self.echo(out),
             Kind::Ping => {
                 out.extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
-                self.owed.push_back(Owed::Pong);
+                self.owe(Owed::Pong);
             }
         }
     }
@@ -204,7 +203,6 @@ impl Workload {
             return false;
         };
         self.filled += 1;
-        self.issued += 1;
         out.extend_from_slice(b"*3\r\n$3\r\nSET\r\n");
         if key.is_counter() {
             self.put_key(key, out);
@@ -216,7 +214,7 @@ impl Workload {
         } else {
             self.put_key_and_value(key, out);
         }
-        self.owed.push_back(Owed::Ok { keys: 1 });
+        self.owe(Owed::Ok { keys: 1 });
         true
     }
 
@@ -238,14 +236,14 @@ impl Workload {
     fn get(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"*2\r\n$3\r\nGET\r\n");
         self.put_read(out);
-        self.owed.push_back(Owed::Value);
+        self.owe(Owed::Value);
     }
 
     fn set(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"*3\r\n$3\r\nSET\r\n");
         let key = self.sample();
         self.put_key_and_value(key, out);
-        self.owed.push_back(Owed::Ok { keys: 1 });
+        self.owe(Owed::Ok { keys: 1 });
     }
 
     fn mget(&mut self, out: &mut Vec<u8>) {
@@ -255,7 +253,7 @@ impl Workload {
         for _ in 0..keys {
             self.put_read(out);
         }
-        self.owed.push_back(Owed::Values { keys });
+        self.owe(Owed::Values { keys });
     }
 
     fn mset(&mut self, out: &mut Vec<u8>) {
@@ -266,7 +264,7 @@ impl Workload {
             let key = self.sample();
             self.put_key_and_value(key, out);
         }
-        self.owed.push_back(Owed::Ok { keys });
+        self.owe(Owed::Ok { keys });
     }
 
     /// DEL and EXISTS of one or two keys: the reply is a number that the model bounds.
@@ -296,7 +294,7 @@ impl Workload {
                 }
             }
         }
-        self.owed.push_back(Owed::Count { least, most, keys });
+        self.owe(Owed::Count { least, most, keys });
     }
 
     fn delete(&mut self, command: &str, key: KeyId) {
@@ -316,7 +314,7 @@ impl Workload {
             *counter
         });
         self.touch(key, Want::Shared);
-        self.owed.push_back(Owed::Counter { exactly });
+        self.owe(Owed::Counter { exactly });
     }
 
     fn echo(&mut self, out: &mut Vec<u8>) {
@@ -324,7 +322,7 @@ impl Workload {
         out.extend_from_slice(b"*2\r\n$4\r\nECHO\r\n$16\r\n");
         value::put_hex(out, nonce, 16);
         out.extend_from_slice(b"\r\n");
-        self.owed.push_back(Owed::Echo { nonce });
+        self.owe(Owed::Echo { nonce });
     }
 
     fn sample(&mut self) -> KeyId {
@@ -366,6 +364,12 @@ impl Workload {
             *state = sequence;
         }
         self.touch(key, Want::Shared);
+    }
+
+    /// A request is written; this is its reply.
+    fn owe(&mut self, owed: Owed) {
+        self.issued += 1;
+        self.owed.push_back(owed);
     }
 
     fn touch(&mut self, key: KeyId, want: Want) -> Touched {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ enum Lie {
     Stale,
     /// Closes connections after some requests.
     Close,
-    /// Stands still for a second, two seconds after its first request.
+    /// Stands still for a second, two seconds after its start.
     Stall,
 }
 
@@ -38,21 +39,29 @@ fn server(lie: Lie) -> SocketAddr {
             send.send(listener.local_addr().expect("bound"))
                 .expect("a test");
             let store = Store::default();
+            let stall = Arc::new(Stall(Instant::now(), AtomicBool::new(false)));
             while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(serve(socket, store.clone(), lie));
+                tokio::spawn(serve(socket, store.clone(), stall.clone(), lie));
             }
         });
     });
     receive.recv().expect("the server's address")
 }
 
-async fn serve(mut socket: TcpStream, store: Store, lie: Lie) {
+/// When the server is to stand still, and whether it has.
+struct Stall(Instant, AtomicBool);
+
+impl Stall {
+    fn elapsed(&self) -> bool {
+        self.0.elapsed() > Duration::from_secs(2)
+    }
+}
+
+async fn serve(mut socket: TcpStream, store: Store, stall: Arc<Stall>, lie: Lie) {
     let mut decoder = RequestDecoder::new(RequestLimits::AUTHENTICATED);
     let mut buf = Vec::new();
     let mut last = b"$-1\r\n".to_vec();
     let mut requests = 0_u32;
-    let begun = Instant::now();
-    let mut stalled = lie != Lie::Stall;
     loop {
         let mut out = Vec::new();
         while let Some(len) = decoder.decode(&buf).expect("canonical requests") {
@@ -60,7 +69,7 @@ async fn serve(mut socket: TcpStream, store: Store, lie: Lie) {
             let args: Vec<&[u8]> = request.as_request().args().collect();
             requests += 1;
             let reply = answer(&mut store.lock().expect("no panic"), &args);
-            if args[0] == b"GET" && lie == Lie::Stale && requests.is_multiple_of(500) {
+            if args[0] == b"GET" && lie == Lie::Stale && requests.is_multiple_of(20) {
                 out.extend_from_slice(&last);
             } else {
                 out.extend_from_slice(&reply);
@@ -71,12 +80,11 @@ async fn serve(mut socket: TcpStream, store: Store, lie: Lie) {
             buf.drain(..len);
             decoder.next();
         }
-        if !stalled && begun.elapsed() > Duration::from_secs(2) {
-            stalled = true;
+        if lie == Lie::Stall && stall.elapsed() && !stall.1.swap(true, Ordering::Relaxed) {
             // Blocks the runtime's only thread: the whole server stands still.
             std::thread::sleep(Duration::from_secs(1));
         }
-        if lie == Lie::Close && requests > 2000 {
+        if lie == Lie::Close && requests > 20 {
             return;
         }
         if socket.write_all(&out).await.is_err() {
@@ -125,7 +133,7 @@ fn an_honest_server_passes() {
 #[test]
 fn a_reply_of_another_request_is_counted() {
     let report = load(server(Lie::Stale), "--clients 4 --pipeline 8 --duration 1s");
-    assert!(!report.passed());
+    assert!(!report.passed(), "{report}");
     assert!(report.mismatched() > 5, "{report}");
     assert!(!report.targets[0].mismatches.is_empty());
     let by_kind = &report.targets[0].mismatched_by_kind;
@@ -134,15 +142,18 @@ fn a_reply_of_another_request_is_counted() {
 
 #[test]
 fn closed_connections_are_counted_and_made_again() {
-    let report = load(server(Lie::Close), "--clients 4 --pipeline 4 --duration 1s");
+    let report = load(
+        server(Lie::Close),
+        "--clients 4 --pipeline 4 --duration 1s --no-fill",
+    );
     let target = &report.targets[0];
-    assert!(!report.passed());
-    assert!(target.closed.values().sum::<u64>() >= 4, "{report}");
-    assert!(target.reconnected >= 4, "{report}");
+    assert!(!report.passed(), "{report}");
+    assert!(target.closed.values().sum::<u64>() >= 2, "{report}");
+    assert!(target.reconnected >= 2, "{report}");
     assert_eq!(report.mismatched(), 0, "{report}");
     let report = load(
         server(Lie::Close),
-        "--clients 4 --pipeline 4 --duration 1s --allow-errors",
+        "--clients 4 --pipeline 4 --duration 1s --no-fill --allow-errors",
     );
     assert!(report.passed(), "{report}");
 }
@@ -153,7 +164,7 @@ fn unknown_commands_are_errors_by_kind() {
         server(Lie::None),
         "--clients 2 --duration 300ms --mix incr=1",
     );
-    assert!(!report.passed());
+    assert!(!report.passed(), "{report}");
     assert!(report.targets[0].errors.contains_key("ERR"), "{report}");
 }
 
@@ -170,8 +181,9 @@ fn a_stalled_second_shows_in_the_open_loop() {
     assert!(target.latency_us.p90 > 300_000.0, "{report}");
     assert!(target.latency_us.p99 > 850_000.0, "{report}");
     // The same stall, in a closed loop, hides: ten requests saw it.
-    let report = load(server(Lie::Stall), "--clients 10 --duration 5s --no-fill");
-    assert!(report.targets[0].latency_us.p99 < 300_000.0, "{report}");
+    let closed = load(server(Lie::Stall), "--clients 10 --duration 5s --no-fill");
+    let hidden = closed.targets[0].latency_us.p99;
+    assert!(hidden < target.latency_us.p99 / 2.0, "{closed}");
 }
 
 #[test]
