@@ -46,7 +46,7 @@ fn a_thousand_clients_share_a_dozen_upstream_connections() {
             .collect();
         connected.wait();
         assert!(
-            (keyway.metric("keyway_client_connections", &[]) as usize) >= CLIENTS,
+            keyway.metric("keyway_client_connections", &[]) >= 1_000.0,
             "clients held"
         );
         let mut most = 0;

@@ -1,0 +1,157 @@
+//! What Keyway says about itself, from outside: probes and counters that equal what happened.
+
+use keyway_tests::{Keyway, RealCluster, Version, text, wait_until};
+
+#[test]
+fn counters_equal_what_the_test_did() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let keyway = Keyway::start(&cluster);
+    let requests = |command: &str| {
+        keyway.metric(
+            "keyway_requests_total",
+            &[&format!("command=\"{command}\"")],
+        )
+    };
+    let (set, get, ping) = (requests("set"), requests("get"), requests("ping"));
+
+    let mut clients: Vec<_> = (0..5).map(|_| keyway.client()).collect();
+    for (i, client) in clients.iter_mut().enumerate() {
+        for j in 0..10 {
+            let key = format!("{i}:{j}");
+            assert_eq!(text(&client.cmd(&["SET", &key, "v"])), "OK");
+            assert_eq!(text(&client.cmd(&["get", &key])), "v");
+            assert_eq!(text(&client.cmd(&["Get", &key])), "v");
+        }
+        assert_eq!(text(&client.cmd(&["PING"])), "PONG");
+    }
+    assert!((keyway.metric("keyway_client_connections", &[]) - 5.0).abs() < 0.1);
+    assert!(
+        (requests("set") - set - 50.0).abs() < 0.1,
+        "SET was counted {} times",
+        requests("set") - set
+    );
+    assert!(
+        (requests("get") - get - 100.0).abs() < 0.1,
+        "GET was counted {} times",
+        requests("get") - get
+    );
+    assert!(
+        (requests("ping") - ping - 5.0).abs() < 0.1,
+        "PING was counted {} times",
+        requests("ping") - ping
+    );
+    assert!(keyway.metric("keyway_upstream_connections", &[]) >= 3.0);
+    assert!(keyway.metric("keyway_topology_revision", &[]) >= 1.0);
+    drop(clients);
+    wait_until("no client connections", 5, || {
+        keyway.metric("keyway_client_connections", &[]) < 0.1
+    });
+}
+
+#[test]
+fn names_that_clients_invent_make_no_series() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let keyway = Keyway::start(&cluster);
+    let series = || {
+        keyway.http("/metrics").map_or(0, |(_, page)| {
+            page.lines().filter(|line| !line.starts_with('#')).count()
+        })
+    };
+    let mut client = keyway.client();
+    let _ = client.cmd(&["NOSUCH"]);
+    let _ = client.cmd(&["SET", "k", "v"]);
+    let before = series();
+    let frames: Vec<Vec<u8>> = (0..2_000)
+        .map(|i| {
+            let mut frame = Vec::new();
+            resp::write::request(&mut frame, &[format!("NOSUCH{i}"), "x".to_owned()]);
+            frame
+        })
+        .collect();
+    let replies = client.pipeline(&frames);
+    assert!(
+        replies
+            .iter()
+            .all(|reply| text(reply).starts_with("-ERR unknown command"))
+    );
+    assert_eq!(
+        series(),
+        before,
+        "the number of series grew with invented names"
+    );
+}
+
+#[test]
+fn probes_tell_living_from_ready() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let keyway = Keyway::start(&cluster);
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(
+            keyway
+                .http(path)
+                .map(|(status, _)| status)
+                .unwrap_or_default(),
+            200,
+            "{path}"
+        );
+    }
+    assert_eq!(
+        keyway
+            .http("/nothing")
+            .map(|(status, _)| status)
+            .unwrap_or_default(),
+        404
+    );
+    let (_, page) = keyway.http("/metrics").unwrap_or_default();
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let value = line
+            .rsplit_once(' ')
+            .and_then(|(_, value)| value.parse::<f64>().ok());
+        assert!(value.is_some(), "no metric: {line:?}");
+        assert!(
+            page.contains(&format!(
+                "# TYPE {}",
+                line.split(['{', ' '])
+                    .next()
+                    .unwrap_or_default()
+                    .trim_end_matches("_bucket")
+                    .trim_end_matches("_sum")
+                    .trim_end_matches("_count")
+            )),
+            "no TYPE for {line:?}"
+        );
+    }
+}
+
+#[test]
+fn log_lines_are_json_and_carry_no_keys() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let keyway = Keyway::start(&cluster);
+    let mut client = keyway.client();
+    let secret = "a-key-nobody-may-log";
+    assert_eq!(
+        text(&client.cmd(&["SET", secret, "a-value-nobody-may-log"])),
+        "OK"
+    );
+    assert_eq!(
+        text(&client.cmd(&["CLIENT", "SETNAME", "evil\u{1b}[31m"])).get(..4),
+        Some("-ERR")
+    );
+    let _ = client.cmd(&["NOSUCH\r\n{\"level\":\"forged\"}", secret]);
+    client.raw(b"*1\r\n$bad\r\n");
+    let _ = client.read();
+    let log = keyway.log();
+    assert!(!log.is_empty(), "nothing was logged at start");
+    for line in log.lines() {
+        let parsed = serde_json::from_str::<serde_json::Value>(line);
+        assert!(
+            parsed.is_ok_and(|value| value.is_object()),
+            "no JSON object: {line:?}"
+        );
+    }
+    assert!(
+        !log.contains("nobody-may-log"),
+        "keys or values in the log:\n{log}"
+    );
+    assert!(log.lines().count() < 50, "a line per request?\n{log}");
+}
