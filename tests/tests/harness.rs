@@ -1,6 +1,6 @@
 //! The harness does what it says: its clusters really move slots and change primaries.
 
-use keyway_tests::{ClusterOptions, RealCluster, Version, slot_of, text, wait_until};
+use keyway_tests::{ClusterOptions, RealCluster, Traffic, Version, slot_of, text, wait_until};
 
 fn set_in_slot(cluster: &RealCluster, tag: &str, keys: usize) -> usize {
     let owner = cluster.owner(slot_of(tag));
@@ -73,4 +73,28 @@ fn users_and_passwords_are_on_every_node() {
         assert_eq!(text(&client.cmd(&["AUTH", "app", "pw"])), "OK");
         assert_eq!(text(&client.cmd(&["ACL", "WHOAMI"])), "app");
     }
+}
+
+#[test]
+fn verifying_clients_see_what_a_cluster_shows_without_keyway() {
+    let cluster = RealCluster::start(Version::V8_0Tls, 2, 0);
+    let slot = slot_of("{seen}");
+    let from = cluster.owner(slot);
+    let node = &cluster.nodes()[from];
+    let traffic = Traffic::start(&node.addr(), node.ca().expect("TLS"), 2, "{seen}");
+    cluster.migrate_slot(slot, from, 1 - from, || {});
+    traffic.wait_rounds(10);
+    let (problems, _) = traffic.stop();
+    assert!(
+        problems
+            .iter()
+            .any(|problem| problem.got.starts_with("-MOVED")),
+        "{problems:?}"
+    );
+    assert!(
+        problems
+            .iter()
+            .any(|problem| problem.got.starts_with("-ASK")),
+        "{problems:?}"
+    );
 }
