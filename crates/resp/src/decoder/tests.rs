@@ -207,6 +207,9 @@ fn lines_without_an_end_are_refused_at_64_kib() {
         error(&long("*1\r\n$", 70000)),
         Some(ProtocolError::TooBigLengthLine)
     );
+    // An end that comes too late is no better than none, in however many pieces it came.
+    let late = [long("*", 70000), b"\r\n".to_vec()].concat();
+    assert_eq!(error(&late), Some(ProtocolError::TooBigCountLine));
     let complete = [long("ECHO ", 65536), b"\n".to_vec()].concat();
     assert_eq!(whole(limits, &complete).requests.len(), 1);
     let complete = [long("ECHO ", 65537), b"\n".to_vec()].concat();

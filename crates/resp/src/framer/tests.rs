@@ -160,11 +160,19 @@ fn what_is_no_reply_is_refused() {
 }
 
 #[test]
+fn a_half_line_is_forgotten_once_it_is_whole() {
+    let bytes = b":123456\r\n+\r\n_\r\n";
+    assert_eq!(feed(bytes, &[6]).ends, whole(bytes).ends);
+    assert_eq!(whole(bytes).ends, [9, 12, 15]);
+}
+
+#[test]
 fn depth_is_bounded() {
     let nested = |depth: usize| [b"*1\r\n".repeat(depth), b":1\r\n".to_vec()].concat();
     assert_eq!(whole(&nested(128)).ends, [128 * 4 + 4]);
     assert!(Value::parse(&nested(128)).is_ok());
     assert_eq!(whole(&nested(129)).error, Some(ReplyError::TooDeep));
+    assert_eq!(Value::parse(&nested(129)), Err(ReplyError::TooDeep));
     for kind in ["*1\r\n", "%1\r\n+k\r\n", "|1\r\n+k\r\n", ">1\r\n", "~1\r\n"] {
         let bytes = kind.repeat(100_000);
         assert_eq!(whole(bytes.as_bytes()).error, Some(ReplyError::TooDeep));

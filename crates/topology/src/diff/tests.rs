@@ -16,6 +16,16 @@ fn a_failover_promotes_and_moves_no_slot() {
     let new = old.with_slot_moved(slot(0), &addr(4)).unwrap();
     let expected = [Change::Demoted(addr(1)), Change::Promoted(addr(4))];
     assert_eq!(diff(&old, &new), expected);
+    // Also when a node leads that was not there before.
+    let joined = topology(vec![
+        row(&[7, 1, 4], &[(0, 5460)]),
+        rows()[1].clone(),
+        rows()[2].clone(),
+    ]);
+    assert_eq!(
+        diff(&old, &joined),
+        [Change::Demoted(addr(1)), Change::Added(addr(7))]
+    );
     // Also when the old primary is gone for good.
     let gone = topology(vec![
         row(&[4], &[(0, 5460)]),
