@@ -13,6 +13,8 @@ use crate::wait::wait_until;
 
 /// Rounds per client after which its keys are used again.
 const KEYS_PER_CLIENT: u64 = 50;
+/// Problems of one kind that a client remembers: a few say what happened.
+const PROBLEMS_PER_KIND: usize = 3;
 
 /// One reply that was not the expected one, or a connection that ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +105,7 @@ impl Traffic {
         });
     }
 
-    /// Ends the clients; returns everything that was not as expected, and the longest round.
+    /// Ends the clients; returns what was not as expected (a few of each kind), and the longest round.
     ///
     /// # Panics
     /// A client's thread panicked.
@@ -134,7 +136,7 @@ impl Worker {
     fn run(&mut self, stop: &AtomicBool, rounds: &AtomicU64, longest_ms: &AtomicU64) {
         let mut client = Client::connect(&self.addr, &self.ca);
         for round in 0.. {
-            if stop.load(Ordering::Relaxed) || self.problems.len() > 1_000 {
+            if stop.load(Ordering::Relaxed) {
                 return;
             }
             let begin = Instant::now();
@@ -198,11 +200,20 @@ impl Worker {
         expected
     }
 
+    /// Notes a problem, unless there are a few of its kind (the first word of the reply) already.
     fn problem(&mut self, request: &str, got: String, closed: bool) {
-        self.problems.push(Problem {
-            request: request.to_owned(),
-            got,
-            closed,
-        });
+        let kind = |got: &str| got.split(' ').next().map(str::to_owned);
+        let alike = self
+            .problems
+            .iter()
+            .filter(|problem| kind(&problem.got) == kind(&got))
+            .count();
+        if alike < PROBLEMS_PER_KIND {
+            self.problems.push(Problem {
+                request: request.to_owned(),
+                got,
+                closed,
+            });
+        }
     }
 }
