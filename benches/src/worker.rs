@@ -125,6 +125,12 @@ fn work(
     })
 }
 
+/// An open loop's task, and its schedule, which outlives it to be settled.
+struct Pacer {
+    task: TaskHandle<io::Result<()>>,
+    schedule: Rc<RefCell<Schedule>>,
+}
+
 /// Everything on one worker's thread.
 struct Room {
     settings: Arc<Settings>,
@@ -134,7 +140,7 @@ struct Room {
     /// The lane whose turn it is.
     turn: Option<Rc<Lane>>,
     turns: u64,
-    pacer: Option<(TaskHandle<io::Result<()>>, Rc<RefCell<Schedule>>)>,
+    pacer: Option<Pacer>,
 }
 
 impl Room {
@@ -214,8 +220,8 @@ impl Room {
                 let rate = open.rate / f64::from(self.settings.threads);
                 let schedule = Schedule::new(rate, open.arrivals, lane.now_ns(), seed);
                 let schedule = Rc::new(RefCell::new(schedule));
-                let pacer = pace(lane.clone(), schedule.clone(), open.arrivals, seed)?;
-                self.pacer = Some((pacer, schedule));
+                let task = pace(lane.clone(), schedule.clone(), open.arrivals, seed)?;
+                self.pacer = Some(Pacer { task, schedule });
             }
         }
         self.turn = Some(lane);
@@ -227,8 +233,8 @@ impl Room {
             return Ack::Paused { replies: 0 };
         };
         lane.enter(Phase::Idle);
-        if let Some((pacer, schedule)) = self.pacer.take() {
-            pacer.abort();
+        if let Some(Pacer { task, schedule }) = self.pacer.take() {
+            task.abort();
             give_up_unsent(&lane, &mut schedule.borrow_mut());
         }
         let drained = tokio::time::timeout(self.settings.drain, lane.all_settled()).await;

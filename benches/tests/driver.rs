@@ -1,4 +1,8 @@
 //! The whole generator against a small server in this process that lies on demand.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a test's server: a wrong index fails the test"
+)]
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
