@@ -4,7 +4,7 @@
 //! Any endpoint that speaks RESP will do: Keyway, a node itself, a peer. Reading order: [`Args`]
 //! is what was typed and [`Settings`] what it means; [`workload`] and [`pace`] are pure and decide
 //! what is sent and when; `lane`, `client` and `transport` move the bytes, `worker` is one thread
-//! of them; [`run`] hands out turns and collects a [`Report`].
+//! of them; [`run()`] hands out turns and collects a [`Report`].
 //!
 //! Several targets make a duel: connections to all are held, one target at a time is driven for a
 //! turn, and figures are compared turn by turn, so that a noisy machine is noisy to all alike.

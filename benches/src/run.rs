@@ -132,7 +132,7 @@ impl Crew {
         for worker in &mut self.workers {
             match worker.acks.recv().await {
                 Some(ack) => acks.push(ack),
-                None => bail!("a worker thread ended before its time"),
+                None => bail!("a worker thread ended before its time (its timer failed?)"),
             }
         }
         Ok(acks)

@@ -109,7 +109,7 @@ fn work(
                     room.begin(target, measured)?;
                     None
                 }
-                Order::Pause => Some(room.pause().await),
+                Order::Pause => Some(room.pause().await?),
                 Order::Stop => Some(room.stop().await),
             };
             if let Some(ack) = ack
@@ -228,13 +228,17 @@ impl Room {
         Ok(())
     }
 
-    async fn pause(&mut self) -> Ack {
+    /// Fails when the pacer has: then the load was not the one asked for.
+    async fn pause(&mut self) -> io::Result<Ack> {
         let Some(lane) = self.turn.take() else {
-            return Ack::Paused { replies: 0 };
+            return Ok(Ack::Paused { replies: 0 });
         };
         lane.enter(Phase::Idle);
         if let Some(Pacer { task, schedule }) = self.pacer.take() {
             task.abort();
+            if let Ok(Err(error)) = task.await {
+                return Err(error);
+            }
             give_up_unsent(&lane, &mut schedule.borrow_mut());
         }
         let drained = tokio::time::timeout(self.settings.drain, lane.all_settled()).await;
@@ -243,9 +247,9 @@ impl Room {
             let mut tally = lane.tally();
             tally.unanswered = tally.unanswered.max(lane.in_flight() as u64);
         }
-        Ack::Paused {
+        Ok(Ack::Paused {
             replies: lane.turn_replies(),
-        }
+        })
     }
 
     async fn stop(&mut self) -> Ack {
