@@ -16,14 +16,14 @@ use crate::workload::{Mix, Span};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "load", version, args_override_self = true)]
 pub struct Args {
-    /// An endpoint: [NAME=]HOST:PORT[,pid=P[+P..]][,plain][,ca=FILE][,server-name=NAME]. Several
-    /// make a duel: one is driven at a time, in turns, and compared with the first
+    /// An endpoint: `[NAME=]HOST:PORT[,pid=P[+P..]][,plain][,ca=FILE][,server-name=NAME]`.
+    /// Several make a duel: one is driven at a time, in turns, and compared with the first
     #[arg(long = "target", required = true, value_name = "ENDPOINT")]
     pub targets: Vec<String>,
     /// Certificates to trust, PEM
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// The name to verify and send as SNI [default: the target's host]
+    /// The name to verify and send as SNI (default: the target's host)
     #[arg(long, value_name = "NAME")]
     pub server_name: Option<String>,
     /// Plain TCP instead of TLS
@@ -107,7 +107,7 @@ pub struct Args {
     /// Start without giving every key a value
     #[arg(long)]
     pub no_fill: bool,
-    /// Everything random follows from it [default: from the clock]
+    /// Everything random follows from it (default: from the clock)
     #[arg(long)]
     pub seed: Option<u64>,
 
