@@ -1,1 +1,17 @@
-//! placeholder
+//! One client connection, without IO.
+//!
+//! Owns the protocol state of a connection ([`Session`]: user, protocol, name, flags), the order
+//! of its replies and what is still owed ([`Order`]), the barriers that keep commands on one key
+//! in the order sent, and the commands that the proxy answers by itself ([`local`]).
+//!
+//! Never here: nodes, connections to them (a route is an opaque number), topology changes, time
+//! (`now` is an argument).
+
+pub mod local;
+mod order;
+mod output;
+mod state;
+
+pub use order::{Completed, Conflict, Held, Op, OpState, Order, Place, Route, Target, Until};
+pub use output::Output;
+pub use state::{ReplyMode, Session, User};

@@ -1,0 +1,68 @@
+//! Which keys a command touches, in a form that is cheap to keep while it is in flight.
+
+use std::hash::{BuildHasher, Hasher};
+
+use smallvec::SmallVec;
+
+/// Fingerprints of a command's keys: 32 bits each, seeded per process.
+///
+/// Two commands conflict when they share a key. Equal keys always have equal fingerprints;
+/// different keys collide once in four thousand million, which costs a wait and nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keys(SmallVec<[u32; 2]>);
+
+impl Keys {
+    /// No keys: conflicts with nothing.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Adds a key.
+    pub fn push(&mut self, key: &[u8], hasher: &foldhash::fast::FixedState) {
+        let mut state = hasher.build_hasher();
+        state.write(key);
+        let hash = state.finish();
+        self.0
+            .push(u32::try_from((hash ^ (hash >> 32)) & 0xffff_ffff).unwrap_or_default());
+    }
+
+    /// Whether both name a key with the same fingerprint.
+    #[must_use]
+    pub fn conflicts(&self, other: &Self) -> bool {
+        self.0.iter().any(|key| other.0.contains(key))
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are no keys.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(names: &[&str]) -> Keys {
+        let hasher = foldhash::fast::FixedState::with_seed(1);
+        let mut keys = Keys::none();
+        names
+            .iter()
+            .for_each(|name| keys.push(name.as_bytes(), &hasher));
+        keys
+    }
+
+    #[test]
+    fn only_shared_keys_conflict() {
+        assert!(keys(&["a", "b", "c"]).conflicts(&keys(&["x", "c"])));
+        assert!(!keys(&["a", "b"]).conflicts(&keys(&["c", "d"])));
+        assert!(!keys(&[]).conflicts(&keys(&["a"])));
+    }
+}

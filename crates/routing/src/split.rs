@@ -1,0 +1,84 @@
+//! A command over several slots, cut into one command for each slot.
+
+use command::SplitKind;
+use resp::Request;
+use topology::Slot;
+
+use crate::{keys::Keys, merge::Merge};
+
+/// The most keys that one split command may name. More are refused: each needs memory here until
+/// the slowest shard has answered.
+pub const SPLIT_KEYS_MAX: usize = 65_536;
+
+/// One slot's share of a split command.
+#[derive(Debug)]
+pub struct Part {
+    /// The slot of all its keys.
+    pub slot: Slot,
+    /// Its keys.
+    pub keys: Keys,
+    /// The request to send.
+    pub request: Vec<u8>,
+}
+
+/// A command cut into parts, and what puts the replies together again.
+#[derive(Debug)]
+pub struct Split {
+    /// One part for each slot, in the order of the slots.
+    pub parts: Vec<Part>,
+    /// Takes the parts' replies.
+    pub merge: Merge,
+}
+
+impl Split {
+    /// Cuts `request`, whose keys are every `stride`th argument from the first on (`MSET` has a
+    /// value behind each key).
+    ///
+    /// Returns `None` when all keys are in one slot: the request goes whole.
+    pub(crate) fn cut(
+        kind: SplitKind,
+        request: Request<'_>,
+        hasher: &foldhash::fast::FixedState,
+    ) -> Option<Self> {
+        let stride = if kind == SplitKind::Mset { 2 } else { 1 };
+        let mut order: Vec<(Slot, usize)> = (1..request.argc())
+            .step_by(stride)
+            .map(|index| (Slot::of_key(request.arg(index).unwrap_or_default()), index))
+            .collect();
+        let first = order.first()?.0;
+        if order.iter().all(|(slot, _)| *slot == first) {
+            return None;
+        }
+        // Stable: within a slot the keys keep their order, and so do their effects and replies.
+        order.sort_by_key(|(slot, _)| *slot);
+        let mut parts = Vec::new();
+        let mut part_of_key = vec![0_u16; order.len()];
+        for share in order.chunk_by(|one, other| one.0 == other.0) {
+            let part = u16::try_from(parts.len()).unwrap_or(u16::MAX);
+            let mut keys = Keys::none();
+            let mut args: Vec<&[u8]> = Vec::with_capacity(1 + share.len() * stride);
+            args.push(request.name());
+            for (_, index) in share {
+                keys.push(request.arg(*index).unwrap_or_default(), hasher);
+                args.extend((*index..index + stride).filter_map(|index| request.arg(index)));
+                if let Some(slot) = part_of_key.get_mut((index - 1) / stride) {
+                    *slot = part;
+                }
+            }
+            let mut bytes = Vec::new();
+            resp::write::request(&mut bytes, &args);
+            let slot = share.first().map_or(first, |(slot, _)| *slot);
+            parts.push(Part {
+                slot,
+                keys,
+                request: bytes,
+            });
+        }
+        let merge = match kind {
+            SplitKind::Mget => Merge::array(parts.len(), part_of_key),
+            SplitKind::Mset => Merge::all_ok(parts.len()),
+            SplitKind::Sum => Merge::sum(parts.len()),
+        };
+        Some(Self { parts, merge })
+    }
+}

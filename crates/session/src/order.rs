@@ -1,0 +1,448 @@
+//! The order of one client's replies, and of its commands on one key.
+
+use std::{collections::VecDeque, time::Instant};
+
+use bytes::Bytes;
+use command::CommandId;
+use routing::{Keys, Merge, NodeAddr, Slot};
+
+use crate::output::Output;
+
+/// A place in a client's reply order. Wraps; only ever compared with places in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place(pub u32);
+
+/// The upstream connection that a command was given to, as an opaque number that is never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route(pub u64);
+
+/// What a command that is kept back waits for, besides its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Nothing else.
+    Turn,
+    /// A time.
+    Time(Instant),
+    /// A topology newer than this revision, or its deadline.
+    NewerThan(u64),
+}
+
+/// Where a command that is kept back is to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To the owner of its slot.
+    Owner,
+    /// To this node, behind an `ASKING`.
+    Ask(NodeAddr),
+    /// To the owner of its slot, but only if that is another node than this one, which has
+    /// answered already. Otherwise its error is the reply.
+    OwnerOtherThan(NodeAddr),
+}
+
+/// A command kept back: waiting for another node, for a newer topology, or for its turn.
+#[derive(Debug)]
+pub struct Held {
+    /// The request to send.
+    pub request: Bytes,
+    /// What it waits for.
+    pub until: Until,
+    /// Where it goes.
+    pub target: Target,
+    /// How often it was sent already.
+    pub hops: u8,
+    /// The error that the client gets if it cannot be sent again.
+    pub error: Vec<u8>,
+    /// When the client is to be answered at the latest.
+    pub deadline: Instant,
+}
+
+/// How far one part of a command is.
+#[derive(Debug)]
+pub enum OpState {
+    /// Given to a connection.
+    InFlight(Route),
+    /// Kept back.
+    Held(Box<Held>),
+    /// Its reply is whole.
+    Done {
+        /// Whether a node (may have) run it.
+        ran: bool,
+    },
+}
+
+/// One part of a command: the whole of it, unless it was split over slots.
+#[derive(Debug)]
+pub struct Op {
+    /// The slot of its keys.
+    pub slot: Option<Slot>,
+    /// Its keys.
+    pub keys: Keys,
+    /// How far it is.
+    pub state: OpState,
+}
+
+#[derive(Debug)]
+enum Ops {
+    /// Answered here.
+    Local,
+    One(Op),
+    Many(Vec<Op>, Merge),
+}
+
+impl Ops {
+    fn as_slice(&self) -> &[Op] {
+        match self {
+            Self::Local => &[],
+            Self::One(op) => std::slice::from_ref(op),
+            Self::Many(ops, _) => ops,
+        }
+    }
+
+    fn get_mut(&mut self, part: u16) -> Option<&mut Op> {
+        match self {
+            Self::Local => None,
+            Self::One(op) => (part == 0).then_some(op),
+            Self::Many(ops, _) => ops.get_mut(usize::from(part)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    command: CommandId,
+    started: Instant,
+    silent: bool,
+    ops: Ops,
+    /// Reply bytes that came before it was this entry's turn.
+    early: Vec<u8>,
+    done: bool,
+}
+
+/// A command whose whole reply is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completed {
+    /// Which command.
+    pub command: CommandId,
+    /// When it was taken from the client.
+    pub started: Instant,
+}
+
+/// What stands between a command that wants to be sent again and its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    /// Nothing.
+    None,
+    /// A later command on one of its keys is in flight; its outcome decides.
+    Undecided,
+    /// A later command on one of its keys has run: sending this one now would reorder them.
+    Overtaken,
+}
+
+/// Replies owed to a client, in request order.
+///
+/// Invariants: an entry leaves only from the front and only with its whole reply; bytes reach the
+/// output in the order of the entries; an entry's reply is passed on once.
+#[derive(Debug, Default)]
+pub struct Order {
+    entries: VecDeque<Entry>,
+    /// The place of the first entry.
+    first: u32,
+    /// Parts given to a connection or kept back.
+    open: usize,
+    /// Parts kept back.
+    held: usize,
+    early_bytes: usize,
+}
+
+impl Order {
+    /// Replies owed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing is owed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Parts of commands without an outcome.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Parts of commands kept back.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Reply bytes that wait for earlier replies.
+    #[must_use]
+    pub fn early_bytes(&self) -> usize {
+        self.early_bytes
+    }
+
+    /// Takes the next place for a command that is answered by [`Order::complete_local`].
+    pub fn reserve_local(&mut self, command: CommandId, silent: bool, now: Instant) -> Place {
+        self.reserve(command, silent, Ops::Local, now)
+    }
+
+    /// Takes the next place for a command that goes to one node.
+    pub fn reserve_one(&mut self, command: CommandId, silent: bool, op: Op, now: Instant) -> Place {
+        self.reserve(command, silent, Ops::One(op), now)
+    }
+
+    /// Takes the next place for a command that goes to several nodes.
+    pub fn reserve_many(
+        &mut self,
+        command: CommandId,
+        silent: bool,
+        ops: Vec<Op>,
+        merge: Merge,
+        now: Instant,
+    ) -> Place {
+        self.reserve(command, silent, Ops::Many(ops, merge), now)
+    }
+
+    fn reserve(&mut self, command: CommandId, silent: bool, ops: Ops, now: Instant) -> Place {
+        let count = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        let place = Place(self.first.wrapping_add(count));
+        self.open += ops.as_slice().len();
+        self.held += ops.as_slice().iter().filter(|op| is_held(op)).count();
+        self.entries.push_back(Entry {
+            command,
+            started: now,
+            silent,
+            ops,
+            early: Vec::new(),
+            done: false,
+        });
+        self.check_invariants();
+        place
+    }
+
+    fn index(&self, place: Place) -> usize {
+        usize::try_from(place.0.wrapping_sub(self.first)).unwrap_or(usize::MAX)
+    }
+
+    /// The part of a command that is still open, to look at or change. Counts stay right only
+    /// through [`Order::set_state`].
+    #[must_use]
+    pub fn op(&self, place: Place, part: u16) -> Option<&Op> {
+        self.entries
+            .get(self.index(place))?
+            .ops
+            .as_slice()
+            .get(usize::from(part))
+    }
+
+    /// The command at a place.
+    #[must_use]
+    pub fn command(&self, place: Place) -> Option<CommandId> {
+        self.entries
+            .get(self.index(place))
+            .map(|entry| entry.command)
+    }
+
+    /// When the command at a place was taken from the client.
+    #[must_use]
+    pub fn started(&self, place: Place) -> Option<Instant> {
+        self.entries
+            .get(self.index(place))
+            .map(|entry| entry.started)
+    }
+
+    /// Moves one part of a command to another state and returns the former one.
+    pub fn set_state(&mut self, place: Place, part: u16, state: OpState) -> Option<OpState> {
+        let index = self.index(place);
+        let op = self.entries.get_mut(index)?.ops.get_mut(part)?;
+        let before = std::mem::replace(&mut op.state, state);
+        self.held -= usize::from(matches!(before, OpState::Held(_)));
+        self.held += usize::from(is_held(op));
+        self.open -= usize::from(!matches!(before, OpState::Done { .. }));
+        self.open += usize::from(!matches!(op.state, OpState::Done { .. }));
+        Some(before)
+    }
+
+    /// Passes on the next bytes of one part's reply; `done` with its last byte. `ran` is false
+    /// when it is certain that no node ran the part.
+    ///
+    /// Returns the command when this completes it.
+    pub fn piece(
+        &mut self,
+        (place, part): (Place, u16),
+        bytes: &[u8],
+        done: bool,
+        ran: bool,
+        output: &mut Output,
+    ) -> Option<Completed> {
+        if done {
+            self.set_state(place, part, OpState::Done { ran });
+        }
+        let index = self.index(place);
+        let entry = self.entries.get_mut(index)?;
+        debug_assert!(!entry.done, "a reply was passed on twice");
+        let early_before = entry.early.len();
+        match &mut entry.ops {
+            Ops::Many(_, merge) => {
+                if !merge.piece(part, bytes, done) {
+                    return None;
+                }
+                merge.finish(&mut entry.early);
+                entry.done = true;
+            }
+            Ops::One(_) | Ops::Local => {
+                entry.done = done;
+                if index == 0 {
+                    if !entry.silent {
+                        output.buffer().extend_from_slice(bytes);
+                    }
+                } else {
+                    entry.early.extend_from_slice(bytes);
+                }
+            }
+        }
+        self.early_bytes += entry.early.len() - early_before;
+        let completed = entry.done.then_some(Completed {
+            command: entry.command,
+            started: entry.started,
+        });
+        if index == 0 && entry.done {
+            self.release(output);
+        }
+        completed
+    }
+
+    /// Completes a command that is answered here, or refused after it had its place.
+    pub fn complete_local(
+        &mut self,
+        place: Place,
+        reply: &[u8],
+        output: &mut Output,
+    ) -> Option<Completed> {
+        self.piece((place, 0), reply, true, false, output)
+    }
+
+    /// Lets out what the front owes, as far as it is known.
+    fn release(&mut self, output: &mut Output) {
+        while let Some(front) = self.entries.front_mut() {
+            self.early_bytes -= front.early.len();
+            if !front.silent {
+                output.buffer().append(&mut front.early);
+            }
+            front.early = Vec::new();
+            if !front.done {
+                break;
+            }
+            self.entries.pop_front();
+            self.first = self.first.wrapping_add(1);
+        }
+        self.check_invariants();
+    }
+
+    /// Whether a command on `keys` that would go to `route` must wait: one before it (before
+    /// `place`, where it has one already) on the same key is kept back, or in flight elsewhere.
+    #[must_use]
+    pub fn must_wait(&self, keys: &Keys, route: Route, place: Option<Place>) -> bool {
+        let earlier = place.map_or(self.entries.len(), |place| self.index(place));
+        self.entries
+            .iter()
+            .take(earlier)
+            .filter(|entry| !entry.done)
+            .any(|entry| {
+                entry.ops.as_slice().iter().any(|op| {
+                    op.keys.conflicts(keys)
+                        && match &op.state {
+                            OpState::InFlight(earlier) => *earlier != route,
+                            OpState::Held(_) => true,
+                            OpState::Done { .. } => false,
+                        }
+                })
+            })
+    }
+
+    /// Whether the part at `place` may be sent again without changing the order of commands on
+    /// its keys.
+    #[must_use]
+    pub fn conflict(&self, place: Place, part: u16) -> Conflict {
+        let Some(keys) = self.op(place, part).map(|op| &op.keys) else {
+            return Conflict::None;
+        };
+        let mut found = Conflict::None;
+        for entry in self
+            .entries
+            .iter()
+            .skip(self.index(place).saturating_add(1))
+        {
+            for op in entry
+                .ops
+                .as_slice()
+                .iter()
+                .filter(|op| op.keys.conflicts(keys))
+            {
+                match op.state {
+                    OpState::Done { ran: true } => return Conflict::Overtaken,
+                    OpState::InFlight(_) => found = Conflict::Undecided,
+                    OpState::Held(_) | OpState::Done { ran: false } => {}
+                }
+            }
+        }
+        found
+    }
+
+    /// Parts given to connections, with their routes, oldest first.
+    pub fn in_flight_routes(&self) -> impl Iterator<Item = Route> + '_ {
+        self.entries
+            .iter()
+            .flat_map(|entry| entry.ops.as_slice())
+            .filter_map(|op| match op.state {
+                OpState::InFlight(route) => Some(route),
+                _ => None,
+            })
+    }
+
+    /// Every part that is kept back, oldest first.
+    pub fn held_parts(&self) -> impl Iterator<Item = (Place, u16)> + '_ {
+        self.entries.iter().enumerate().flat_map(|(index, entry)| {
+            let place = Place(
+                self.first
+                    .wrapping_add(u32::try_from(index).unwrap_or(u32::MAX)),
+            );
+            let parts = entry
+                .ops
+                .as_slice()
+                .iter()
+                .enumerate()
+                .filter(|(_, op)| is_held(op));
+            parts.map(move |(part, _)| (place, u16::try_from(part).unwrap_or(u16::MAX)))
+        })
+    }
+
+    fn check_invariants(&self) {
+        if cfg!(debug_assertions) && self.entries.len() <= 64 {
+            let ops = || self.entries.iter().flat_map(|entry| entry.ops.as_slice());
+            let open = ops()
+                .filter(|op| !matches!(op.state, OpState::Done { .. }))
+                .count();
+            debug_assert_eq!(open, self.open, "open parts are miscounted");
+            debug_assert_eq!(
+                ops().filter(|op| is_held(op)).count(),
+                self.held,
+                "held parts are"
+            );
+            let early: usize = self.entries.iter().map(|entry| entry.early.len()).sum();
+            debug_assert_eq!(early, self.early_bytes, "early bytes are miscounted");
+            debug_assert!(
+                self.entries.front().is_none_or(|front| !front.done),
+                "a done front stays"
+            );
+        }
+    }
+}
+
+fn is_held(op: &Op) -> bool {
+    matches!(op.state, OpState::Held(_))
+}

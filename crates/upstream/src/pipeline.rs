@@ -1,0 +1,430 @@
+//! The order of one shared connection: what was written, and who waits for it.
+
+use std::{collections::VecDeque, io::IoSlice, time::Instant};
+
+use bytes::Bytes;
+use resp::ReplyFramer;
+
+use crate::outbox::{Body, Outbox, Retained};
+
+/// A sentinel goes out after this many requests: a reply stream shifted by one shows itself
+/// within as many replies.
+pub const SENTINEL_INTERVAL: u32 = 1024;
+
+/// `*2 $4 ECHO $24 <nonce>`: the sentinel's nonce is this long.
+const NONCE_LEN: usize = 24;
+
+/// What a caller hands over with a request and gets back with its reply.
+pub trait Ticket: Copy {
+    /// Whether a reply to this request may begin with `first_byte`.
+    ///
+    /// A reply of an impossible shape proves that replies and requests no longer match.
+    fn accepts(&self, first_byte: u8) -> bool;
+}
+
+/// Where a pipeline puts what it receives.
+pub trait Replies<T> {
+    /// The next bytes of the reply to `ticket`; `done` with its last byte.
+    ///
+    /// Called as the bytes arrive, so a reply of any size needs no buffer here.
+    fn piece(&mut self, ticket: T, bytes: &[u8], done: bool);
+
+    /// A whole error reply (`-...\r\n`, or RESP3 `!`), with the request that it answers.
+    fn error(&mut self, ticket: T, reply: &[u8], request: Retained<'_>);
+}
+
+/// Why a connection cannot be trusted with another reply. Everything in flight gets an outcome;
+/// nothing is guessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poison {
+    /// A reply came and nothing was in flight.
+    Unsolicited,
+    /// A reply came before its request was wholly written.
+    Early,
+    /// A reply whose first byte is impossible for its command.
+    Shape(u8),
+    /// A sentinel came back altered.
+    Sentinel,
+    /// Bytes that are not a reply.
+    Malformed,
+}
+
+impl Poison {
+    /// A word for logs and metric labels, from a closed set.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Unsolicited => "unsolicited",
+            Self::Early => "early",
+            Self::Shape(_) => "shape",
+            Self::Sentinel => "sentinel",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+/// A request that a connection gave up on.
+#[derive(Debug)]
+pub struct Abandoned<T> {
+    /// Who waits for it.
+    pub ticket: T,
+    /// Its bytes.
+    pub request: Bytes,
+    /// Whether any of its bytes were handed to the socket. If not, it certainly did not run.
+    pub touched: bool,
+    /// Whether a part of its reply was already passed on. If so, it can only be cut off.
+    pub answered_in_part: bool,
+    /// Whether it was sent behind an `ASKING`.
+    pub asking: bool,
+}
+
+#[derive(Debug)]
+enum Owner<T> {
+    Caller(T),
+    Asking,
+    Sentinel(u64),
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    owner: Owner<T>,
+    body: Body,
+    queued_at: Instant,
+    asking: bool,
+}
+
+/// What was queued on one connection, in order, until it is answered.
+///
+/// Invariants (checked by `check_invariants` in debug builds): the outbox holds exactly the bytes
+/// of the entries in flight; a reply always belongs to the first entry; an entry is removed by its
+/// reply or by [`Pipeline::abandon`], never by its client's leaving (the caller's ticket then
+/// simply leads nowhere).
+#[derive(Debug)]
+pub struct Pipeline<T> {
+    outbox: Outbox,
+    in_flight: VecDeque<Entry<T>>,
+    /// Bytes of `in_flight`, written or not.
+    queued_bytes: usize,
+    framer: ReplyFramer,
+    /// The head's reply so far, when it is one that is only looked at whole.
+    held: Vec<u8>,
+    /// Some of the head's reply has been passed on already.
+    head_in_part: bool,
+    pushing: bool,
+    since_sentinel: u32,
+    nonce: u64,
+    last_progress: Option<Instant>,
+    pushes: u64,
+}
+
+impl<T: Ticket> Pipeline<T> {
+    /// An empty pipeline. `seed` makes its sentinels differ from every other connection's.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self {
+            outbox: Outbox::default(),
+            in_flight: VecDeque::new(),
+            queued_bytes: 0,
+            framer: ReplyFramer::new(),
+            held: Vec::new(),
+            head_in_part: false,
+            pushing: false,
+            since_sentinel: 0,
+            nonce: seed,
+            last_progress: None,
+            pushes: 0,
+        }
+    }
+
+    /// Queues `request` behind everything else. `shared` is called when the request is big enough
+    /// that a reference is cheaper than a copy. With `asking`, `ASKING` goes directly before it.
+    pub fn push(
+        &mut self,
+        ticket: T,
+        request: &[u8],
+        shared: impl FnOnce() -> Option<Bytes>,
+        asking: bool,
+        now: Instant,
+    ) {
+        if asking {
+            self.enqueue(
+                Owner::Asking,
+                b"*1\r\n$6\r\nASKING\r\n",
+                || None,
+                false,
+                now,
+            );
+        }
+        self.enqueue(Owner::Caller(ticket), request, shared, asking, now);
+        self.since_sentinel += 1;
+        if self.since_sentinel >= SENTINEL_INTERVAL {
+            self.push_sentinel(now);
+        }
+        self.check_invariants();
+    }
+
+    fn enqueue(
+        &mut self,
+        owner: Owner<T>,
+        request: &[u8],
+        shared: impl FnOnce() -> Option<Bytes>,
+        asking: bool,
+        now: Instant,
+    ) {
+        let body = self.outbox.push(request, shared);
+        self.queued_bytes += body.len();
+        self.in_flight.push_back(Entry {
+            owner,
+            body,
+            queued_at: now,
+            asking,
+        });
+    }
+
+    /// Queues an `ECHO` of a nonce whose answer must come back unaltered.
+    pub fn push_sentinel(&mut self, now: Instant) {
+        self.since_sentinel = 0;
+        self.nonce = self
+            .nonce
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let nonce = self.nonce;
+        let request = format!("*2\r\n$4\r\nECHO\r\n${NONCE_LEN}\r\nkeyway: {nonce:016x}\r\n");
+        self.enqueue(
+            Owner::Sentinel(nonce),
+            request.as_bytes(),
+            || None,
+            false,
+            now,
+        );
+    }
+
+    /// Requests queued or awaiting their reply.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Bytes of the requests queued or awaiting their reply.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Bytes that no write has taken yet.
+    #[must_use]
+    pub fn unwritten(&self) -> usize {
+        self.outbox.unwritten()
+    }
+
+    /// Pushes (RESP3 `>`) that came out of band and were dropped.
+    #[must_use]
+    pub fn pushes(&self) -> u64 {
+        self.pushes
+    }
+
+    /// Fills `slices` with the next bytes to write and returns how many slices it used.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.outbox.slices(slices)
+    }
+
+    /// Says that the socket took the first `count` unwritten bytes.
+    pub fn written(&mut self, count: usize, now: Instant) {
+        let idle = self.queued_bytes == self.outbox.unwritten();
+        self.outbox.written(count);
+        if idle {
+            self.last_progress = Some(now);
+        }
+        self.check_invariants();
+    }
+
+    /// When the oldest request was queued.
+    #[must_use]
+    pub fn oldest_queued_at(&self) -> Option<Instant> {
+        self.in_flight.front().map(|entry| entry.queued_at)
+    }
+
+    /// Since when the node owes bytes: the later of the first write and the last reply bytes.
+    /// `None` while it owes nothing.
+    #[must_use]
+    pub fn waiting_since(&self) -> Option<Instant> {
+        (self.queued_bytes > self.outbox.unwritten())
+            .then_some(self.last_progress)
+            .flatten()
+    }
+
+    /// Takes bytes from the node and passes replies on. Returns how many bytes of `buf` it used:
+    /// the rest, at most one unfinished line, must be presented again with more behind it.
+    ///
+    /// # Errors
+    /// [`Poison`]: the connection must be closed, and [`Pipeline::abandon`] called.
+    pub fn received(
+        &mut self,
+        buf: &[u8],
+        now: Instant,
+        replies: &mut impl Replies<T>,
+    ) -> Result<usize, Poison> {
+        let mut used = 0;
+        if !buf.is_empty() {
+            self.last_progress = Some(now);
+        }
+        while let Some(rest) = buf.get(used..).filter(|rest| !rest.is_empty()) {
+            let consumed = if self.framer.is_between_replies() && !self.pushing {
+                self.begin(rest)?;
+                self.walk(rest, replies)?
+            } else {
+                self.walk(rest, replies)?
+            };
+            if consumed == 0 {
+                break;
+            }
+            used += consumed;
+        }
+        self.check_invariants();
+        Ok(used)
+    }
+
+    /// The first bytes of a reply: does it belong to somebody, and can it be theirs?
+    fn begin(&mut self, rest: &[u8]) -> Result<(), Poison> {
+        let first = rest.first().copied().unwrap_or_default();
+        if self.head_in_part || !self.held.is_empty() {
+            return Ok(()); // behind an attribute, or within a held reply
+        }
+        if first == b'>' {
+            self.pushing = true;
+            return Ok(());
+        }
+        let Some(head) = self.in_flight.front() else {
+            return Err(Poison::Unsolicited);
+        };
+        let written = self.queued_bytes - self.outbox.unwritten();
+        if written < head.body.len() {
+            return Err(if written == 0 {
+                Poison::Unsolicited
+            } else {
+                Poison::Early
+            });
+        }
+        let legal = match &head.owner {
+            Owner::Caller(ticket) => first == b'|' || ticket.accepts(first),
+            Owner::Asking => matches!(first, b'+' | b'-'),
+            Owner::Sentinel(_) => matches!(first, b'$' | b'-'),
+        };
+        if legal {
+            Ok(())
+        } else {
+            Err(Poison::Shape(first))
+        }
+    }
+
+    /// Walks over what is there of the current reply and passes it on.
+    fn walk(&mut self, rest: &[u8], replies: &mut impl Replies<T>) -> Result<usize, Poison> {
+        let walk = self.framer.advance(rest).map_err(|_| Poison::Malformed)?;
+        let bytes = rest.get(..walk.consumed).unwrap_or_default();
+        if self.pushing {
+            if walk.done {
+                self.pushing = false;
+                self.pushes += 1;
+            }
+            return Ok(walk.consumed);
+        }
+        if bytes.is_empty() && !walk.done {
+            return Ok(0);
+        }
+        let first = self
+            .held
+            .first()
+            .or(bytes.first())
+            .copied()
+            .unwrap_or_default();
+        let whole = match self.in_flight.front().map(|head| &head.owner) {
+            Some(Owner::Caller(ticket)) if self.head_in_part || !matches!(first, b'-' | b'!') => {
+                replies.piece(*ticket, bytes, walk.done);
+                self.head_in_part = !walk.done;
+                if walk.done {
+                    self.pop();
+                }
+                return Ok(walk.consumed);
+            }
+            Some(_) => walk.done,
+            None => return Err(Poison::Unsolicited),
+        };
+        if whole && self.held.is_empty() {
+            self.finish(bytes, replies)?;
+        } else {
+            self.held.extend_from_slice(bytes);
+            if whole {
+                let held = std::mem::take(&mut self.held);
+                self.finish(&held, replies)?;
+            }
+        }
+        Ok(walk.consumed)
+    }
+
+    /// A reply that is only looked at whole: an error, or the answer to something of our own.
+    fn finish(&mut self, reply: &[u8], replies: &mut impl Replies<T>) -> Result<(), Poison> {
+        if let Some(head) = self.in_flight.front() {
+            match &head.owner {
+                Owner::Caller(ticket) => {
+                    replies.error(*ticket, reply, self.outbox.front(&head.body));
+                }
+                Owner::Asking => {}
+                Owner::Sentinel(nonce) => {
+                    let expected = format!("${NONCE_LEN}\r\nkeyway: {nonce:016x}\r\n");
+                    // An error (NOPERM, LOADING, BUSY) is a reply in the right place.
+                    if reply != expected.as_bytes() && !reply.starts_with(b"-") {
+                        return Err(Poison::Sentinel);
+                    }
+                }
+            }
+        }
+        self.pop();
+        Ok(())
+    }
+
+    fn pop(&mut self) {
+        self.head_in_part = false;
+        if let Some(head) = self.in_flight.pop_front() {
+            self.queued_bytes -= head.body.len();
+            self.outbox.release(&head.body);
+        }
+    }
+
+    /// Empties the pipeline: every request that has no whole reply, oldest first.
+    pub fn abandon(&mut self) -> Vec<Abandoned<T>> {
+        let mut written = self.queued_bytes - self.outbox.unwritten();
+        let mut in_part = self.head_in_part;
+        let mut abandoned = Vec::with_capacity(self.in_flight.len());
+        while let Some(head) = self.in_flight.pop_front() {
+            let touched = written > 0;
+            written = written.saturating_sub(head.body.len());
+            if let Owner::Caller(ticket) = head.owner {
+                abandoned.push(Abandoned {
+                    ticket,
+                    request: self.outbox.front(&head.body).to_bytes(),
+                    touched,
+                    answered_in_part: in_part,
+                    asking: head.asking,
+                });
+            }
+            in_part = false;
+            self.outbox.release(&head.body);
+        }
+        *self = Self {
+            pushes: self.pushes,
+            ..Self::new(self.nonce)
+        };
+        abandoned
+    }
+
+    fn check_invariants(&self) {
+        if cfg!(debug_assertions) && self.in_flight.len() <= 64 {
+            let bytes: usize = self.in_flight.iter().map(|entry| entry.body.len()).sum();
+            debug_assert_eq!(bytes, self.queued_bytes, "bytes queued and entries differ");
+            debug_assert!(
+                self.outbox.unwritten() <= self.queued_bytes,
+                "wrote what was not queued"
+            );
+        }
+    }
+}
