@@ -27,6 +27,7 @@ pub struct Merge {
     kind: Kind,
     parts: Vec<Collected>,
     left: usize,
+    held: usize,
 }
 
 impl Merge {
@@ -50,6 +51,7 @@ impl Merge {
             kind,
             parts: collected,
             left: parts,
+            held: 0,
         }
     }
 
@@ -59,6 +61,7 @@ impl Merge {
             && !collected.done
         {
             collected.bytes.extend_from_slice(bytes);
+            self.held += bytes.len();
             collected.done = done;
             self.left -= usize::from(done);
         }
@@ -68,7 +71,7 @@ impl Merge {
     /// Bytes held.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        self.parts.iter().map(|part| part.bytes.len()).sum()
+        self.held
     }
 
     /// Appends the one reply to `out`. Every part must have its reply.

@@ -109,20 +109,22 @@ impl Ops {
 
 #[derive(Debug)]
 struct Entry {
-    command: CommandId,
+    command: Option<CommandId>,
     started: Instant,
     silent: bool,
     ops: Ops,
     /// Reply bytes that came before it was this entry's turn.
     early: Vec<u8>,
+    /// Some of its reply is here.
+    begun: bool,
     done: bool,
 }
 
 /// A command whose whole reply is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completed {
-    /// Which command.
-    pub command: CommandId,
+    /// Which command; `None` for one that the table does not know.
+    pub command: Option<CommandId>,
     /// When it was taken from the client.
     pub started: Instant,
 }
@@ -152,6 +154,7 @@ pub struct Order {
     /// Parts kept back.
     held: usize,
     early_bytes: usize,
+    merging_bytes: usize,
 }
 
 impl Order {
@@ -185,14 +188,34 @@ impl Order {
         self.early_bytes
     }
 
-    /// Takes the next place for a command that is answered by [`Order::complete_local`].
-    pub fn reserve_local(&mut self, command: CommandId, silent: bool, now: Instant) -> Place {
+    /// Reply bytes of split commands whose other parts are still awaited.
+    #[must_use]
+    pub fn merging_bytes(&self) -> usize {
+        self.merging_bytes
+    }
+
+    /// Whether some of the reply at a place is here already.
+    #[must_use]
+    pub fn has_begun(&self, place: Place) -> bool {
+        self.entries
+            .get(self.index(place))
+            .is_some_and(|entry| entry.begun)
+    }
+
+    /// Takes the next place for a command that is answered by [`Order::complete_local`]; `None` is
+    /// one that the table does not know.
+    pub fn reserve_local(
+        &mut self,
+        command: Option<CommandId>,
+        silent: bool,
+        now: Instant,
+    ) -> Place {
         self.reserve(command, silent, Ops::Local, now)
     }
 
     /// Takes the next place for a command that goes to one node.
     pub fn reserve_one(&mut self, command: CommandId, silent: bool, op: Op, now: Instant) -> Place {
-        self.reserve(command, silent, Ops::One(op), now)
+        self.reserve(Some(command), silent, Ops::One(op), now)
     }
 
     /// Takes the next place for a command that goes to several nodes.
@@ -204,10 +227,16 @@ impl Order {
         merge: Merge,
         now: Instant,
     ) -> Place {
-        self.reserve(command, silent, Ops::Many(ops, merge), now)
+        self.reserve(Some(command), silent, Ops::Many(ops, merge), now)
     }
 
-    fn reserve(&mut self, command: CommandId, silent: bool, ops: Ops, now: Instant) -> Place {
+    fn reserve(
+        &mut self,
+        command: Option<CommandId>,
+        silent: bool,
+        ops: Ops,
+        now: Instant,
+    ) -> Place {
         let count = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
         let place = Place(self.first.wrapping_add(count));
         self.open += ops.as_slice().len();
@@ -218,6 +247,7 @@ impl Order {
             silent,
             ops,
             early: Vec::new(),
+            begun: false,
             done: false,
         });
         self.check_invariants();
@@ -239,12 +269,12 @@ impl Order {
             .get(usize::from(part))
     }
 
-    /// The command at a place.
+    /// The command at a place, if the table knows it.
     #[must_use]
     pub fn command(&self, place: Place) -> Option<CommandId> {
         self.entries
             .get(self.index(place))
-            .map(|entry| entry.command)
+            .and_then(|entry| entry.command)
     }
 
     /// When the command at a place was taken from the client.
@@ -285,12 +315,17 @@ impl Order {
         let index = self.index(place);
         let entry = self.entries.get_mut(index)?;
         debug_assert!(!entry.done, "a reply was passed on twice");
+        entry.begun = true;
         let early_before = entry.early.len();
         match &mut entry.ops {
             Ops::Many(_, merge) => {
-                if !merge.piece(part, bytes, done) {
+                let held_before = merge.held_bytes();
+                let complete = merge.piece(part, bytes, done);
+                self.merging_bytes += merge.held_bytes() - held_before;
+                if !complete {
                     return None;
                 }
+                self.merging_bytes -= merge.held_bytes();
                 merge.finish(&mut entry.early);
                 entry.done = true;
             }
@@ -435,6 +470,19 @@ impl Order {
             );
             let early: usize = self.entries.iter().map(|entry| entry.early.len()).sum();
             debug_assert_eq!(early, self.early_bytes, "early bytes are miscounted");
+            let merging = self
+                .entries
+                .iter()
+                .filter(|entry| !entry.done)
+                .filter_map(|entry| match &entry.ops {
+                    Ops::Many(_, merge) => Some(merge.held_bytes()),
+                    _ => None,
+                });
+            debug_assert_eq!(
+                merging.sum::<usize>(),
+                self.merging_bytes,
+                "merging bytes are"
+            );
             debug_assert!(
                 self.entries.front().is_none_or(|front| !front.done),
                 "a done front stays"
