@@ -1,1 +1,39 @@
-//! placeholder
+//! One worker's clients, node connections and topology joined, still without IO: the whole proxy
+//! but for its sockets, so that it can be simulated.
+//!
+//! [`Dataplane`] is told what happened (bytes came, a connection was made or lost, time passed, a
+//! new view of the cluster arrived) and says what to do next in [`Action`]s. It joins `session`
+//! (order, barriers), `routing` (plans, the retry table) and `upstream` (pipelines), which do not
+//! know each other, and owns what needs all of them: which node connection a command takes, what
+//! becomes of redirected and abandoned commands, who authenticates where.
+//!
+//! Never here: sockets, TLS, files, the clock (`now` is an argument), log lines. A room beside
+//! those of the design, because what joins the rooms must be as testable as they are.
+
+mod action;
+mod auth;
+mod channel;
+mod client;
+mod core;
+mod forward;
+mod host;
+mod identity;
+mod intake;
+mod plane;
+mod replies;
+mod retry;
+mod settings;
+mod slots;
+mod sweep;
+mod ticket;
+mod view;
+
+pub use action::Action;
+pub use channel::Attempt;
+pub use client::{Ending, Why};
+pub use host::{ErrorKind, Host, RedirectKind, Totals};
+pub use plane::{Dataplane, Opening};
+pub use settings::{Limits, Settings, Unauthenticated};
+pub use slots::Key;
+pub use upstream::{CloseReason, Credentials, HandshakeError, Phase, SLICES_MAX};
+pub use view::View;

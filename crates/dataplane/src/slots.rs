@@ -34,17 +34,26 @@ pub(crate) struct Slots<T> {
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Self { positions: Vec::new(), free: Vec::new() }
+        Self {
+            positions: Vec::new(),
+            free: Vec::new(),
+        }
     }
 }
 
 impl<T> Slots<T> {
     pub(crate) fn insert_with(&mut self, make: impl FnOnce(Key) -> T) -> Key {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.positions.push(Position { generation: 0, value: None });
+            self.positions.push(Position {
+                generation: 0,
+                value: None,
+            });
             u32::try_from(self.positions.len() - 1).unwrap_or(u32::MAX)
         });
-        let mut key = Key { index, generation: 0 };
+        let mut key = Key {
+            index,
+            generation: 0,
+        };
         if let Some(position) = self.positions.get_mut(at(index)) {
             key.generation = position.generation;
             position.value = Some(make(key));
@@ -54,12 +63,20 @@ impl<T> Slots<T> {
 
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
         let position = self.positions.get(at(key.index))?;
-        if position.generation == key.generation { position.value.as_ref() } else { None }
+        if position.generation == key.generation {
+            position.value.as_ref()
+        } else {
+            None
+        }
     }
 
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let position = self.positions.get_mut(at(key.index))?;
-        if position.generation == key.generation { position.value.as_mut() } else { None }
+        if position.generation == key.generation {
+            position.value.as_mut()
+        } else {
+            None
+        }
     }
 
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
@@ -77,10 +94,19 @@ impl<T> Slots<T> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        self.positions.iter().enumerate().filter_map(|(index, position)| {
-            let index = u32::try_from(index).unwrap_or(u32::MAX);
-            Some((Key { index, generation: position.generation }, position.value.as_ref()?))
-        })
+        self.positions
+            .iter()
+            .enumerate()
+            .filter_map(|(index, position)| {
+                let index = u32::try_from(index).unwrap_or(u32::MAX);
+                Some((
+                    Key {
+                        index,
+                        generation: position.generation,
+                    },
+                    position.value.as_ref()?,
+                ))
+            })
     }
 
     pub(crate) fn len(&self) -> usize {

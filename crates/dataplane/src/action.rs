@@ -1,0 +1,33 @@
+//! What the dataplane wants done by those who can.
+
+use topology::{NodeAddr, Slot};
+
+use crate::{channel::Attempt, slots::Key};
+
+/// Something to be done outside. Taken with [`Dataplane::take_actions`](crate::Dataplane::take_actions)
+/// after every call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Connect to a node (and speak TLS, where the cluster does), then say how it went.
+    Connect {
+        /// Which attempt this is: later calls name it.
+        attempt: Attempt,
+        /// Where to.
+        addr: NodeAddr,
+    },
+    /// Close the connection of an attempt; it is over.
+    Drop(Attempt),
+    /// There may be something to write to a node.
+    WakeChannel(Attempt),
+    /// There may be something to write to a client, to take from it, or to end it.
+    WakeClient(Key),
+    /// Find out the topology again; what is known may be old.
+    Refresh,
+    /// A node said that a slot has moved to a node that is known.
+    Moved {
+        /// The slot.
+        slot: Slot,
+        /// Its owner from now on.
+        to: NodeAddr,
+    },
+}

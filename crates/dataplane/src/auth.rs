@@ -1,0 +1,239 @@
+//! Credentials: Valkey judges them, on a connection that is made for it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use command::{CommandId, CommandTable};
+use resp::Protocol;
+use session::{
+    User,
+    local::{self, AuthRequest},
+};
+use upstream::{CloseReason, HandshakeError};
+
+use crate::{
+    action::Action,
+    channel::{Profile, Purpose},
+    client::{PendingAuth, State},
+    core::Core,
+    host::{ErrorKind, Host},
+    plane::Dataplane,
+    settings::Unauthenticated,
+    slots::Key,
+};
+
+/// How long Valkey's yes is believed for other clients with the same credentials.
+const BELIEVED: Duration = Duration::from_secs(30);
+
+impl<H: Host> Core<H> {
+    /// Who a client is before it has said anything.
+    pub(crate) fn initial_identity(&self) -> Key {
+        match self.settings.unauthenticated {
+            Unauthenticated::Default => self.identities.nobody,
+            Unauthenticated::Service => self.identities.service,
+        }
+    }
+
+    pub(crate) fn initial_user(&self) -> User {
+        match self.settings.unauthenticated {
+            Unauthenticated::Default => User::Default,
+            Unauthenticated::Service => User::Service,
+        }
+    }
+
+    /// The client is somebody else from now on.
+    pub(crate) fn change_identity(&mut self, client: &mut State, to: Key) {
+        self.leave_identity(client.identity);
+        client.identity = to;
+        if let Some(identity) = self.identities.get_mut(to) {
+            identity.clients += 1;
+        }
+    }
+
+    pub(crate) fn leave_identity(&mut self, key: Key) {
+        if let Some(identity) = self.identities.get_mut(key) {
+            identity.clients = identity.clients.saturating_sub(1);
+        }
+    }
+
+    /// Has credentials judged. Until then nothing more is taken from the client.
+    pub(crate) fn authenticate(
+        &mut self,
+        (client, key): (&mut State, Key),
+        command: CommandId,
+        request: AuthRequest,
+        table: &CommandTable,
+        now: Instant,
+    ) {
+        let place = client
+            .session
+            .order
+            .reserve_local(Some(command), request.silent, now);
+        let username: Arc<[u8]> = request.username.as_deref().unwrap_or(b"default").into();
+        let identity = self.identities.find(&username, &request.password);
+        let pending = PendingAuth {
+            place,
+            then: request.then,
+            identity,
+            username,
+            since: now,
+        };
+        client.auth = Some(pending);
+        let Some(known) = self.identities.get_mut(identity) else {
+            return;
+        };
+        if known.accepted_until.is_some_and(|until| until > now) {
+            self.accept(client, table, now);
+        } else {
+            known.waiters.push(key);
+            self.check(identity, now);
+        }
+    }
+
+    /// Opens the connection that will tell, unless there is one.
+    pub(crate) fn check(&mut self, key: Key, now: Instant) {
+        let checking = self
+            .identities
+            .get_mut(key)
+            .and_then(|identity| identity.checking);
+        if checking.is_some() {
+            return;
+        }
+        let primary = self.view.topology.as_deref().and_then(|topology| {
+            let count = topology.shards().len();
+            let turn = usize::try_from(self.epoch)
+                .unwrap_or_default()
+                .checked_rem(count)?;
+            topology
+                .primaries()
+                .nth(turn)
+                .map(|node| (node.addr.clone(), node.id))
+        });
+        let Some((addr, id)) = primary else {
+            self.refresh();
+            return;
+        };
+        self.epoch += 1; // another attempt takes another node
+        let profile = Profile {
+            identity: key,
+            protocol: Protocol::Resp2,
+        };
+        let channel = self.open(&addr, Some(id), profile, Purpose::Verdict, now);
+        if let Some(identity) = self.identities.get_mut(key) {
+            identity.checking = Some(channel);
+        }
+    }
+
+    /// Valkey has accepted a client's credentials.
+    pub(crate) fn accept(&mut self, client: &mut State, table: &CommandTable, now: Instant) {
+        let Some(auth) = client.auth.take() else {
+            return;
+        };
+        let user = User::Named(Arc::clone(&auth.username));
+        let mut out = std::mem::take(&mut self.scratch);
+        self.with_context(client, table, now, |session, context| {
+            local::authenticated(session, &auth.then, user, context, &mut out);
+        });
+        self.scratch = out;
+        self.change_identity(client, auth.identity);
+        self.complete_here(client, auth.place, now);
+    }
+
+    /// Valkey has refused them, or could not be asked; the error line without `-` and CRLF.
+    pub(crate) fn reject(&mut self, client: &mut State, text: &str, now: Instant) {
+        let Some(auth) = client.auth.take() else {
+            return;
+        };
+        self.host.error(ErrorKind::Auth);
+        resp::write::error(&mut self.scratch, text.as_bytes());
+        self.complete_here(client, auth.place, now);
+    }
+}
+
+impl<H: Host> Dataplane<H> {
+    /// The connection that was to tell about an identity has been set up, or has ended.
+    pub(crate) fn verdict(&mut self, channel: Key, ended: Option<&CloseReason>, now: Instant) {
+        let Some(of) = self
+            .core
+            .channels
+            .get(channel)
+            .map(|channel| channel.profile.identity)
+        else {
+            return;
+        };
+        self.core.retire(channel);
+        let Some(identity) = self.core.identities.get_mut(of) else {
+            return;
+        };
+        identity.checking = None;
+        let refused = match ended {
+            None => {
+                identity.accepted_until = Some(now + BELIEVED);
+                None
+            }
+            Some(CloseReason::Handshake(HandshakeError::Refused(text))) => Some(text.clone()),
+            Some(_) => return, // the next tick asks another node
+        };
+        for key in std::mem::take(&mut identity.waiters) {
+            let Some(client) = self.clients.get_mut(key) else {
+                continue;
+            };
+            match &refused {
+                None => self.core.accept(&mut client.state, &self.table, now),
+                Some(text) => self.core.reject(&mut client.state, text, now),
+            }
+            self.core.wake(&mut client.state, key);
+        }
+        if self.core.identities.forget_unused(of, now) {
+            debug_assert!(refused.is_some(), "forgot who was just accepted");
+        }
+    }
+
+    /// Asks again for identities whose question got lost, and gives up on those who waited too
+    /// long.
+    pub(crate) fn tick_auth(&mut self, now: Instant) {
+        let deadline = self.core.settings.limits.deadline;
+        for key in self.core.identities.keys() {
+            let Some(identity) = self.core.identities.get_mut(key) else {
+                continue;
+            };
+            if identity.waiters.is_empty() {
+                continue;
+            }
+            let waiters = std::mem::take(&mut identity.waiters);
+            let mut left = smallvec::SmallVec::new();
+            for waiter in waiters {
+                let Some(client) = self.clients.get_mut(waiter) else {
+                    continue;
+                };
+                let since = client.state.auth.as_ref().map(|auth| auth.since);
+                if since.is_some_and(|since| since + deadline > now) {
+                    left.push(waiter);
+                } else {
+                    let text = "ERR KEYWAY.UNAVAILABLE no node could check the credentials in time";
+                    self.core.reject(&mut client.state, text, now);
+                    self.core.wake(&mut client.state, waiter);
+                }
+            }
+            let waits = !left.is_empty();
+            if let Some(identity) = self.core.identities.get_mut(key) {
+                identity.waiters = left;
+            }
+            if waits {
+                self.core.check(key, now);
+            }
+        }
+    }
+}
+
+impl<H: Host> Core<H> {
+    /// Tells the shell to look after a client.
+    pub(crate) fn wake(&mut self, client: &mut State, key: Key) {
+        if !client.woken {
+            client.woken = true;
+            self.actions.push(Action::WakeClient(key));
+        }
+    }
+}

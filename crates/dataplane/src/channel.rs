@@ -1,0 +1,94 @@
+//! One node connection as the dataplane keeps it: it outlives the attempts to connect.
+
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use resp::Protocol;
+use session::Route;
+use topology::{NodeAddr, NodeId};
+use upstream::{Backoff, Connection, Phase};
+
+use crate::{slots::Key, ticket::Ticket};
+
+/// One attempt at one node connection. A channel that connects again has another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Attempt {
+    /// The channel.
+    pub channel: Key,
+    /// Which of its attempts; unique in this worker, never reused.
+    pub number: u64,
+}
+
+/// What a connection was set up with. Shared only within it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Profile {
+    pub(crate) identity: Key,
+    pub(crate) protocol: Protocol,
+}
+
+/// What a channel is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Commands.
+    Commands,
+    /// To hear Valkey's verdict about its identity's credentials; then it closes.
+    Verdict,
+}
+
+/// Queued bytes beyond which a channel takes no more commands.
+const QUEUED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Queued commands beyond which a channel takes no more.
+const QUEUED_MAX: usize = 16 * 1024;
+/// A channel without commands for so long is closed.
+pub(crate) const IDLE: Duration = Duration::from_secs(300);
+
+#[derive(Debug)]
+pub(crate) struct Channel {
+    pub(crate) addr: NodeAddr,
+    pub(crate) node: Option<NodeId>,
+    pub(crate) profile: Profile,
+    pub(crate) purpose: Purpose,
+    pub(crate) connection: Connection<Ticket>,
+    /// The route of the current attempt, whose number it is.
+    pub(crate) route: Route,
+    pub(crate) backoff: Backoff,
+    /// When the current attempt is to be started; `None` when it is.
+    pub(crate) connect_at: Option<Instant>,
+    /// The shell knows that there is something to write.
+    pub(crate) dirty: bool,
+    /// The unfinished line at the end of what was read last.
+    pub(crate) unread: BytesMut,
+    pub(crate) used_at: Instant,
+    /// Commands in flight, as the host was told.
+    pub(crate) told: usize,
+    /// Why the last attempt ended.
+    pub(crate) trouble: String,
+}
+
+impl Channel {
+    pub(crate) fn attempt(&self, key: Key) -> Attempt {
+        Attempt {
+            channel: key,
+            number: self.route.0,
+        }
+    }
+
+    /// Whether another command may be queued.
+    pub(crate) fn has_room(&self) -> bool {
+        let pipeline = self.connection.pipeline();
+        pipeline.queued_bytes() < QUEUED_BYTES_MAX && pipeline.in_flight() < QUEUED_MAX
+    }
+
+    /// How many commands more, or fewer, are in flight than was told last.
+    pub(crate) fn in_flight_delta(&mut self) -> i64 {
+        let now = self.connection.pipeline().in_flight();
+        let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let delta = signed(now) - signed(self.told);
+        self.told = now;
+        delta
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.connection.phase() == Phase::Ready
+    }
+}

@@ -1,0 +1,128 @@
+//! One client as the dataplane keeps it.
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use bytes::BytesMut;
+use resp::RequestDecoder;
+use session::{Place, Session, local::AfterAuth};
+
+use crate::slots::Key;
+
+/// Why a client connection ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// `QUIT`.
+    Quit,
+    /// The client closed its side.
+    Eof,
+    /// The client broke the protocol; what it was told, if anything.
+    Protocol(String),
+    /// Replies piled up: the client reads too slowly, or not at all.
+    Output {
+        /// Bytes that waited.
+        waiting: usize,
+    },
+    /// A command was half sent and never finished.
+    HalfRequest,
+    /// No whole command came.
+    NoCommand,
+    /// A node's connection ended within a reply that the client has the beginning of.
+    CutOff,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Quit => f.write_str("QUIT"),
+            Self::Eof => f.write_str("closed by the client"),
+            Self::Protocol(text) => write!(f, "protocol error: {text}"),
+            Self::Output { waiting } => {
+                write!(
+                    f,
+                    "{waiting} bytes of replies waited for a client that does not read them"
+                )
+            }
+            Self::HalfRequest => f.write_str("a command was half sent and never finished"),
+            Self::NoCommand => f.write_str("no command came in time"),
+            Self::CutOff => f.write_str("a node's connection ended within a reply"),
+        }
+    }
+}
+
+/// How a client connection ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Why.
+    pub why: Why,
+    /// At once, whatever is still owed. Otherwise after the last reply.
+    pub at_once: bool,
+}
+
+/// Why nothing more is taken from a client for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blocked {
+    /// Valkey judges its credentials.
+    Auth,
+    /// A command that changes who it is or how it speaks waits for those before it.
+    Barrier,
+    /// Too many replies are owed.
+    InFlight,
+    /// Too many bytes wait for it to read them.
+    Output,
+    /// A node connection's queue is full.
+    Room,
+}
+
+/// Credentials that Valkey judges now.
+#[derive(Debug)]
+pub(crate) struct PendingAuth {
+    pub(crate) place: Place,
+    pub(crate) then: AfterAuth,
+    pub(crate) identity: Key,
+    pub(crate) username: Arc<[u8]>,
+    pub(crate) since: Instant,
+}
+
+/// Everything about a client but its unread bytes and its decoder.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) session: Session,
+    pub(crate) identity: Key,
+    /// The routing epoch when its first command in flight went out; while that is still the
+    /// epoch, and nothing is held, no barrier can be needed.
+    pub(crate) calm: u64,
+    pub(crate) blocked: Option<Blocked>,
+    pub(crate) auth: Option<PendingAuth>,
+    pub(crate) woken: bool,
+    /// One of its parts has got its outcome, and others are kept back.
+    pub(crate) poke: bool,
+    pub(crate) listed_as_held: bool,
+    pub(crate) ending: Option<Ending>,
+    pub(crate) half_since: Option<Instant>,
+    /// Its requests have the limits of those who have authenticated.
+    pub(crate) trusted: bool,
+    /// When it last took bytes that waited for it.
+    pub(crate) drained_at: Instant,
+}
+
+impl State {
+    /// Ends the connection, unless it ends at once already.
+    pub(crate) fn end(&mut self, why: Why, at_once: bool) {
+        if self
+            .ending
+            .as_ref()
+            .is_none_or(|ending| at_once && !ending.at_once)
+        {
+            self.ending = Some(Ending { why, at_once });
+        }
+        self.session.closing = true;
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) decoder: RequestDecoder,
+    /// Bytes of requests that were not taken yet.
+    pub(crate) pending: BytesMut,
+    pub(crate) state: State,
+}

@@ -1,0 +1,252 @@
+//! A command on its way to one node or to several.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use command::Command;
+use resp::Request;
+use routing::{Keys, Slot, Split};
+use session::{Held, Op, OpState, Place, Target, Until};
+
+use crate::{channel::Profile, client::State, core::Core, host::Host, slots::Key, ticket::Ticket};
+
+/// Whether a command was taken, or has to wait where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Took {
+    Yes,
+    NoRoom,
+}
+
+/// Where one part of a command goes now.
+enum Way {
+    /// To this channel.
+    Channel(Key),
+    /// It is kept back: for its turn, or for a topology that knows the owner.
+    Held(Until),
+}
+
+impl<H: Host> Core<H> {
+    pub(crate) fn profile(&self, client: &State) -> Profile {
+        Profile {
+            identity: client.identity,
+            protocol: client.session.protocol,
+        }
+    }
+
+    /// Gives a command a place, and sends it to the owner of its slot (of any, without one) or
+    /// keeps it back.
+    pub(crate) fn forward(
+        &mut self,
+        (client, key): (&mut State, Key),
+        command: &Command,
+        request: Request<'_>,
+        (slot, keys): (Option<Slot>, Keys),
+        now: Instant,
+    ) -> Took {
+        let way = self.way(client, key, slot, &keys, now);
+        let state = match &way {
+            Way::Channel(channel) => match self.channels.get(*channel) {
+                Some(channel) if channel.has_room() => OpState::InFlight(channel.route),
+                _ => return Took::NoRoom,
+            },
+            Way::Held(until) => self.held(*until, Bytes::copy_from_slice(request.bytes()), now),
+        };
+        let silent = !client.session.take_reply_wanted();
+        let op = Op { slot, keys, state };
+        let place = client
+            .session
+            .order
+            .reserve_one(command.id(), silent, op, now);
+        match way {
+            Way::Channel(channel) => {
+                let ticket = Ticket::new(key, place, 0, command, client.session.protocol);
+                self.push(channel, ticket, request.bytes(), None, now);
+            }
+            Way::Held(_) => self.list_as_held(client, key),
+        }
+        Took::Yes
+    }
+
+    /// The same for a command in parts.
+    pub(crate) fn forward_split(
+        &mut self,
+        (client, key): (&mut State, Key),
+        command: &Command,
+        split: Split,
+        now: Instant,
+    ) -> Took {
+        let mut ways = Vec::with_capacity(split.parts.len());
+        for part in &split.parts {
+            let way = self.way(client, key, Some(part.slot), &part.keys, now);
+            if let Way::Channel(channel) = &way
+                && !self
+                    .channels
+                    .get(*channel)
+                    .is_some_and(|channel| channel.has_room())
+            {
+                return Took::NoRoom;
+            }
+            ways.push(way);
+        }
+        let silent = !client.session.take_reply_wanted();
+        let mut ops = Vec::with_capacity(ways.len());
+        let mut to_send = Vec::with_capacity(ways.len());
+        for (part, way) in split.parts.into_iter().zip(&ways) {
+            let request = Bytes::from(part.request);
+            let state = match way {
+                Way::Channel(channel) => {
+                    to_send.push((ops.len(), *channel, request));
+                    let route = self.channels.get(*channel).map(|channel| channel.route);
+                    OpState::InFlight(route.unwrap_or(session::Route(0)))
+                }
+                Way::Held(until) => self.held(*until, request, now),
+            };
+            ops.push(Op {
+                slot: Some(part.slot),
+                keys: part.keys,
+                state,
+            });
+        }
+        let holds = to_send.len() < ops.len();
+        let place = client
+            .session
+            .order
+            .reserve_many(command.id(), silent, ops, split.merge, now);
+        for (part, channel, request) in to_send {
+            let part = u16::try_from(part).unwrap_or(u16::MAX);
+            let ticket = Ticket::new(key, place, part, command, client.session.protocol);
+            self.push(channel, ticket, &request, Some(&request), now);
+        }
+        if holds {
+            self.list_as_held(client, key);
+        }
+        Took::Yes
+    }
+
+    /// Where a command on these keys goes now, behind everything that its client has sent.
+    fn way(
+        &mut self,
+        client: &mut State,
+        key: Key,
+        slot: Option<Slot>,
+        keys: &Keys,
+        now: Instant,
+    ) -> Way {
+        let profile = self.profile(client);
+        let Some(channel) = self.route(profile, slot, key.index, now) else {
+            self.refresh();
+            return Way::Held(Until::NewerThan(self.view.looks));
+        };
+        let order = &client.session.order;
+        if order.open() == 0 {
+            client.calm = self.epoch;
+            return Way::Channel(channel);
+        }
+        if client.calm == self.epoch && order.held() == 0 {
+            return Way::Channel(channel);
+        }
+        let route = self.channels.get(channel).map(|channel| channel.route);
+        if route.is_none_or(|route| order.must_wait(keys, route, None)) {
+            return Way::Held(Until::Turn);
+        }
+        Way::Channel(channel)
+    }
+
+    fn held(&self, until: Until, request: Bytes, now: Instant) -> OpState {
+        let mut error = Vec::new();
+        resp::write::error(
+            &mut error,
+            b"ERR KEYWAY.UNAVAILABLE no node is known to own the slot: the command was not run",
+        );
+        OpState::Held(Box::new(Held {
+            request,
+            until,
+            target: Target::Owner,
+            hops: 0,
+            error,
+            deadline: now + self.settings.limits.deadline,
+        }))
+    }
+
+    /// Queues a command on a channel.
+    pub(crate) fn push(
+        &mut self,
+        key: Key,
+        ticket: Ticket,
+        request: &[u8],
+        owned: Option<&Bytes>,
+        now: Instant,
+    ) {
+        self.push_as(key, ticket, (request, owned), false, now);
+    }
+
+    /// Queues a command on a channel, perhaps behind an `ASKING`.
+    pub(crate) fn push_as(
+        &mut self,
+        key: Key,
+        ticket: Ticket,
+        (request, owned): (&[u8], Option<&Bytes>),
+        asking: bool,
+        now: Instant,
+    ) {
+        if let Some(channel) = self.channels.get_mut(key) {
+            channel.used_at = now;
+            let shared = || {
+                Some(
+                    owned
+                        .cloned()
+                        .unwrap_or_else(|| Bytes::copy_from_slice(request)),
+                )
+            };
+            channel
+                .connection
+                .pipeline_mut()
+                .push(ticket, request, shared, asking, now);
+        }
+        self.dirty(key);
+    }
+
+    /// Remembers that a client has parts that are kept back.
+    pub(crate) fn list_as_held(&mut self, client: &mut State, key: Key) {
+        if !client.listed_as_held {
+            client.listed_as_held = true;
+            self.held_clients.push(key);
+        }
+    }
+
+    /// A reply that is made here, at the command's place; it is in `scratch`, which is emptied.
+    pub(crate) fn reply_here(
+        &mut self,
+        client: &mut State,
+        command: Option<command::CommandId>,
+        silent: bool,
+        now: Instant,
+    ) {
+        let session = &mut client.session;
+        if session.order.is_empty() {
+            if !silent {
+                session.output.equip(&mut self.spare);
+                session.output.buffer().extend_from_slice(&self.scratch);
+            }
+            self.host.request(command, std::time::Duration::ZERO);
+        } else {
+            let place = session.order.reserve_local(command, silent, now);
+            self.complete_here(client, place, now);
+        }
+        self.scratch.clear();
+    }
+
+    /// The same for a place that is reserved already.
+    pub(crate) fn complete_here(&mut self, client: &mut State, place: Place, now: Instant) {
+        let session = &mut client.session;
+        session.output.equip(&mut self.spare);
+        let completed = session
+            .order
+            .complete_local(place, &self.scratch, &mut session.output);
+        if let Some(completed) = completed {
+            let took = now.saturating_duration_since(completed.started);
+            self.host.request(completed.command, took);
+        }
+        self.scratch.clear();
+    }
+}

@@ -1,0 +1,80 @@
+//! Who runs a dataplane: what it is told for metrics and logs, and what it is asked.
+
+use std::time::Duration;
+
+use command::CommandId;
+use topology::NodeAddr;
+use upstream::{CloseReason, Phase};
+
+/// Which kind of answer sent a command elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedirectKind {
+    /// `MOVED`
+    Moved,
+    /// `ASK`
+    Ask,
+    /// `TRYAGAIN`
+    TryAgain,
+    /// `CLUSTERDOWN`
+    ClusterDown,
+    /// `LOADING`
+    Loading,
+    /// `MASTERDOWN`
+    MasterDown,
+    /// `READONLY`
+    ReadOnly,
+}
+
+/// Which kind of error the proxy itself gave to a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The client broke the protocol.
+    Protocol,
+    /// The command is unknown, malformed, or refused.
+    Refused,
+    /// The client has to authenticate first, or its credentials were refused.
+    Auth,
+    /// A write may or may not have run.
+    UnknownOutcome,
+    /// No node could take the command in time.
+    Unavailable,
+    /// A redirected command was overtaken by a later one on its key.
+    Overtaken,
+}
+
+/// Numbers of the whole process, for `INFO` and its like.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Client connections now.
+    pub clients: usize,
+    /// Client connections since the start.
+    pub connections: u64,
+    /// Commands since the start.
+    pub commands: u64,
+    /// Memory in use, in bytes.
+    pub used_memory: u64,
+    /// Since the start.
+    pub uptime: Duration,
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+/// The outside of a dataplane.
+pub trait Host {
+    /// A command has its whole reply; `None` is one that the table does not know.
+    fn request(&mut self, command: Option<CommandId>, took: Duration);
+    /// A node sent a command elsewhere.
+    fn redirect(&mut self, kind: RedirectKind);
+    /// The proxy gave an error of its own.
+    fn error(&mut self, kind: ErrorKind);
+    /// Commands without a reply on all node connections: this many more, or fewer.
+    fn in_flight(&mut self, delta: i64);
+    /// A node connection went from one phase to another. `None` is not there.
+    fn channel_phase(&mut self, from: Option<Phase>, to: Option<Phase>);
+    /// A node connection is ready; `failures` attempts before it failed.
+    fn channel_ready(&mut self, addr: &NodeAddr, failures: u32);
+    /// A node connection ended, or could not be made; `failures` in a row now.
+    fn channel_lost(&mut self, addr: &NodeAddr, reason: &CloseReason, failures: u32);
+    /// Numbers that are not this worker's alone.
+    fn totals(&self) -> Totals;
+}

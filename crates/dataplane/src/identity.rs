@@ -1,0 +1,129 @@
+//! Who commands can run as.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
+use upstream::Credentials;
+
+use crate::slots::{Key, Slots};
+
+/// A salted hash of a user name and a password.
+pub(crate) type Fingerprint = [u8; 32];
+
+/// A user with a password, as clients have named them.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    /// `None` is Valkey's `default` user without a password.
+    pub(crate) credentials: Option<Credentials>,
+    fingerprint: Option<Fingerprint>,
+    /// Valkey has accepted the credentials, and is believed until then.
+    pub(crate) accepted_until: Option<Instant>,
+    /// The connection that will tell.
+    pub(crate) checking: Option<Key>,
+    /// Clients that wait for the verdict.
+    pub(crate) waiters: SmallVec<[Key; 1]>,
+    /// Clients that are this user.
+    pub(crate) clients: usize,
+}
+
+/// Identities by key, and by what a client says.
+#[derive(Debug)]
+pub(crate) struct Identities {
+    all: Slots<Identity>,
+    by_fingerprint: HashMap<Fingerprint, Key>,
+    salt: [u8; 16],
+    /// Nobody in particular.
+    pub(crate) nobody: Key,
+    /// The proxy's own user; nobody, when it has none.
+    pub(crate) service: Key,
+}
+
+impl Identities {
+    pub(crate) fn new(service: Option<Credentials>, seed: u64) -> Self {
+        let mut all = Slots::default();
+        let nobody = all.insert_with(|_| Identity::new(None, None));
+        let service = service.map_or(nobody, |credentials| {
+            all.insert_with(|_| Identity::new(Some(credentials), None))
+        });
+        let mut salt = [0; 16];
+        let halves = [seed, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5bd1_e995];
+        for (bytes, half) in salt.chunks_exact_mut(8).zip(halves) {
+            bytes.copy_from_slice(&half.to_le_bytes());
+        }
+        Self {
+            all,
+            by_fingerprint: HashMap::new(),
+            salt,
+            nobody,
+            service,
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut Identity> {
+        self.all.get_mut(key)
+    }
+
+    pub(crate) fn credentials(&self, key: Key) -> Option<&Credentials> {
+        self.all.get(key)?.credentials.as_ref()
+    }
+
+    /// The identity of a user with this password; made if it is new.
+    pub(crate) fn find(&mut self, username: &Arc<[u8]>, password: &[u8]) -> Key {
+        let mut hash = Sha256::new();
+        hash.update(self.salt);
+        hash.update(
+            u64::try_from(username.len())
+                .unwrap_or(u64::MAX)
+                .to_le_bytes(),
+        );
+        hash.update(username);
+        hash.update(password);
+        let fingerprint: Fingerprint = hash.finalize().into();
+        if let Some(key) = self.by_fingerprint.get(&fingerprint) {
+            return *key;
+        }
+        let credentials = Credentials {
+            username: Arc::clone(username),
+            password: password.into(),
+        };
+        let key = self
+            .all
+            .insert_with(|_| Identity::new(Some(credentials), Some(fingerprint)));
+        self.by_fingerprint.insert(fingerprint, key);
+        key
+    }
+
+    /// Forgets an identity that no client has or waits for. Nobody and the service user stay.
+    pub(crate) fn forget_unused(&mut self, key: Key, now: Instant) -> bool {
+        let Some(identity) = self.all.get(key) else {
+            return false;
+        };
+        let believed = identity.accepted_until.is_some_and(|until| until > now);
+        let used =
+            identity.clients > 0 || !identity.waiters.is_empty() || identity.checking.is_some();
+        let Some(fingerprint) = identity.fingerprint.filter(|_| !used && !believed) else {
+            return false;
+        };
+        self.by_fingerprint.remove(&fingerprint);
+        self.all.remove(key);
+        true
+    }
+
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        self.all.iter().map(|(key, _)| key).collect()
+    }
+}
+
+impl Identity {
+    fn new(credentials: Option<Credentials>, fingerprint: Option<Fingerprint>) -> Self {
+        Self {
+            credentials,
+            fingerprint,
+            accepted_until: None,
+            checking: None,
+            waiters: SmallVec::new(),
+            clients: 0,
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! From a client's bytes to commands that have a place.
+
+use std::{sync::Arc, time::Instant};
+
+use command::{CommandTable, LocalKind};
+use resp::{ProtocolError, Request, RequestLimits};
+use routing::{Keys, Plan};
+use session::local::{self, Context, Endpoint, Outcome};
+
+use crate::{
+    client::{Blocked, Client, State, Why},
+    core::Core,
+    forward::Took,
+    host::{ErrorKind, Host},
+    settings::Limits,
+    slots::Key,
+};
+
+/// While so many bytes wait for a client to read them, nothing more is taken from it.
+pub(crate) const OUTPUT_PAUSES_BYTES: usize = 1024 * 1024;
+
+/// The limits of a client's requests.
+pub(crate) fn request_limits(limits: &Limits, authenticated: bool) -> RequestLimits {
+    if authenticated {
+        let request_bytes_max = limits.request_bytes_max;
+        RequestLimits {
+            request_bytes_max,
+            bulk_bytes_max: RequestLimits::AUTHENTICATED
+                .bulk_bytes_max
+                .min(request_bytes_max),
+            ..RequestLimits::AUTHENTICATED
+        }
+    } else {
+        RequestLimits::UNAUTHENTICATED
+    }
+}
+
+impl<H: Host> Core<H> {
+    /// Takes as many commands out of `buf` as it can, and returns how many bytes they had.
+    pub(crate) fn run(
+        &mut self,
+        client: &mut Client,
+        key: Key,
+        buf: &[u8],
+        table: &CommandTable,
+        now: Instant,
+    ) -> usize {
+        let Client { decoder, state, .. } = client;
+        let mut used = 0;
+        while !state.session.closing {
+            state.blocked = self.must_pause(state);
+            if state.blocked.is_some() {
+                break;
+            }
+            let rest = buf.get(used..).unwrap_or_default();
+            let len = match decoder.decode(rest) {
+                Ok(Some(len)) => len,
+                Ok(None) => break,
+                Err(error) => {
+                    self.broke_protocol(state, error, now);
+                    return buf.len();
+                }
+            };
+            if !decoder.is_empty() {
+                let frame = rest.get(..len).unwrap_or_default();
+                state.blocked = self.take((state, key), decoder.request(frame), table, now);
+                if state.blocked.is_some() {
+                    break;
+                }
+                state.session.commands += 1;
+                state.session.last_command_at = now;
+            }
+            used += len;
+            decoder.next();
+            if !state.trusted {
+                state.trusted = !local::must_authenticate(&state.session, &self.view.facts);
+                decoder.set_limits(request_limits(&self.settings.limits, state.trusted));
+            }
+        }
+        if state.session.closing {
+            buf.len()
+        } else {
+            used
+        }
+    }
+
+    fn must_pause(&self, client: &State) -> Option<Blocked> {
+        let order = &client.session.order;
+        if client.auth.is_some() {
+            return Some(Blocked::Auth);
+        }
+        if order.len() >= self.settings.limits.in_flight_max {
+            return Some(Blocked::InFlight);
+        }
+        let waiting = client.session.output.len() + order.early_bytes();
+        (waiting > OUTPUT_PAUSES_BYTES).then_some(Blocked::Output)
+    }
+
+    fn broke_protocol(&mut self, client: &mut State, error: ProtocolError, now: Instant) {
+        let text = error.reply();
+        let why = text
+            .as_deref()
+            .unwrap_or("not a Valkey client (HTTP?)")
+            .to_owned();
+        if let Some(text) = text {
+            self.host.error(ErrorKind::Protocol);
+            resp::write::error(&mut self.scratch, text.as_bytes());
+            self.reply_here(client, None, false, now);
+        }
+        client.end(Why::Protocol(why), false);
+    }
+
+    /// Takes one command. Returns why it cannot be taken yet.
+    fn take(
+        &mut self,
+        (client, key): (&mut State, Key),
+        request: Request<'_>,
+        table: &CommandTable,
+        now: Instant,
+    ) -> Option<Blocked> {
+        let session = &mut client.session;
+        if local::refuse_unauthenticated(request, session, &self.view.facts, &mut self.scratch) {
+            let silent = !session.take_reply_wanted();
+            self.host.error(ErrorKind::Auth);
+            self.reply_here(client, None, silent, now);
+            return None;
+        }
+        let command = match table.lookup(request) {
+            Ok(command) => command,
+            Err(error) => {
+                self.refuse(client, None, error.text(), now);
+                return None;
+            }
+        };
+        let took = match routing::plan(command, request, self.settings.cross_slot, &self.hasher) {
+            Plan::Slot { slot, keys } => {
+                self.forward((client, key), command, request, (Some(slot), keys), now)
+            }
+            Plan::Any => self.forward((client, key), command, request, (None, Keys::none()), now),
+            Plan::Split(split) => self.forward_split((client, key), command, *split, now),
+            Plan::Refuse(text) => {
+                self.refuse(client, Some(command.id()), text.as_bytes(), now);
+                Took::Yes
+            }
+            Plan::Local(kind) => {
+                // What changes who a client is, or how it is spoken to, must not change that for
+                // commands that are still on their way.
+                let changes = matches!(kind, LocalKind::Auth | LocalKind::Hello | LocalKind::Reset);
+                if changes && client.session.order.open() > 0 {
+                    return Some(Blocked::Barrier);
+                }
+                self.answer((client, key), (kind, command.id()), request, table, now);
+                Took::Yes
+            }
+        };
+        if took == Took::NoRoom {
+            self.waiting_for_room.push(key);
+            return Some(Blocked::Room);
+        }
+        None
+    }
+
+    fn refuse(
+        &mut self,
+        client: &mut State,
+        command: Option<command::CommandId>,
+        text: &[u8],
+        now: Instant,
+    ) {
+        self.host.error(ErrorKind::Refused);
+        resp::write::error(&mut self.scratch, text);
+        let silent = !client.session.take_reply_wanted();
+        self.reply_here(client, command, silent, now);
+    }
+
+    /// Answers a command that no node is needed for.
+    fn answer(
+        &mut self,
+        (client, key): (&mut State, Key),
+        (kind, command): (LocalKind, command::CommandId),
+        request: Request<'_>,
+        table: &CommandTable,
+        now: Instant,
+    ) {
+        let mut out = std::mem::take(&mut self.scratch);
+        let outcome = self.with_context(client, table, now, |session, context| {
+            local::answer(kind, request, session, context, &mut out)
+        });
+        self.scratch = out;
+        if kind == LocalKind::Reset {
+            self.change_identity(client, self.initial_identity());
+        }
+        match outcome {
+            Outcome::Replied => self.reply_here(client, Some(command), false, now),
+            Outcome::Silent => self.reply_here(client, Some(command), true, now),
+            Outcome::Close => {
+                self.reply_here(client, Some(command), false, now);
+                client.end(Why::Quit, false);
+            }
+            Outcome::Authenticate(request) => {
+                self.authenticate((client, key), command, request, table, now);
+            }
+        }
+    }
+
+    /// Everything that an answer may tell of the proxy and the cluster.
+    pub(crate) fn with_context<R>(
+        &self,
+        client: &mut State,
+        table: &CommandTable,
+        now: Instant,
+        use_it: impl FnOnce(&mut session::Session, &Context<'_>) -> R,
+    ) -> R {
+        let totals = self.host.totals();
+        let facts = Arc::clone(&self.view.facts);
+        let session = &mut client.session;
+        let used = Endpoint {
+            host: session.local.ip().to_string(),
+            port: session.local.port(),
+        };
+        let endpoint = self.settings.advertise.as_ref().unwrap_or(&used);
+        let context = Context {
+            now,
+            unix_ms: totals.unix_ms,
+            facts: &facts,
+            table,
+            endpoint,
+            node_id: &self.settings.node_id,
+            shard_id: &self.settings.shard_id,
+            zone: None,
+            uptime: totals.uptime,
+            clients: totals.clients,
+            clients_max: self.settings.limits.clients_max,
+            clients_blocked: 0,
+            commands_processed: totals.commands,
+            connections_received: totals.connections,
+            used_memory: totals.used_memory,
+            process_id: self.settings.process_id,
+            run_id: &self.settings.run_id,
+            keyway_version: self.settings.version,
+        };
+        use_it(session, &context)
+    }
+}

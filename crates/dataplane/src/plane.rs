@@ -1,0 +1,392 @@
+//! The dataplane's face: what the shell tells it, and what it asks.
+
+use std::{io::IoSlice, net::SocketAddr, sync::Arc, time::Instant};
+
+use bytes::{Buf, BytesMut};
+use command::CommandTable;
+use resp::RequestDecoder;
+use session::{Session, local};
+use upstream::{CloseReason, Phase};
+
+use crate::{
+    action::Action,
+    channel::{Attempt, Purpose},
+    client::{Client, Ending, State, Why},
+    core::Core,
+    host::Host,
+    intake::{OUTPUT_PAUSES_BYTES, request_limits},
+    replies::Sink,
+    settings::Settings,
+    slots::{Key, Slots},
+    view::View,
+};
+
+/// A client that has connected.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// `CLIENT ID`: unique in this process, never reused, grows with time.
+    pub id: u64,
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// The address that it dialled.
+    pub local: SocketAddr,
+}
+
+/// One worker: its clients, its node connections, and what it knows of the cluster.
+///
+/// After every call that takes `&mut self`, [`Dataplane::take_actions`] has what is to be done.
+#[derive(Debug)]
+pub struct Dataplane<H> {
+    pub(crate) clients: Slots<Client>,
+    pub(crate) core: Core<H>,
+    pub(crate) table: Arc<CommandTable>,
+    pub(crate) swept_at: Instant,
+}
+
+impl<H: Host> Dataplane<H> {
+    /// A dataplane without clients that knows nothing of the cluster yet.
+    #[must_use]
+    pub fn new(settings: Settings, table: Arc<CommandTable>, host: H, now: Instant) -> Self {
+        Self {
+            clients: Slots::default(),
+            core: Core::new(settings, host),
+            table,
+            swept_at: now,
+        }
+    }
+
+    /// Appends what is to be done outside to `into`, oldest first.
+    pub fn take_actions(&mut self, into: &mut Vec<Action>) {
+        self.core.take_actions(into);
+    }
+
+    /// Who runs this.
+    pub fn host(&mut self) -> &mut H {
+        &mut self.core.host
+    }
+
+    /// Clients now.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// A new look at the cluster.
+    pub fn set_view(&mut self, view: View, now: Instant) {
+        let revision = |view: &View| view.topology.as_ref().map(|topology| topology.revision());
+        let changed = match (&self.core.view.topology, &view.topology) {
+            (Some(before), Some(after)) => !Arc::ptr_eq(before, after),
+            (before, after) => before.is_some() != after.is_some(),
+        };
+        debug_assert!(revision(&view).is_some() || revision(&self.core.view).is_none());
+        self.core.view = view;
+        if changed {
+            self.core.rerouted(now);
+        }
+        self.settle(now);
+        self.tick_held(now);
+        if changed {
+            self.tick_auth(now);
+        }
+        self.check_invariants();
+    }
+
+    // ---- clients ----
+
+    /// A client has connected, and may speak.
+    pub fn client_opened(&mut self, opening: Opening, now: Instant) -> Key {
+        let Opening { id, peer, local } = opening;
+        let session = Session::new(id, peer, local, self.core.initial_user(), now);
+        let trusted = !local::must_authenticate(&session, &self.core.view.facts);
+        let decoder = RequestDecoder::new(request_limits(&self.core.settings.limits, trusted));
+        let identity = self.core.initial_identity();
+        if let Some(identity) = self.core.identities.get_mut(identity) {
+            identity.clients += 1;
+        }
+        self.clients.insert_with(|_| Client {
+            decoder,
+            pending: BytesMut::new(),
+            state: State {
+                session,
+                identity,
+                calm: 0,
+                blocked: None,
+                auth: None,
+                woken: false,
+                poke: false,
+                listed_as_held: false,
+                ending: None,
+                half_since: None,
+                trusted,
+                drained_at: now,
+            },
+        })
+    }
+
+    /// Bytes came from a client.
+    pub fn client_received(&mut self, key: Key, bytes: &[u8], now: Instant) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        client.state.session.bytes_in = client.state.session.bytes_in.saturating_add(length);
+        if client.pending.is_empty() && client.state.blocked.is_none() {
+            let used = self.core.run(client, key, bytes, &self.table, now);
+            client
+                .pending
+                .extend_from_slice(bytes.get(used..).unwrap_or_default());
+            after_run(client, now);
+        } else {
+            client.pending.extend_from_slice(bytes);
+            self.client_resumed(key, now);
+        }
+        self.check_invariants();
+    }
+
+    /// A client was woken: whatever it waited for may have happened.
+    pub fn client_resumed(&mut self, key: Key, now: Instant) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        if client.state.poke {
+            self.poke(key, now);
+        }
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        client.state.woken = false;
+        if client.pending.is_empty() {
+            client.state.blocked = None;
+            return;
+        }
+        let mut pending = std::mem::take(&mut client.pending);
+        let used = self.core.run(client, key, &pending, &self.table, now);
+        pending.advance(used.min(pending.len()));
+        if !pending.is_empty() {
+            client.pending = pending;
+        }
+        after_run(client, now);
+    }
+
+    /// Whether bytes are wanted from a client. If not, it is woken when they are.
+    #[must_use]
+    pub fn client_wants_read(&self, key: Key) -> bool {
+        self.clients
+            .get(key)
+            .is_some_and(|client| client.state.blocked.is_none() && !client.state.session.closing)
+    }
+
+    /// Bytes to write to a client now.
+    #[must_use]
+    pub fn client_output(&self, key: Key) -> &[u8] {
+        self.clients
+            .get(key)
+            .map_or(&[], |client| client.state.session.output.pending())
+    }
+
+    /// A client took the first `count` bytes of its output.
+    pub fn client_wrote(&mut self, key: Key, count: usize, now: Instant) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let state = &mut client.state;
+        let session = &mut state.session;
+        let length = u64::try_from(count).unwrap_or(u64::MAX);
+        session.bytes_out = session.bytes_out.saturating_add(length);
+        session.output.wrote(count, &mut self.core.spare);
+        state.drained_at = now;
+        if state.blocked.is_some() && session.output.len() <= OUTPUT_PAUSES_BYTES / 2 {
+            self.core.wake(state, key);
+        }
+    }
+
+    /// A client has closed its side. It gets what it is owed, then it ends.
+    pub fn client_eof(&mut self, key: Key) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.state.end(Why::Eof, false);
+        }
+    }
+
+    /// How a client's connection is to be ended, once it is to be ended now.
+    #[must_use]
+    pub fn client_ending(&self, key: Key) -> Option<&Ending> {
+        let client = self.clients.get(key)?;
+        let session = &client.state.session;
+        let nothing_owed = session.output.is_empty() && session.order.is_empty();
+        client
+            .state
+            .ending
+            .as_ref()
+            .filter(|ending| ending.at_once || nothing_owed)
+    }
+
+    /// A client is gone. What it has in flight is answered to nobody.
+    pub fn client_closed(&mut self, key: Key) {
+        if let Some(client) = self.clients.remove(key) {
+            self.core.leave_identity(client.state.identity);
+        }
+        self.check_invariants();
+    }
+
+    // ---- node connections ----
+
+    fn current(&mut self, attempt: Attempt) -> Option<&mut crate::channel::Channel> {
+        let channel = self.core.channels.get_mut(attempt.channel)?;
+        (channel.route.0 == attempt.number).then_some(channel)
+    }
+
+    /// Whether an attempt is still wanted.
+    #[must_use]
+    pub fn is_current(&self, attempt: Attempt) -> bool {
+        let channel = self.core.channels.get(attempt.channel);
+        channel.is_some_and(|channel| channel.route.0 == attempt.number)
+    }
+
+    /// The transport to the node is up.
+    pub fn channel_connected(&mut self, attempt: Attempt) {
+        let Some(channel) = self.current(attempt) else {
+            return;
+        };
+        let before = channel.connection.phase();
+        channel.connection.connected();
+        let after = channel.connection.phase();
+        self.core.host.channel_phase(Some(before), Some(after));
+    }
+
+    /// Bytes came from a node.
+    pub fn channel_received(&mut self, attempt: Attempt, bytes: &[u8], now: Instant) {
+        let Some(channel) = self.current(attempt) else {
+            return;
+        };
+        let before = channel.connection.phase();
+        let mut unread = std::mem::take(&mut channel.unread);
+        let result = if unread.is_empty() {
+            let result = self.replies(attempt.channel, bytes, now);
+            let used = result.as_ref().copied().unwrap_or(bytes.len());
+            unread.extend_from_slice(bytes.get(used..).unwrap_or_default());
+            result
+        } else {
+            unread.extend_from_slice(bytes);
+            let result = self.replies(attempt.channel, &unread, now);
+            unread.advance(
+                result
+                    .as_ref()
+                    .copied()
+                    .unwrap_or(unread.len())
+                    .min(unread.len()),
+            );
+            result
+        };
+        if let Some(channel) = self.current(attempt) {
+            if !unread.is_empty() {
+                channel.unread = unread;
+            }
+            let delta = channel.in_flight_delta();
+            self.core.host.in_flight(delta);
+        }
+        match result {
+            Err(reason) => self.end_attempt(attempt.channel, &reason, now),
+            Ok(_) => self.phase_after(attempt, before, now),
+        }
+        self.settle(now);
+        self.check_invariants();
+    }
+
+    fn replies(&mut self, key: Key, bytes: &[u8], now: Instant) -> Result<usize, CloseReason> {
+        let Core {
+            channels,
+            actions,
+            signals,
+            spare,
+            host,
+            settings,
+            ..
+        } = &mut self.core;
+        let Some(channel) = channels.get_mut(key) else {
+            return Ok(bytes.len());
+        };
+        let mut sink = Sink {
+            clients: &mut self.clients,
+            actions,
+            signals,
+            spare,
+            host,
+            from: &channel.addr,
+            output_max: settings.limits.client_output_bytes_max,
+            now,
+        };
+        channel.connection.received(bytes, now, &mut sink)
+    }
+
+    /// The setup may have been completed.
+    fn phase_after(&mut self, attempt: Attempt, before: Phase, now: Instant) {
+        let Some(channel) = self.current(attempt) else {
+            return;
+        };
+        let after = channel.connection.phase();
+        if before == after {
+            return;
+        }
+        let failures = channel.backoff.attempts();
+        channel.backoff.reset();
+        let (addr, purpose) = (channel.addr.clone(), channel.purpose);
+        self.core.host.channel_phase(Some(before), Some(after));
+        self.core.host.channel_ready(&addr, failures);
+        if purpose == Purpose::Verdict {
+            self.verdict(attempt.channel, None, now);
+        } else {
+            self.core.dirty(attempt.channel);
+        }
+    }
+
+    /// Fills `slices` with what is to be written to a node now and returns how many it used. The
+    /// shell is not woken again for it until it has asked here.
+    pub fn channel_slices<'a>(&'a mut self, attempt: Attempt, slices: &mut [IoSlice<'a>]) -> usize {
+        match self.current(attempt) {
+            Some(channel) => {
+                channel.dirty = false;
+                let channel: &'a _ = channel;
+                channel.connection.slices(slices)
+            }
+            None => 0,
+        }
+    }
+
+    /// The transport took the first `count` bytes of what was to be written.
+    pub fn channel_wrote(&mut self, attempt: Attempt, count: usize, now: Instant) {
+        if let Some(channel) = self.current(attempt) {
+            channel.connection.written(count, now);
+        }
+    }
+
+    /// The transport could not be made, or has ended.
+    pub fn channel_lost(&mut self, attempt: Attempt, reason: &CloseReason, now: Instant) {
+        if self.is_current(attempt) {
+            self.end_attempt(attempt.channel, reason, now);
+            self.settle(now);
+            self.check_invariants();
+        }
+    }
+
+    pub(crate) fn check_invariants(&self) {
+        if cfg!(debug_assertions) {
+            for (_, client) in self.clients.iter().take(64) {
+                let state = &client.state;
+                debug_assert!(
+                    state.session.order.held() == 0 || state.listed_as_held,
+                    "a client with commands kept back is forgotten"
+                );
+            }
+            debug_assert!(
+                self.core.signals.is_empty(),
+                "a command's fate is undecided"
+            );
+        }
+    }
+}
+
+/// Notes since when nothing more has come of a command that is half there.
+fn after_run(client: &mut Client, now: Instant) {
+    let half = !client.pending.is_empty() && client.state.blocked.is_none();
+    client.state.half_since = half.then_some(now);
+}

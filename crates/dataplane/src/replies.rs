@@ -1,0 +1,143 @@
+//! From a node's bytes to the clients that wait for them.
+
+use std::time::Instant;
+
+use routing::{
+    ErrorClass,
+    retry::{self, Verdict},
+};
+use topology::NodeAddr;
+use upstream::{Replies, Retained};
+
+use crate::{
+    action::Action,
+    client::{Client, State, Why},
+    core::Signal,
+    host::{Host, RedirectKind},
+    slots::{Key, Slots},
+    ticket::Ticket,
+};
+
+/// The most that the parts of one split command's reply may hold until the last one is there.
+const MERGING_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Where a pipeline's replies go.
+pub(crate) struct Sink<'a, H> {
+    pub(crate) clients: &'a mut Slots<Client>,
+    pub(crate) actions: &'a mut Vec<Action>,
+    pub(crate) signals: &'a mut Vec<Signal>,
+    pub(crate) spare: &'a mut Vec<Vec<u8>>,
+    pub(crate) host: &'a mut H,
+    pub(crate) from: &'a NodeAddr,
+    pub(crate) output_max: usize,
+    pub(crate) now: Instant,
+}
+
+impl<H: Host> Sink<'_, H> {
+    fn pass_on(&mut self, ticket: Ticket, bytes: &[u8], done: bool, ran: bool) {
+        let Some(client) = self.clients.get_mut(ticket.client) else {
+            return;
+        }; // it has left
+        let state = &mut client.state;
+        pass_on(
+            state,
+            ticket,
+            bytes,
+            (done, ran),
+            self.output_max,
+            (self.spare, self.host, self.now),
+        );
+        if !state.woken {
+            state.woken = true;
+            self.actions.push(Action::WakeClient(ticket.client));
+        }
+    }
+}
+
+/// Puts bytes of a reply at their place. A client for which too much waits already when a reply
+/// begins is ended: its neighbours must not pay for it.
+pub(crate) fn pass_on<H: Host>(
+    state: &mut State,
+    ticket: Ticket,
+    bytes: &[u8],
+    (done, ran): (bool, bool),
+    output_max: usize,
+    (spare, host, now): (&mut Vec<Vec<u8>>, &mut H, Instant),
+) {
+    let session = &mut state.session;
+    let waiting = session.output.len() + session.order.early_bytes();
+    let too_much = waiting > output_max && !session.order.has_begun(ticket.place);
+    if too_much || session.order.merging_bytes() > MERGING_BYTES_MAX {
+        let waiting = waiting + session.order.merging_bytes();
+        state.end(Why::Output { waiting }, true);
+        return;
+    }
+    session.output.equip(spare);
+    let at = (ticket.place, ticket.part);
+    let completed = session
+        .order
+        .piece(at, bytes, done, ran, &mut session.output);
+    if done && session.order.held() > 0 {
+        state.poke = true;
+    }
+    if let Some(completed) = completed {
+        host.request(
+            completed.command,
+            now.saturating_duration_since(completed.started),
+        );
+    }
+}
+
+impl<H: Host> Replies<Ticket> for Sink<'_, H> {
+    fn piece(&mut self, ticket: Ticket, bytes: &[u8], done: bool) {
+        self.pass_on(ticket, bytes, done, true);
+    }
+
+    fn error(&mut self, ticket: Ticket, reply: &[u8], request: Retained<'_>) {
+        let line = reply
+            .strip_prefix(b"-")
+            .and_then(|line| line.strip_suffix(b"\r\n"));
+        let class = line.map_or(ErrorClass::Other, ErrorClass::of);
+        if let Some(kind) = kind_of(&class) {
+            self.host.redirect(kind);
+        }
+        let signal = retry::Signal::Error(class);
+        if retry::verdict(&signal, ticket.nature) == Verdict::Deliver {
+            let mut shown = Vec::new();
+            let hidden = matches!(signal, retry::Signal::Error(ErrorClass::Redirect(_)));
+            if hidden {
+                resp::write::error(&mut shown, SLOT_IS_MOVING.as_bytes());
+            }
+            self.pass_on(ticket, if hidden { &shown } else { reply }, true, true);
+            return;
+        }
+        self.signals.push(Signal {
+            ticket,
+            signal,
+            reply: reply.to_vec(),
+            request: request.to_bytes(),
+            from: self.from.clone(),
+            deliver: false,
+        });
+    }
+}
+
+/// Instead of a redirect that cannot be followed.
+pub(crate) const SLOT_IS_MOVING: &str =
+    "TRYAGAIN the slot is moving to another node: the command was not run, send it again";
+
+fn kind_of(class: &ErrorClass) -> Option<RedirectKind> {
+    Some(match class {
+        ErrorClass::Redirect(redirect) if redirect.ask => RedirectKind::Ask,
+        ErrorClass::Redirect(_) => RedirectKind::Moved,
+        ErrorClass::TryAgain => RedirectKind::TryAgain,
+        ErrorClass::ClusterDown => RedirectKind::ClusterDown,
+        ErrorClass::Loading => RedirectKind::Loading,
+        ErrorClass::MasterDown => RedirectKind::MasterDown,
+        ErrorClass::ReadOnly => RedirectKind::ReadOnly,
+        ErrorClass::Other => return None,
+    })
+}
+
+/// A client's key beside the state it leads to.
+pub(crate) type Named<'a> = (&'a mut State, Key);

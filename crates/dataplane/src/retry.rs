@@ -1,0 +1,322 @@
+//! What becomes of commands that a node has sent elsewhere, or whose connection was lost.
+
+use std::time::{Duration, Instant};
+
+use routing::{
+    ErrorClass, Slot,
+    retry::{self, Verdict},
+};
+use session::{Conflict, Held, OpState, Place, Target, Until};
+use smallvec::SmallVec;
+use topology::NodeAddr;
+
+use crate::{
+    action::Action,
+    client::{State, Why},
+    core::{Core, Signal},
+    host::{ErrorKind, Host},
+    plane::Dataplane,
+    replies::{Named, SLOT_IS_MOVING, pass_on},
+    slots::Key,
+    ticket::Ticket,
+};
+
+/// A command that was sent on this often waits a little before every further time.
+const HOPS_AT_ONCE: u8 = 5;
+/// The first wait of a command that the cluster could not take.
+const WAIT_MIN: Duration = Duration::from_millis(10);
+/// The longest.
+const WAIT_MAX: Duration = Duration::from_millis(500);
+
+impl<H: Host> Dataplane<H> {
+    /// Looks at everything that happened to commands, then sends again what may be.
+    pub(crate) fn settle(&mut self, now: Instant) {
+        let mut touched: SmallVec<[Key; 8]> = SmallVec::new();
+        while !self.core.signals.is_empty() {
+            for signal in std::mem::take(&mut self.core.signals) {
+                let key = signal.ticket.client;
+                self.core.learn(&signal, now);
+                let Some(client) = self.clients.get_mut(key) else {
+                    continue;
+                };
+                self.core.judge((&mut client.state, key), signal, now);
+                if touched.last() != Some(&key) {
+                    touched.push(key);
+                }
+            }
+        }
+        touched.sort_unstable_by_key(|key| key.index);
+        touched.dedup();
+        for key in touched {
+            self.poke(key, now);
+        }
+        debug_assert!(
+            self.core.signals.is_empty(),
+            "sending again cannot fail at once"
+        );
+    }
+
+    /// Sends again what is kept back for a client and may go now, oldest first.
+    pub(crate) fn poke(&mut self, key: Key, now: Instant) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let state = &mut client.state;
+        state.poke = false;
+        let held: SmallVec<[(Place, u16); 16]> = state.session.order.held_parts().collect();
+        for at in held {
+            self.core
+                .send_again((&mut *state, key), at, &self.table, now);
+        }
+        // An answer may have freed others, or made room.
+        self.core.wake(state, key);
+    }
+}
+
+impl<H: Host> Core<H> {
+    /// What an answer teaches about the cluster, whoever it was for.
+    fn learn(&mut self, signal: &Signal, now: Instant) {
+        let retry::Signal::Error(class) = &signal.signal else {
+            return;
+        };
+        let ErrorClass::Redirect(redirect) = class else {
+            if *class != ErrorClass::TryAgain {
+                self.refresh();
+            }
+            return;
+        };
+        if redirect.ask || signal.ticket.nature.script {
+            return; // a script can make the words up
+        }
+        let known = redirect
+            .address(&signal.from)
+            .filter(|to| *to != signal.from);
+        if !known.is_some_and(|to| self.slot_moved(redirect.slot, &to, now)) {
+            self.refresh();
+        }
+    }
+
+    /// A node says that a slot has moved. Returns whether the new owner is known.
+    fn slot_moved(&mut self, slot: Slot, to: &NodeAddr, now: Instant) -> bool {
+        let Some(current) = &self.view.topology else {
+            return false;
+        };
+        let Some(next) = current.with_slot_moved(slot, to) else {
+            return false;
+        };
+        if next.revision() != current.revision() {
+            self.view.topology = Some(next.into());
+            self.actions.push(Action::Moved {
+                slot,
+                to: to.clone(),
+            });
+            self.rerouted(now);
+        }
+        true
+    }
+
+    fn judge(&mut self, (client, key): Named<'_>, signal: Signal, now: Instant) {
+        let ticket = signal.ticket;
+        if client.session.order.op(ticket.place, ticket.part).is_none() {
+            debug_assert!(client.ending.is_some(), "a command without a place");
+            return;
+        }
+        let verdict = retry::verdict(&signal.signal, ticket.nature);
+        if signal.deliver {
+            self.give_up(client, ticket, &signal.reply, ErrorKind::Auth, now);
+            return;
+        }
+        match verdict {
+            Verdict::Deliver => self.give(client, ticket, &signal.reply, true, now),
+            Verdict::OutcomeUnknown => {
+                self.host.error(ErrorKind::UnknownOutcome);
+                self.give(client, ticket, &signal.reply, true, now);
+            }
+            Verdict::Close => client.end(Why::CutOff, true),
+            Verdict::Resend => self.hold((client, key), signal, Until::Turn, Target::Owner, now),
+            Verdict::Confirm => {
+                self.refresh();
+                let until = Until::NewerThan(self.view.looks);
+                let target = Target::OwnerOtherThan(signal.from.clone());
+                self.hold((client, key), signal, until, target, now);
+            }
+            Verdict::BackOff => self.back_off((client, key), signal, now),
+            Verdict::Follow => self.follow((client, key), signal, now),
+        }
+    }
+
+    /// A redirect: to the new owner, or once to the node that imports the slot.
+    fn follow(&mut self, (client, key): Named<'_>, signal: Signal, now: Instant) {
+        let retry::Signal::Error(ErrorClass::Redirect(redirect)) = &signal.signal else {
+            return;
+        };
+        let at = (signal.ticket.place, signal.ticket.part);
+        let slot = client.session.order.op(at.0, at.1).and_then(|op| op.slot);
+        let to = redirect
+            .address(&signal.from)
+            .filter(|to| *to != signal.from);
+        let known = to.filter(|to| {
+            let topology = self.view.topology.as_deref();
+            topology.is_some_and(|topology| topology.node_by_addr(to).is_some())
+        });
+        match known {
+            Some(to) if slot == Some(redirect.slot) && signal.ticket.hops < HOPS_AT_ONCE => {
+                let target = if redirect.ask {
+                    Target::Ask(to)
+                } else {
+                    Target::Owner
+                };
+                self.hold((client, key), signal, Until::Turn, target, now);
+            }
+            _ => {
+                self.refresh();
+                self.back_off((client, key), signal, now);
+            }
+        }
+    }
+
+    fn back_off(&mut self, client: Named<'_>, signal: Signal, now: Instant) {
+        let doubled = WAIT_MIN.saturating_mul(1 << signal.ticket.hops.min(6));
+        let until = Until::Time(now + doubled.min(WAIT_MAX));
+        self.hold(client, signal, until, Target::Owner, now);
+    }
+
+    fn hold(
+        &mut self,
+        (client, key): Named<'_>,
+        signal: Signal,
+        until: Until,
+        target: Target,
+        now: Instant,
+    ) {
+        let ticket = signal.ticket;
+        let order = &mut client.session.order;
+        let started = order.started(ticket.place).unwrap_or(now);
+        let mut error = signal.reply;
+        if matches!(signal.signal, retry::Signal::Error(ErrorClass::Redirect(_))) {
+            error.clear();
+            resp::write::error(&mut error, SLOT_IS_MOVING.as_bytes());
+        }
+        let held = Held {
+            request: signal.request,
+            until,
+            target,
+            hops: ticket.hops.saturating_add(1),
+            error,
+            deadline: started + self.settings.limits.deadline,
+        };
+        order.set_state(ticket.place, ticket.part, OpState::Held(Box::new(held)));
+        self.list_as_held(client, key);
+    }
+
+    /// Sends a part again that is kept back, if it may go now.
+    fn send_again(
+        &mut self,
+        (client, key): Named<'_>,
+        (place, part): (Place, u16),
+        table: &command::CommandTable,
+        now: Instant,
+    ) {
+        let profile = self.profile(client);
+        let order = &mut client.session.order;
+        let Some((op, command)) = order.op(place, part).zip(order.command(place)) else {
+            return;
+        };
+        let (OpState::Held(held), Some(command)) = (&op.state, table.get(command)) else {
+            return;
+        };
+        let mut ticket = Ticket::new(key, place, part, command, profile.protocol);
+        ticket.hops = held.hops;
+        if held.deadline <= now {
+            let error = held.error.clone();
+            self.give_up(client, ticket, &error, ErrorKind::Unavailable, now);
+            return;
+        }
+        let due = match held.until {
+            Until::Turn => true,
+            Until::Time(at) => at <= now,
+            Until::NewerThan(looks) => looks < self.view.looks,
+        };
+        if !due {
+            return;
+        }
+        match order.conflict(place, part) {
+            Conflict::None => {}
+            Conflict::Undecided => return,
+            Conflict::Overtaken => {
+                let error = held.error.clone();
+                self.give_up(client, ticket, &error, ErrorKind::Overtaken, now);
+                return;
+            }
+        }
+        let (slot, keys, target) = (op.slot, op.keys.clone(), held.target.clone());
+        let channel = match &target {
+            Target::Ask(addr) => self.route_to(profile, addr, now),
+            Target::Owner | Target::OwnerOtherThan(_) => self.route(profile, slot, key.index, now),
+        };
+        let ready = channel.and_then(|channel| Some((channel, self.channels.get(channel)?)));
+        let Some((channel, route)) = ready
+            .filter(|(_, channel)| channel.has_room())
+            .map(|(key, channel)| (key, channel.route))
+        else {
+            self.refresh();
+            return;
+        };
+        let answered = match &target {
+            Target::OwnerOtherThan(node) => Some(node),
+            _ => None,
+        };
+        if answered.is_some() && answered == self.channels.get(channel).map(|channel| &channel.addr)
+        {
+            self.give_up_held(client, ticket, now);
+            return;
+        }
+        if client.session.order.must_wait(&keys, route, Some(place)) {
+            return;
+        }
+        let sent = client
+            .session
+            .order
+            .set_state(place, part, OpState::InFlight(route));
+        let Some(OpState::Held(held)) = sent else {
+            return;
+        };
+        client.calm = 0; // later commands on its key must look where it went
+        let asking = matches!(target, Target::Ask(_));
+        self.push_as(
+            channel,
+            ticket,
+            (&held.request, Some(&held.request)),
+            asking,
+            now,
+        );
+    }
+
+    fn give_up_held(&mut self, client: &mut State, ticket: Ticket, now: Instant) {
+        let op = client.session.order.op(ticket.place, ticket.part);
+        let error = match op.map(|op| &op.state) {
+            Some(OpState::Held(held)) => held.error.clone(),
+            _ => return,
+        };
+        self.give_up(client, ticket, &error, ErrorKind::Unavailable, now);
+    }
+
+    /// The command will not be sent again; it certainly did not run since it was kept back.
+    fn give_up(
+        &mut self,
+        client: &mut State,
+        ticket: Ticket,
+        error: &[u8],
+        kind: ErrorKind,
+        now: Instant,
+    ) {
+        self.host.error(kind);
+        self.give(client, ticket, error, false, now);
+    }
+
+    fn give(&mut self, client: &mut State, ticket: Ticket, reply: &[u8], ran: bool, now: Instant) {
+        let output_max = self.settings.limits.client_output_bytes_max;
+        let outside = (&mut self.spare, &mut self.host, now);
+        pass_on(client, ticket, reply, (true, ran), output_max, outside);
+    }
+}

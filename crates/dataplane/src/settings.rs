@@ -1,0 +1,69 @@
+//! What the dataplane is told once.
+
+use std::time::Duration;
+
+use routing::CrossSlot;
+use session::local::Endpoint;
+use upstream::Credentials;
+
+/// As whom the commands of a client run that has not authenticated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unauthenticated {
+    /// As Valkey's `default` user; `NOAUTH` when that one has a password.
+    #[default]
+    Default,
+    /// As the user of [`Settings::service`].
+    Service,
+}
+
+/// Bounds.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From a command's arrival to its reply.
+    pub deadline: Duration,
+    /// From the start of a connection attempt until commands may flow.
+    pub connect: Duration,
+    /// Without a byte from a node that owes a reply.
+    pub reply: Duration,
+    /// A client leaves a command half sent for so long.
+    pub request: Duration,
+    /// A client sends no whole command for so long after it has connected.
+    pub first_command: Duration,
+    /// Commands of one client without a reply.
+    pub in_flight_max: usize,
+    /// Bytes of one command.
+    pub request_bytes_max: usize,
+    /// Bytes of replies that wait for one client.
+    pub client_output_bytes_max: usize,
+    /// Bytes of replies that wait for all clients of this worker.
+    pub worker_output_bytes_max: usize,
+    /// Client connections, as `INFO` shows it.
+    pub clients_max: usize,
+}
+
+/// Everything a dataplane is told once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bounds.
+    pub limits: Limits,
+    /// What becomes of `MGET` and its like over several slots.
+    pub cross_slot: CrossSlot,
+    /// The proxy's own user, if it has one.
+    pub service: Option<Credentials>,
+    /// As whom unauthenticated clients run.
+    pub unauthenticated: Unauthenticated,
+    /// What cluster commands tell clients to dial; `None` is the address that the client used.
+    pub advertise: Option<Endpoint>,
+    /// The id of the virtual primary: 40 hexadecimal digits.
+    pub node_id: String,
+    /// The id of its shard: 40 hexadecimal digits.
+    pub shard_id: String,
+    /// 40 hexadecimal digits, others after every start.
+    pub run_id: String,
+    /// The proxy's process.
+    pub process_id: u32,
+    /// The proxy's version.
+    pub version: &'static str,
+    /// Different in every process and worker, and hard to guess.
+    pub seed: u64,
+}

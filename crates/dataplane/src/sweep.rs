@@ -1,0 +1,164 @@
+//! What time does: retries, deadlines, clients that stall, connections that nobody needs.
+
+use std::time::{Duration, Instant};
+
+use upstream::CloseReason;
+
+use crate::{
+    action::Action,
+    channel::{IDLE, Purpose},
+    client::Why,
+    host::Host,
+    plane::Dataplane,
+    slots::Key,
+};
+
+/// All clients are looked at this often.
+const SWEEP: Duration = Duration::from_millis(250);
+/// A client for which so much waits must take some of it now and then.
+const STALLED_BYTES: usize = 8 * 1024 * 1024;
+/// How long it may take none.
+const STALLED: Duration = Duration::from_secs(10);
+
+impl<H: Host> Dataplane<H> {
+    /// Time has passed. To be called every [`Dataplane::tick_interval`].
+    pub fn tick(&mut self, now: Instant) {
+        self.tick_channels(now);
+        self.settle(now);
+        self.tick_held(now);
+        self.tick_auth(now);
+        for key in std::mem::take(&mut self.core.waiting_for_room) {
+            if let Some(client) = self.clients.get_mut(key) {
+                self.core.wake(&mut client.state, key);
+            }
+        }
+        if now.saturating_duration_since(self.swept_at) >= SWEEP {
+            self.swept_at = now;
+            self.sweep_clients(now);
+            for key in self.core.identities.keys() {
+                self.core.identities.forget_unused(key, now);
+            }
+        }
+        self.check_invariants();
+    }
+
+    /// How long until the next [`Dataplane::tick`]: shorter while something waits for it.
+    #[must_use]
+    pub fn tick_interval(&self) -> Duration {
+        let waits = !self.core.held_clients.is_empty()
+            || !self.core.waiting_for_room.is_empty()
+            || self
+                .core
+                .channels
+                .iter()
+                .any(|(_, channel)| !channel.is_ready());
+        Duration::from_millis(if waits { 10 } else { 100 })
+    }
+
+    fn tick_channels(&mut self, now: Instant) {
+        let deadline = self.core.settings.limits.deadline;
+        let keys: Vec<Key> = self.core.channels.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let Some(channel) = self.core.channels.get_mut(key) else {
+                continue;
+            };
+            if let Some(at) = channel.connect_at {
+                if at <= now {
+                    channel.connect_at = None;
+                    let addr = channel.addr.clone();
+                    let attempt = channel.attempt(key);
+                    self.core.actions.push(Action::Connect { attempt, addr });
+                }
+            } else if let Some(reason) = channel.connection.timed_out(now) {
+                self.end_attempt(key, &reason, now);
+                continue;
+            }
+            let Some(channel) = self.core.channels.get(key) else {
+                continue;
+            };
+            let pipeline = channel.connection.pipeline();
+            let oldest = pipeline.oldest_queued_at();
+            if !channel.is_ready() && oldest.is_some_and(|oldest| oldest + deadline <= now) {
+                self.core.requeue(key, now);
+            } else if pipeline.in_flight() == 0
+                && channel.purpose == Purpose::Commands
+                && channel.used_at + IDLE <= now
+            {
+                self.core.retire(key);
+            }
+        }
+    }
+
+    pub(crate) fn tick_held(&mut self, now: Instant) {
+        for key in std::mem::take(&mut self.core.held_clients) {
+            let Some(client) = self.clients.get_mut(key) else {
+                continue;
+            };
+            client.state.listed_as_held = false;
+            if client.state.session.order.held() > 0 {
+                self.core.list_as_held(&mut client.state, key);
+                self.poke(key, now);
+            }
+        }
+        self.settle(now);
+    }
+
+    fn sweep_clients(&mut self, now: Instant) {
+        let limits = self.core.settings.limits;
+        let keys: Vec<Key> = self.clients.iter().map(|(key, _)| key).collect();
+        let mut total = 0;
+        let mut largest: Option<(usize, Key)> = None;
+        for key in keys {
+            let Some(client) = self.clients.get_mut(key) else {
+                continue;
+            };
+            let state = &mut client.state;
+            let order = &state.session.order;
+            let waiting = state.session.output.len() + order.early_bytes() + order.merging_bytes();
+            total += waiting;
+            if waiting > 0 && largest.is_none_or(|(most, _)| waiting > most) {
+                largest = Some((waiting, key));
+            }
+            let since = |at: Instant| now.saturating_duration_since(at);
+            let output = state.session.output.len();
+            let why = if output > STALLED_BYTES && since(state.drained_at) > STALLED {
+                Why::Output { waiting }
+            } else if state
+                .half_since
+                .is_some_and(|at| since(at) > limits.request)
+            {
+                Why::HalfRequest
+            } else if state.session.commands == 0
+                && state.auth.is_none()
+                && since(state.session.connected_at) > limits.first_command
+            {
+                Why::NoCommand
+            } else {
+                continue;
+            };
+            state.end(why, true);
+            self.core.wake(state, key);
+        }
+        if total > limits.worker_output_bytes_max
+            && let Some((waiting, key)) = largest
+            && let Some(client) = self.clients.get_mut(key)
+        {
+            client.state.end(Why::Output { waiting }, true);
+            self.core.wake(&mut client.state, key);
+        }
+    }
+
+    /// An attempt of a channel is over.
+    pub(crate) fn end_attempt(&mut self, key: Key, reason: &CloseReason, now: Instant) {
+        let Some(channel) = self.core.channels.get(key) else {
+            return;
+        };
+        if channel.purpose == Purpose::Verdict {
+            let addr = channel.addr.clone();
+            self.core.host.channel_lost(&addr, reason, 1);
+            self.verdict(key, Some(reason), now);
+        } else {
+            self.core.lose(key, reason, now);
+        }
+    }
+}

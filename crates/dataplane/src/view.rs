@@ -1,0 +1,38 @@
+//! What discovery tells of the cluster.
+
+use std::sync::Arc;
+
+use session::local::Facts;
+use topology::Topology;
+
+/// The cluster, as the last look at it found it.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Who owns what; `None` until the first look that succeeded.
+    pub topology: Option<Arc<Topology>>,
+    /// What else is known.
+    pub facts: Arc<Facts>,
+    /// How many looks have succeeded. Grows even when nothing has changed.
+    pub looks: u64,
+}
+
+impl View {
+    /// Nothing is known yet. The `default` user counts as open, so that what needs no node is
+    /// answered; every other command waits for a node, who knows better.
+    #[must_use]
+    pub fn unknown() -> Self {
+        let facts = Facts {
+            version: "9.1.2".to_owned(),
+            default_user_open: true,
+            slots_covered: 0,
+            shards: 0,
+            nodes: 0,
+            epoch: 0,
+        };
+        Self {
+            topology: None,
+            facts: Arc::new(facts),
+            looks: 0,
+        }
+    }
+}
