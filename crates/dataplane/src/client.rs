@@ -99,6 +99,8 @@ pub(crate) struct State {
     pub(crate) listed_as_held: bool,
     pub(crate) ending: Option<Ending>,
     pub(crate) half_since: Option<Instant>,
+    /// It sends no more.
+    pub(crate) eof: bool,
     /// Its requests have the limits of those who have authenticated.
     pub(crate) trusted: bool,
     /// When it last took bytes that waited for it.

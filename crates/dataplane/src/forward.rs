@@ -52,7 +52,13 @@ impl<H: Host> Core<H> {
             Way::Held(until) => self.held(*until, Bytes::copy_from_slice(request.bytes()), now),
         };
         let silent = !client.session.take_reply_wanted();
-        let op = Op { slot, keys, state };
+        let writes = command.may_write();
+        let op = Op {
+            slot,
+            keys,
+            writes,
+            state,
+        };
         let place = client
             .session
             .order
@@ -104,6 +110,7 @@ impl<H: Host> Core<H> {
             ops.push(Op {
                 slot: Some(part.slot),
                 keys: part.keys,
+                writes: command.may_write(),
                 state,
             });
         }

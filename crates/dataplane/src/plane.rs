@@ -117,6 +117,7 @@ impl<H: Host> Dataplane<H> {
                 listed_as_held: false,
                 ending: None,
                 half_since: None,
+                eof: false,
                 trusted,
                 drained_at: now,
             },
@@ -157,6 +158,7 @@ impl<H: Host> Dataplane<H> {
         client.state.woken = false;
         if client.pending.is_empty() {
             client.state.blocked = None;
+            end_after_eof(client);
             return;
         }
         let mut pending = std::mem::take(&mut client.pending);
@@ -166,6 +168,7 @@ impl<H: Host> Dataplane<H> {
             client.pending = pending;
         }
         after_run(client, now);
+        end_after_eof(client);
     }
 
     /// Whether bytes are wanted from a client. If not, it is woken when they are.
@@ -200,10 +203,11 @@ impl<H: Host> Dataplane<H> {
         }
     }
 
-    /// A client has closed its side. It gets what it is owed, then it ends.
+    /// A client has closed its side. What it sent is taken and answered, then it ends.
     pub fn client_eof(&mut self, key: Key) {
         if let Some(client) = self.clients.get_mut(key) {
-            client.state.end(Why::Eof, false);
+            client.state.eof = true;
+            end_after_eof(client);
         }
     }
 
@@ -389,4 +393,11 @@ impl<H: Host> Dataplane<H> {
 fn after_run(client: &mut Client, now: Instant) {
     let half = !client.pending.is_empty() && client.state.blocked.is_none();
     client.state.half_since = half.then_some(now);
+}
+
+/// A client that sends no more ends when all it sent was taken.
+fn end_after_eof(client: &mut Client) {
+    if client.state.eof && client.state.blocked.is_none() {
+        client.state.end(Why::Eof, false);
+    }
 }

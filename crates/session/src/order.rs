@@ -77,6 +77,8 @@ pub struct Op {
     pub slot: Option<Slot>,
     /// Its keys.
     pub keys: Keys,
+    /// It may change them.
+    pub writes: bool,
     /// How far it is.
     pub state: OpState,
 }
@@ -136,7 +138,8 @@ pub enum Conflict {
     None,
     /// A later command on one of its keys is in flight; its outcome decides.
     Undecided,
-    /// A later command on one of its keys has run: sending this one now would reorder them.
+    /// A later command on one of its keys has run, and one of the two writes: sending this one now
+    /// would reorder them.
     Overtaken,
 }
 
@@ -403,7 +406,7 @@ impl Order {
     /// its keys.
     #[must_use]
     pub fn conflict(&self, place: Place, part: u16) -> Conflict {
-        let Some(keys) = self.op(place, part).map(|op| &op.keys) else {
+        let Some(op) = self.op(place, part) else {
             return Conflict::None;
         };
         let mut found = Conflict::None;
@@ -412,16 +415,14 @@ impl Order {
             .iter()
             .skip(self.index(place).saturating_add(1))
         {
-            for op in entry
-                .ops
-                .as_slice()
-                .iter()
-                .filter(|op| op.keys.conflicts(keys))
-            {
-                match op.state {
-                    OpState::Done { ran: true } => return Conflict::Overtaken,
+            let later = entry.ops.as_slice().iter();
+            for later in later.filter(|later| later.keys.conflicts(&op.keys)) {
+                match later.state {
+                    OpState::Done { ran: true } if later.writes || op.writes => {
+                        return Conflict::Overtaken;
+                    }
                     OpState::InFlight(_) => found = Conflict::Undecided,
-                    OpState::Held(_) | OpState::Done { ran: false } => {}
+                    OpState::Held(_) | OpState::Done { .. } => {}
                 }
             }
         }

@@ -18,4 +18,6 @@ pub use backoff::Backoff;
 pub use connection::{CloseReason, Connection, Phase, Timeouts};
 pub use handshake::{Credentials, Greeting, Handshake, HandshakeError, Setup};
 pub use outbox::{Retained, SLICES_MAX};
-pub use pipeline::{Abandoned, Pipeline, Poison, Replies, SENTINEL_INTERVAL, Ticket};
+pub use pipeline::{
+    Abandoned, CUT_BYTES_MIN, Pipeline, Poison, Replies, SENTINEL_INTERVAL, Ticket,
+};

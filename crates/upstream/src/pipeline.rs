@@ -11,6 +11,10 @@ use crate::outbox::{Body, Outbox, Retained};
 /// within as many replies.
 pub const SENTINEL_INTERVAL: u32 = 1024;
 
+/// A reply that is shorter than this is passed on whole. So a connection that breaks within it
+/// leaves no client with half a reply, and the command can be given another outcome.
+pub const CUT_BYTES_MIN: usize = 64 * 1024;
+
 /// `*2 $4 ECHO $24 <nonce>`: the sentinel's nonce is this long.
 const NONCE_LEN: usize = 24;
 
@@ -26,7 +30,7 @@ pub trait Ticket: Copy {
 pub trait Replies<T> {
     /// The next bytes of the reply to `ticket`; `done` with its last byte.
     ///
-    /// Called as the bytes arrive, so a reply of any size needs no buffer here.
+    /// A reply of [`CUT_BYTES_MIN`] or more is passed on as it arrives, so it needs no buffer.
     fn piece(&mut self, ticket: T, bytes: &[u8], done: bool);
 
     /// A whole error reply (`-...\r\n`, or RESP3 `!`), with the request that it answers.
@@ -106,7 +110,7 @@ pub struct Pipeline<T> {
     /// Bytes of `in_flight`, written or not.
     queued_bytes: usize,
     framer: ReplyFramer,
-    /// The head's reply so far, when it is one that is only looked at whole.
+    /// The head's reply so far, when it is only passed on whole.
     held: Vec<u8>,
     /// Some of the head's reply has been passed on already.
     head_in_part: bool,
@@ -339,6 +343,15 @@ impl<T: Ticket> Pipeline<T> {
             .unwrap_or_default();
         let whole = match self.in_flight.front().map(|head| &head.owner) {
             Some(Owner::Caller(ticket)) if self.head_in_part || !matches!(first, b'-' | b'!') => {
+                let short = self.held.len() + bytes.len() < CUT_BYTES_MIN;
+                if short && !walk.done && !self.head_in_part {
+                    self.held.extend_from_slice(bytes);
+                    return Ok(walk.consumed);
+                }
+                if !self.held.is_empty() {
+                    replies.piece(*ticket, &self.held, false);
+                    self.held.clear();
+                }
                 replies.piece(*ticket, bytes, walk.done);
                 self.head_in_part = !walk.done;
                 if walk.done {
