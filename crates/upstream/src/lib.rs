@@ -13,6 +13,8 @@ mod connection;
 mod handshake;
 mod outbox;
 mod pipeline;
+#[cfg(test)]
+mod testing;
 
 pub use backoff::Backoff;
 pub use connection::{CloseReason, Connection, Phase, Timeouts};

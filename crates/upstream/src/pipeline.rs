@@ -441,3 +441,6 @@ impl<T: Ticket> Pipeline<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! The admin port: `/metrics`, `/livez`, `/readyz`, in plain HTTP, on loopback by default.
+
+use std::{convert::Infallible, io, net::TcpListener, sync::Arc, time::Duration};
+
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{sync::Semaphore, time::timeout};
+
+use crate::{
+    contract::{Readiness, Shutdown},
+    metrics::Metrics,
+};
+
+/// Connections at a time; more wait.
+const CONNECTIONS_MAX: usize = 64;
+/// A connection's whole life.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// Until a request's header is there.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the pages show.
+#[derive(Clone, Debug)]
+pub struct Pages {
+    /// `/metrics`
+    pub metrics: Metrics,
+    /// `/readyz`
+    pub readiness: Readiness,
+}
+
+/// Serves the pages until the end.
+///
+/// # Errors
+/// The socket cannot be used.
+pub async fn run(listener: TcpListener, pages: Pages, shutdown: Shutdown) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return Ok(());
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.requested() => return Ok(()),
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let pages = pages.clone();
+        tokio::spawn(async move {
+            let service = service_fn(|request| {
+                let response = answer(&request, &pages);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            // Whatever ends it is the other side's business.
+            let _ = timeout(CONNECTION_TIMEOUT, connection).await;
+            drop(place);
+        });
+    }
+}
+
+fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "only GET is answered here\n".to_owned(),
+        );
+    }
+    match request.uri().path() {
+        "/metrics" => {
+            let mut page = text(StatusCode::OK, pages.metrics.page());
+            let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            page.headers_mut().insert(CONTENT_TYPE, format);
+            page
+        }
+        "/livez" => text(StatusCode::OK, "alive\n".to_owned()),
+        "/readyz" => match pages.readiness.reason() {
+            None => text(StatusCode::OK, "ready\n".to_owned()),
+            Some(reason) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("not ready: {reason}\n"),
+            ),
+        },
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "there are /metrics, /livez and /readyz here\n".to_owned(),
+        ),
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let format = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, format);
+    response
+}

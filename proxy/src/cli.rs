@@ -1,0 +1,118 @@
+//! The command line.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    config::Config,
+    demo,
+    server::{self, Bound, Loaded},
+    telemetry,
+    worker::Plane,
+};
+
+/// Exit code for what the operator can put right: configuration, files, ports.
+const MISTAKE: u8 = 2;
+
+/// One TLS endpoint in front of a Valkey cluster.
+#[derive(Debug, Parser)]
+#[command(name = "keyway", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the cluster that the configuration names.
+    Serve(ConfigFile),
+    /// Check a configuration and the files it names, and show what it means.
+    Check(ConfigFile),
+    /// Try it: a cluster, a certificate and the endpoint on this machine (what happens without a command).
+    Demo(demo::Options),
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The TOML file; see docs/configuration.md.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// Runs what the command line says.
+#[must_use]
+pub fn run() -> ExitCode {
+    match Cli::parse()
+        .command
+        .unwrap_or_else(|| Command::Demo(demo::Options::default()))
+    {
+        Command::Serve(file) => serve(&file),
+        Command::Check(file) => check(&file),
+        Command::Demo(options) => demo::run(&options),
+    }
+}
+
+/// The configuration with its certificates, or the exit code after the mistakes were printed.
+fn load(file: &ConfigFile) -> Result<(Config, Loaded), ExitCode> {
+    let config = Config::load(&file.config).map_err(|problems| {
+        problems.iter().for_each(|problem| eprintln!("{problem}"));
+        ExitCode::from(MISTAKE)
+    })?;
+    let loaded = Loaded::load(&config).map_err(|problem| mistake(&problem))?;
+    Ok((config, loaded))
+}
+
+/// Prints one line, for exit code 2.
+pub(crate) fn mistake(what: &impl std::fmt::Display) -> ExitCode {
+    eprintln!("{what}");
+    ExitCode::from(MISTAKE)
+}
+
+#[allow(clippy::print_stdout, reason = "the answer of the command")]
+fn check(file: &ConfigFile) -> ExitCode {
+    match load(file) {
+        Ok((config, _)) => {
+            println!("{config}");
+            ExitCode::SUCCESS
+        }
+        Err(code) => code,
+    }
+}
+
+fn serve(file: &ConfigFile) -> ExitCode {
+    let (config, loaded) = match load(file) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let bound = match Bound::bind(&config) {
+        Ok(bound) => bound,
+        Err(error) => return mistake(&error),
+    };
+    telemetry::start(&config.log);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return mistake(&error),
+    };
+    runtime.block_on(async {
+        let config = Arc::new(config);
+        let running = match server::start(&config, loaded, bound, &Plane::new(&config)) {
+            Ok(running) => running,
+            Err(error) => return mistake(&error),
+        };
+        tracing::info!(
+            address = %config.listen.address, admin = %config.admin.address,
+            workers = config.listen.workers, version = env!("CARGO_PKG_VERSION"),
+            "serving Valkey over TLS"
+        );
+        let signal = server::ended_by_signal()
+            .await
+            .unwrap_or("a failure to listen to signals");
+        tracing::info!(%signal, "ending");
+        running.stop().await;
+        ExitCode::SUCCESS
+    })
+}

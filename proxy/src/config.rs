@@ -1,0 +1,306 @@
+//! Configuration in two stages: what was typed (`typed`: TOML through serde, unknown keys refused,
+//! places kept) and what it means (this module's types: parsed, ranged, with every default filled in).
+//!
+//! [`Config::load`] reports every mistake of both stages at once, each on a line of its own with file
+//! and line. Nothing here opens a socket or reads a certificate; the only files it reads are the
+//! configuration itself and a password file. It will never contain what a setting *does*.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+mod check;
+mod fields;
+mod host_port;
+mod problem;
+mod secret;
+mod summary;
+mod typed;
+
+#[cfg(test)]
+mod tests;
+
+pub use host_port::{HostPort, HostPortError};
+pub use problem::{Origin, Problem, Problems};
+pub use secret::Secret;
+
+/// Name of a configuration given by no file (the demo's), used in messages.
+const BUILT_IN: &str = "(built in)";
+/// A configuration larger than this is refused: it is surely another file.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Everything Keyway was told, checked and with every default filled in.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `[listen]`: the clients' side.
+    pub listen: Listen,
+    /// `[cluster]`: the nodes' side.
+    pub cluster: Cluster,
+    /// `[limits]`: the bounds everything stays inside.
+    pub limits: Limits,
+    /// `[admin]`: metrics and probes.
+    pub admin: Admin,
+    /// `[log]`: what is said and how.
+    pub log: Log,
+    /// Where each value was written, for messages of later stages (a certificate that does not load).
+    pub origin: Origin,
+}
+
+/// `[listen]`: the endpoint that clients connect to. It speaks TLS and nothing else.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// Address to bind; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// What CLUSTER SLOTS and its like tell clients; `None` is the address the client used.
+    pub advertise: Option<HostPort>,
+    /// Number of worker threads, at least 1.
+    pub workers: usize,
+    /// `[listen.tls]`.
+    pub tls: ListenTls,
+}
+
+/// `[listen.tls]`: the certificate shown to clients, and who they must be.
+#[derive(Debug, Clone)]
+pub struct ListenTls {
+    /// PEM file with the certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM file with the leaf's private key.
+    pub key: PathBuf,
+    /// Whether clients show certificates.
+    pub clients: ClientAuth,
+    /// The oldest protocol version offered.
+    pub min_version: TlsVersion,
+}
+
+/// Whether, and against which authorities, client certificates are checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// Clients are not asked for a certificate.
+    None,
+    /// A certificate is checked when the client shows one.
+    Optional(PathBuf),
+    /// A client without a valid certificate is turned away.
+    Required(PathBuf),
+}
+
+/// A TLS protocol version that can be the oldest one offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2 and 1.3.
+    V1_2,
+    /// TLS 1.3 only.
+    V1_3,
+}
+
+/// `[cluster]`: the Valkey cluster behind.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// Nodes to ask for the topology first; at least one.
+    pub seeds: Vec<HostPort>,
+    /// The service user; `None` when the cluster needs no password.
+    pub credentials: Option<Credentials>,
+    /// As whom a client runs that has not sent AUTH.
+    pub unauthenticated: Unauthenticated,
+    /// What becomes of MGET and its like with keys in several slots.
+    pub cross_slot: CrossSlot,
+    /// `[cluster.tls]`; `None` is plain TCP to the nodes.
+    pub tls: Option<ClusterTls>,
+}
+
+/// The user that Keyway itself authenticates as.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// ACL user name; `default` when none was given.
+    pub username: Box<str>,
+    /// Its password.
+    pub password: Secret,
+    /// Where the password came from, for the summary: `file /run/x` or `environment variable X`.
+    pub source: Box<str>,
+}
+
+/// As whom commands of a client run before it authenticates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unauthenticated {
+    /// As Valkey's default user, with NOAUTH when that one has a password.
+    Default,
+    /// As the service user of [`Credentials`]: who reaches the port has its rights.
+    Service,
+}
+
+/// What becomes of MGET, MSET, DEL, UNLINK, EXISTS and TOUCH with keys in several slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CrossSlot {
+    /// Split per slot and merged; not atomic.
+    Split,
+    /// Refused with CROSSSLOT, as a node does.
+    Refuse,
+}
+
+/// `[cluster.tls]`: how nodes are verified, and what Keyway shows them.
+#[derive(Debug, Clone)]
+pub struct ClusterTls {
+    /// PEM file with the authorities that nodes' certificates are checked against.
+    pub ca: PathBuf,
+    /// Name to find in every node's certificate, instead of the node's own host.
+    pub server_name: Option<Box<str>>,
+    /// Certificate chain and key shown to nodes.
+    pub identity: Option<ClientIdentity>,
+}
+
+/// A client certificate for mutual TLS with the nodes.
+#[derive(Debug, Clone)]
+pub struct ClientIdentity {
+    /// PEM file with the chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM file with the key.
+    pub key: PathBuf,
+}
+
+/// `[limits]`: named bounds with safe defaults.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Client connections at a time; more are closed at once.
+    pub clients_max: usize,
+    /// A TLS handshake that takes longer is closed.
+    pub handshake_timeout: Duration,
+    /// TLS handshakes in progress at a time.
+    pub handshakes_max: usize,
+    /// A client that sends no complete command for so long after its handshake is closed.
+    pub auth_timeout: Duration,
+    /// A client that leaves a command half sent for so long is closed.
+    pub request_timeout: Duration,
+    /// From a command's arrival to its reply; then the client gets an error.
+    pub deadline: Duration,
+    /// A node connection whose oldest command waits longer for its reply is given up.
+    pub reply_timeout: Duration,
+    /// Replies waiting for one client, in bytes; a client that lets more pile up is closed.
+    pub client_output_bytes_max: usize,
+    /// Commands of one client without a reply at a time; beyond it, reading from that client pauses.
+    pub in_flight_max: usize,
+    /// Size of one command in bytes.
+    pub request_bytes_max: usize,
+}
+
+/// `[admin]`: where metrics and probes are served, in plain HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Address to bind; loopback by default.
+    pub address: SocketAddr,
+}
+
+/// `[log]`: what is written to standard error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// The least important level written.
+    pub level: tracing::Level,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// [`LogFormat::Human`] when standard error is a terminal, else [`LogFormat::Json`].
+    Auto,
+    /// One readable line per event.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            clients_max: 10_000,
+            handshake_timeout: Duration::from_secs(5),
+            handshakes_max: 256,
+            auth_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(30),
+            deadline: Duration::from_secs(15),
+            reply_timeout: Duration::from_secs(5),
+            client_output_bytes_max: 32 * 1024 * 1024,
+            in_flight_max: 1024,
+            request_bytes_max: 1024 * 1024 * 1024,
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 9121)),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: tracing::Level::INFO,
+            format: LogFormat::Auto,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks the file at `path`; paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// Every mistake found, in the order of the file; never an empty list.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        let name = path.display().to_string();
+        let unreadable = |reason: String| Problems::one(Problem::new(&name, None, "", reason));
+        let bytes = std::fs::metadata(path)
+            .map_err(|e| {
+                unreadable(format!(
+                    "cannot read: {e}; give an existing file by --config"
+                ))
+            })?
+            .len();
+        if bytes > FILE_BYTES_MAX {
+            let reason = format!("{bytes} bytes is too large for a configuration");
+            return Err(unreadable(reason));
+        }
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            unreadable(format!(
+                "cannot read: {e}; --config wants a TOML file in UTF-8"
+            ))
+        })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, &name, folder, &|name| std::env::var_os(name))
+    }
+
+    /// Checks `text`; `file` is its name in messages, `folder` what relative paths start from, and
+    /// `environment` looks up a variable.
+    ///
+    /// # Errors
+    /// Every mistake found, in the order of the file; never an empty list.
+    pub fn parse(
+        text: &str,
+        file: &str,
+        folder: &Path,
+        environment: &dyn Fn(&str) -> Option<std::ffi::OsString>,
+    ) -> Result<Self, Problems> {
+        let (typed, origin, problems) = typed::read(text, file)?;
+        check::check(typed, origin, problems, folder, environment)
+    }
+
+    /// A configuration for `listen` and `seeds` with every other setting at its default.
+    #[must_use]
+    pub fn with_defaults(listen: Listen, seeds: Vec<HostPort>) -> Self {
+        Self {
+            listen,
+            cluster: Cluster {
+                seeds,
+                credentials: None,
+                unauthenticated: Unauthenticated::Default,
+                cross_slot: CrossSlot::Split,
+                tls: None,
+            },
+            limits: Limits::default(),
+            admin: Admin::default(),
+            log: Log::default(),
+            origin: Origin::new(BUILT_IN),
+        }
+    }
+}

@@ -1,0 +1,533 @@
+//! From what was typed to what it means: defaults, ranges, choices, secrets. Collects mistakes and
+//! goes on, so that one run shows them all.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::problem::{Origin, Problem, Problems};
+use super::typed::{self, Whole};
+use super::{
+    Admin, ClientAuth, ClientIdentity, Cluster, ClusterTls, Config, Credentials, CrossSlot,
+    HostPort, Limits, Listen, ListenTls, Log, LogFormat, Secret, TlsVersion, Unauthenticated,
+};
+
+/// Workers at most: far beyond any machine, so that a slip is not a thousand threads.
+const WORKERS_MAX: i64 = 512;
+/// Seeds at most; more would only slow the start down.
+const SEEDS_MAX: usize = 256;
+/// A time of more than an hour is a slip in the unit.
+const TIMEOUT_MS_MAX: i64 = 3_600_000;
+/// A password file larger than this is surely another file.
+const PASSWORD_BYTES_MAX: u64 = 64 * 1024;
+/// The user of a cluster that only has `requirepass`.
+const DEFAULT_USER: &str = "default";
+
+/// Checks `typed`; `problems` are those already found in the first stage.
+pub(super) fn check(
+    typed: typed::File,
+    origin: Origin,
+    problems: Vec<Problem>,
+    folder: &Path,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Config, Problems> {
+    let mut checker = Checker {
+        origin: &origin,
+        problems,
+        folder,
+        environment,
+    };
+    let listen = checker.listen(typed.listen);
+    let cluster = checker.cluster(typed.cluster);
+    let limits = checker.limits(&typed.limits);
+    let admin = checker.admin(typed.admin);
+    let log = checker.log(typed.log);
+    let problems = checker.problems;
+    match (listen, cluster, problems.is_empty()) {
+        (Some(listen), Some(cluster), true) => Ok(Config {
+            listen,
+            cluster,
+            limits,
+            admin,
+            log,
+            origin,
+        }),
+        _ => Err(Problems::of(problems)),
+    }
+}
+
+struct Checker<'a> {
+    origin: &'a Origin,
+    problems: Vec<Problem>,
+    folder: &'a Path,
+    environment: &'a dyn Fn(&str) -> Option<OsString>,
+}
+
+/// A choice's spelling and its meaning.
+type Choice<T> = (&'static str, T);
+
+impl Checker<'_> {
+    fn wrong(&mut self, key: &str, message: impl Into<String>) {
+        self.problems.push(self.origin.problem(key, message));
+    }
+
+    /// A required value. A key that was there and refused in the first stage is not reported twice.
+    fn required<T>(&mut self, key: &str, value: Option<T>, what: &str) -> Option<T> {
+        if value.is_none() && !self.origin.has(key) {
+            self.wrong(key, format!("missing; {what}"));
+        }
+        value
+    }
+
+    fn socket_address(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
+        let address = text.parse().ok();
+        if address.is_none() {
+            self.wrong(
+                key,
+                format!("\"{text}\" is not an IP address and a port, like \"127.0.0.1:6379\" or \"[::]:6379\""),
+            );
+        }
+        address
+    }
+
+    fn host_port(&mut self, key: &str, text: &str) -> Option<HostPort> {
+        text.parse()
+            .map_err(|error| self.wrong(key, format!("\"{text}\": {error}")))
+            .ok()
+    }
+
+    fn path(&mut self, key: &str, text: &str) -> Option<PathBuf> {
+        if text.is_empty() {
+            self.wrong(key, "an empty path; name a file");
+            return None;
+        }
+        Some(self.folder.join(text))
+    }
+
+    fn choice<T: Copy>(
+        &mut self,
+        key: &str,
+        text: Option<&str>,
+        default: T,
+        all: &[Choice<T>],
+    ) -> T {
+        let Some(text) = text else { return default };
+        if let Some((_, value)) = all.iter().find(|(name, _)| *name == text) {
+            return *value;
+        }
+        let names: Vec<_> = all.iter().map(|(name, _)| *name).collect();
+        let listed = names
+            .iter()
+            .map(|name| format!("\"{name}\""))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let hint = typed::suggestion(text, &names);
+        self.wrong(key, format!("\"{text}\" is none of {listed}{hint}"));
+        default
+    }
+
+    /// A number from `min` to `max`, or `default` when it was not written.
+    fn number(
+        &mut self,
+        key: &str,
+        value: Option<Whole>,
+        default: usize,
+        min: i64,
+        max: i64,
+    ) -> usize {
+        let Some(Whole(value)) = value else {
+            return default;
+        };
+        match usize::try_from(value) {
+            Ok(number) if (min..=max).contains(&value) => number,
+            _ => {
+                self.wrong(key, format!("{value} is out of range; {min} to {max}"));
+                default
+            }
+        }
+    }
+
+    fn millis(&mut self, key: &str, value: Option<Whole>, default: Duration) -> Duration {
+        let Some(Whole(value)) = value else {
+            return default;
+        };
+        match u64::try_from(value) {
+            Ok(millis) if (1..=TIMEOUT_MS_MAX).contains(&value) => Duration::from_millis(millis),
+            _ => {
+                let range = format!("1 to {TIMEOUT_MS_MAX} milliseconds");
+                self.wrong(key, format!("{value} is out of range; {range}"));
+                default
+            }
+        }
+    }
+
+    fn listen(&mut self, typed: typed::Listen) -> Option<Listen> {
+        let address = match typed.address {
+            Some(text) => self.socket_address("listen.address", &text),
+            None => Some(SocketAddr::from(([0, 0, 0, 0], 6379))),
+        };
+        let advertise = typed
+            .advertise
+            .map(|text| self.host_port("listen.advertise", &text));
+        let workers = match self.number("listen.workers", typed.workers, 0, 0, WORKERS_MAX) {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let tls = self.listen_tls(typed.tls);
+        Some(Listen {
+            address: address?,
+            advertise: advertise.flatten(),
+            workers,
+            tls: tls?,
+        })
+    }
+
+    fn listen_tls(&mut self, typed: typed::ListenTls) -> Option<ListenTls> {
+        let certificate = self
+            .required(
+                "listen.tls.certificate",
+                typed.certificate,
+                "name a PEM file with the chain",
+            )
+            .and_then(|text| self.path("listen.tls.certificate", &text));
+        let key = self
+            .required(
+                "listen.tls.key",
+                typed.key,
+                "name a PEM file with the private key",
+            )
+            .and_then(|text| self.path("listen.tls.key", &text));
+        let min_version = self.choice(
+            "listen.tls.min_version",
+            typed.min_version.as_deref(),
+            TlsVersion::V1_2,
+            &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)],
+        );
+        let ca = typed
+            .client_ca
+            .map(|text| self.path("listen.tls.client_ca", &text));
+        let auth = typed.client_auth.as_deref();
+        let required = self.choice(
+            "listen.tls.client_auth",
+            auth,
+            if ca.is_some() { Some(true) } else { None },
+            &[
+                ("none", None),
+                ("optional", Some(false)),
+                ("required", Some(true)),
+            ],
+        );
+        let clients = match (required, ca) {
+            (None, Some(_)) => {
+                let message = "\"none\" contradicts client_ca; leave out one of them";
+                self.wrong("listen.tls.client_auth", message);
+                None
+            }
+            (Some(_), None) => {
+                self.wrong(
+                    "listen.tls.client_auth",
+                    "needs client_ca: who vouches for clients?",
+                );
+                None
+            }
+            (None, None) => Some(ClientAuth::None),
+            (Some(true), Some(ca)) => ca.map(ClientAuth::Required),
+            (Some(false), Some(ca)) => ca.map(ClientAuth::Optional),
+        };
+        Some(ListenTls {
+            certificate: certificate?,
+            key: key?,
+            clients: clients?,
+            min_version,
+        })
+    }
+
+    fn cluster(&mut self, typed: typed::Cluster) -> Option<Cluster> {
+        let seeds = self
+            .required(
+                "cluster.seeds",
+                typed.seeds,
+                "name one node or more, like [\"valkey-0:6379\"]",
+            )
+            .map(|texts| self.seeds(&texts));
+        let credentials = self.credentials(typed.username, typed.password_file, typed.password_env);
+        let unauthenticated = self.choice(
+            "cluster.unauthenticated",
+            typed.unauthenticated.as_deref(),
+            Unauthenticated::Default,
+            &[
+                ("default", Unauthenticated::Default),
+                ("service", Unauthenticated::Service),
+            ],
+        );
+        if unauthenticated == Unauthenticated::Service && matches!(credentials, Ok(None)) {
+            let message = "\"service\" needs username and password_file or password_env";
+            self.wrong("cluster.unauthenticated", message);
+        }
+        let cross_slot = self.choice(
+            "cluster.cross_slot",
+            typed.cross_slot.as_deref(),
+            CrossSlot::Split,
+            &[("split", CrossSlot::Split), ("refuse", CrossSlot::Refuse)],
+        );
+        let tls = typed.tls.map(|typed| self.cluster_tls(typed));
+        let tls = match tls {
+            Some(None) => return None,
+            Some(Some(tls)) => Some(tls),
+            None => None,
+        };
+        let credentials = credentials.ok()?;
+        Some(Cluster {
+            seeds: seeds?,
+            credentials,
+            unauthenticated,
+            cross_slot,
+            tls,
+        })
+    }
+
+    fn seeds(&mut self, texts: &[String]) -> Vec<HostPort> {
+        if texts.is_empty() || texts.len() > SEEDS_MAX {
+            self.wrong(
+                "cluster.seeds",
+                format!("{} seeds; 1 to {SEEDS_MAX}", texts.len()),
+            );
+            return Vec::new();
+        }
+        texts
+            .iter()
+            .filter_map(|text| self.host_port("cluster.seeds", text))
+            .collect()
+    }
+
+    /// `Err(())`: something is wrong, and was noted.
+    fn credentials(
+        &mut self,
+        username: Option<String>,
+        file: Option<String>,
+        variable: Option<String>,
+    ) -> Result<Option<Credentials>, ()> {
+        let (password, source) = match (file, variable) {
+            (Some(_), Some(_)) => {
+                let message = "password_file and password_env contradict; leave out one of them";
+                self.wrong("cluster.password_env", message);
+                return Err(());
+            }
+            (None, None) if username.is_some() => {
+                let message = "a user needs a password, by password_file or password_env";
+                self.wrong("cluster.username", message);
+                return Err(());
+            }
+            (None, None) => return Ok(None),
+            (Some(file), None) => {
+                let path = self.path("cluster.password_file", &file).ok_or(())?;
+                let read = read_password(&path).map_err(|reason| {
+                    let message = format!("cannot use {}: {reason}", path.display());
+                    self.wrong("cluster.password_file", message);
+                })?;
+                (read, format!("file {}", path.display()))
+            }
+            (None, Some(name)) => {
+                let Some(value) = (self.environment)(&name).filter(|value| !value.is_empty())
+                else {
+                    let message = format!("the environment variable {name} is not set or empty");
+                    self.wrong("cluster.password_env", message);
+                    return Err(());
+                };
+                (
+                    Secret::new(value.into_encoded_bytes()),
+                    format!("environment variable {name}"),
+                )
+            }
+        };
+        let username = username.unwrap_or_else(|| DEFAULT_USER.to_owned());
+        if username.is_empty() || username.contains(char::is_whitespace) {
+            self.wrong(
+                "cluster.username",
+                "a user name has no spaces and is not empty",
+            );
+            return Err(());
+        }
+        Ok(Some(Credentials {
+            username: username.into(),
+            password,
+            source: source.into(),
+        }))
+    }
+
+    fn cluster_tls(&mut self, typed: typed::ClusterTls) -> Option<ClusterTls> {
+        let ca = self
+            .required(
+                "cluster.tls.ca",
+                typed.ca,
+                "name a PEM file with the nodes' authority",
+            )
+            .and_then(|text| self.path("cluster.tls.ca", &text));
+        if let Some(name) = &typed.server_name
+            && rustls::pki_types::ServerName::try_from(name.as_str()).is_err()
+        {
+            let message = format!("\"{name}\" is neither a DNS name nor an IP address");
+            self.wrong("cluster.tls.server_name", message);
+        }
+        let identity = match (typed.certificate, typed.key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => {
+                let certificate = self.path("cluster.tls.certificate", &certificate);
+                let key = self.path("cluster.tls.key", &key);
+                Some(ClientIdentity {
+                    certificate: certificate?,
+                    key: key?,
+                })
+            }
+            (Some(_), None) => {
+                self.wrong("cluster.tls.certificate", "needs cluster.tls.key beside it");
+                None
+            }
+            (None, Some(_)) => {
+                self.wrong("cluster.tls.key", "needs cluster.tls.certificate beside it");
+                None
+            }
+        };
+        let server_name = typed.server_name.map(Into::into);
+        Some(ClusterTls {
+            ca: ca?,
+            server_name,
+            identity,
+        })
+    }
+
+    fn limits(&mut self, typed: &typed::Limits) -> Limits {
+        const GIB: i64 = 1024 * 1024 * 1024;
+        let usual = Limits::default();
+        let number = |me: &mut Self, key: &str, value, default, min, max| {
+            me.number(&format!("limits.{key}"), value, default, min, max)
+        };
+        let millis = |me: &mut Self, key: &str, value, default| {
+            me.millis(&format!("limits.{key}"), value, default)
+        };
+        Limits {
+            clients_max: number(
+                self,
+                "clients_max",
+                typed.clients_max,
+                usual.clients_max,
+                1,
+                1_000_000,
+            ),
+            handshake_timeout: millis(
+                self,
+                "handshake_timeout_ms",
+                typed.handshake_timeout_ms,
+                usual.handshake_timeout,
+            ),
+            handshakes_max: number(
+                self,
+                "handshakes_max",
+                typed.handshakes_max,
+                usual.handshakes_max,
+                1,
+                100_000,
+            ),
+            auth_timeout: millis(
+                self,
+                "auth_timeout_ms",
+                typed.auth_timeout_ms,
+                usual.auth_timeout,
+            ),
+            request_timeout: millis(
+                self,
+                "request_timeout_ms",
+                typed.request_timeout_ms,
+                usual.request_timeout,
+            ),
+            deadline: millis(self, "deadline_ms", typed.deadline_ms, usual.deadline),
+            reply_timeout: millis(
+                self,
+                "reply_timeout_ms",
+                typed.reply_timeout_ms,
+                usual.reply_timeout,
+            ),
+            client_output_bytes_max: number(
+                self,
+                "client_output_bytes_max",
+                typed.client_output_bytes_max,
+                usual.client_output_bytes_max,
+                64 * 1024,
+                16 * GIB,
+            ),
+            in_flight_max: number(
+                self,
+                "in_flight_max",
+                typed.in_flight_max,
+                usual.in_flight_max,
+                1,
+                1_000_000,
+            ),
+            request_bytes_max: number(
+                self,
+                "request_bytes_max",
+                typed.request_bytes_max,
+                usual.request_bytes_max,
+                64 * 1024,
+                GIB,
+            ),
+        }
+    }
+
+    fn admin(&mut self, typed: typed::Admin) -> Admin {
+        let address = typed
+            .address
+            .and_then(|text| self.socket_address("admin.address", &text));
+        address.map_or_else(Admin::default, |address| Admin { address })
+    }
+
+    fn log(&mut self, typed: typed::Log) -> Log {
+        use tracing::Level;
+        let usual = Log::default();
+        let level = self.choice(
+            "log.level",
+            typed.level.as_deref(),
+            usual.level,
+            &[
+                ("error", Level::ERROR),
+                ("warn", Level::WARN),
+                ("info", Level::INFO),
+                ("debug", Level::DEBUG),
+                ("trace", Level::TRACE),
+            ],
+        );
+        let format = self.choice(
+            "log.format",
+            typed.format.as_deref(),
+            usual.format,
+            &[
+                ("auto", LogFormat::Auto),
+                ("human", LogFormat::Human),
+                ("json", LogFormat::Json),
+            ],
+        );
+        Log { level, format }
+    }
+}
+
+/// The password in `path` without the line feed that editors and `echo` leave at its end.
+fn read_password(path: &Path) -> Result<Secret, String> {
+    let bytes = std::fs::metadata(path)
+        .map_err(|error| error.to_string())?
+        .len();
+    if bytes > PASSWORD_BYTES_MAX {
+        return Err(format!("{bytes} bytes is too large for a password"));
+    }
+    let mut password = std::fs::read(path).map_err(|error| error.to_string())?;
+    if password.last() == Some(&b'\n') {
+        password.pop();
+        if password.last() == Some(&b'\r') {
+            password.pop();
+        }
+    }
+    if password.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    Ok(Secret::new(password))
+}

@@ -1,0 +1,144 @@
+//! What is wrong with a configuration, and where: one line each.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// One mistake. Displays as one line: `file:line: key: message`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    file: Arc<str>,
+    line: Option<usize>,
+    key: String,
+    message: String,
+}
+
+impl Problem {
+    /// A mistake in `file`; `line` counts from 1, `key` is the dotted path and may be empty.
+    #[must_use]
+    pub fn new(file: &str, line: Option<usize>, key: &str, message: impl Into<String>) -> Self {
+        Self {
+            file: file.into(),
+            line,
+            key: key.to_owned(),
+            message: message.into(),
+        }
+    }
+
+    /// Dotted path of the key, empty when the whole file is meant.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
+
+        let mut line = self.file.to_string();
+        if let Some(number) = self.line {
+            write!(line, ":{number}")?;
+        }
+        line.push_str(": ");
+        if !self.key.is_empty() {
+            line.push_str(&self.key);
+            line.push_str(": ");
+        }
+        line.push_str(&self.message);
+        // A key or a value can hold anything; the promise is one line per mistake.
+        for char in line.chars() {
+            if char.is_control() {
+                write!(f, "{}", char.escape_default())?;
+            } else {
+                f.write_char(char)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All the mistakes found, at least one. Displays one per line, without a line feed at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// A list of one.
+    #[must_use]
+    pub fn one(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+
+    /// All of `problems`, which is not empty, in the order of the file.
+    #[must_use]
+    pub fn of(mut problems: Vec<Problem>) -> Self {
+        debug_assert!(!problems.is_empty(), "no problem is no error");
+        problems.sort_by_key(|problem| problem.line);
+        Self(problems)
+    }
+
+    /// Each mistake.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Which file a configuration came from, and at which line each of its keys stands.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    file: Arc<str>,
+    lines: BTreeMap<String, usize>,
+}
+
+impl Origin {
+    /// An origin without known lines.
+    #[must_use]
+    pub fn new(file: &str) -> Self {
+        Self {
+            file: file.into(),
+            lines: BTreeMap::new(),
+        }
+    }
+
+    /// Notes that the value of `key` (dotted path) stands at `line`, counted from 1.
+    pub(super) fn note(&mut self, key: String, line: usize) {
+        self.lines.insert(key, line);
+    }
+
+    /// Whether `key` was written at all.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.lines.contains_key(key)
+    }
+
+    /// A mistake at `key`; at its section's line when the key itself is missing.
+    #[must_use]
+    pub fn problem(&self, key: &str, message: impl Into<String>) -> Problem {
+        let section = key.rsplit_once('.').map_or("", |(section, _)| section);
+        let line = self
+            .lines
+            .get(key)
+            .or_else(|| self.lines.get(section))
+            .copied();
+        Problem {
+            file: self.file.clone(),
+            line,
+            key: key.to_owned(),
+            message: message.into(),
+        }
+    }
+}

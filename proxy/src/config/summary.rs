@@ -1,0 +1,134 @@
+//! The effective configuration as `keyway check` prints it: every key with the value in force,
+//! in the shape of the file, and no secret.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{ClientAuth, Config, CrossSlot, LogFormat, TlsVersion, Unauthenticated};
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_listen(f)?;
+        self.write_cluster(f)?;
+        self.write_limits(f)?;
+        section(f, "admin")?;
+        text(f, "address", self.admin.address)?;
+        section(f, "log")?;
+        text(f, "level", self.log.level.as_str().to_lowercase())?;
+        let format = match self.log.format {
+            LogFormat::Auto => "auto",
+            LogFormat::Human => "human",
+            LogFormat::Json => "json",
+        };
+        write!(f, "format = \"{format}\"")
+    }
+}
+
+impl Config {
+    fn write_listen(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "[listen]")?;
+        text(f, "address", self.listen.address)?;
+        match &self.listen.advertise {
+            Some(advertise) => text(f, "advertise", advertise)?,
+            None => writeln!(f, "# advertise: the address that the client used")?,
+        }
+        writeln!(f, "workers = {}", self.listen.workers)?;
+        section(f, "listen.tls")?;
+        let tls = &self.listen.tls;
+        path(f, "certificate", &tls.certificate)?;
+        path(f, "key", &tls.key)?;
+        let (ca, auth) = match &tls.clients {
+            ClientAuth::None => (None, "none"),
+            ClientAuth::Optional(ca) => (Some(ca), "optional"),
+            ClientAuth::Required(ca) => (Some(ca), "required"),
+        };
+        if let Some(ca) = ca {
+            path(f, "client_ca", ca)?;
+        }
+        text(f, "client_auth", auth)?;
+        let version = match tls.min_version {
+            TlsVersion::V1_2 => "1.2",
+            TlsVersion::V1_3 => "1.3",
+        };
+        text(f, "min_version", version)
+    }
+
+    fn write_cluster(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        section(f, "cluster")?;
+        let seeds: Vec<_> = self
+            .cluster
+            .seeds
+            .iter()
+            .map(|seed| format!("\"{seed}\""))
+            .collect();
+        writeln!(f, "seeds = [{}]", seeds.join(", "))?;
+        match &self.cluster.credentials {
+            Some(credentials) => {
+                text(f, "username", &credentials.username)?;
+                writeln!(f, "# password: from {}", credentials.source)?;
+            }
+            None => writeln!(f, "# no user and password")?,
+        }
+        let unauthenticated = match self.cluster.unauthenticated {
+            Unauthenticated::Default => "default",
+            Unauthenticated::Service => "service",
+        };
+        text(f, "unauthenticated", unauthenticated)?;
+        let cross_slot = match self.cluster.cross_slot {
+            CrossSlot::Split => "split",
+            CrossSlot::Refuse => "refuse",
+        };
+        text(f, "cross_slot", cross_slot)?;
+        let Some(tls) = &self.cluster.tls else {
+            return writeln!(f, "# no [cluster.tls]: plain TCP to the nodes");
+        };
+        section(f, "cluster.tls")?;
+        path(f, "ca", &tls.ca)?;
+        match &tls.server_name {
+            Some(name) => text(f, "server_name", name)?,
+            None => writeln!(f, "# server_name: each node's own host")?,
+        }
+        if let Some(identity) = &tls.identity {
+            path(f, "certificate", &identity.certificate)?;
+            path(f, "key", &identity.key)?;
+        }
+        Ok(())
+    }
+
+    fn write_limits(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limits = &self.limits;
+        section(f, "limits")?;
+        writeln!(f, "clients_max = {}", limits.clients_max)?;
+        millis(f, "handshake_timeout_ms", limits.handshake_timeout)?;
+        writeln!(f, "handshakes_max = {}", limits.handshakes_max)?;
+        millis(f, "auth_timeout_ms", limits.auth_timeout)?;
+        millis(f, "request_timeout_ms", limits.request_timeout)?;
+        millis(f, "deadline_ms", limits.deadline)?;
+        millis(f, "reply_timeout_ms", limits.reply_timeout)?;
+        writeln!(
+            f,
+            "client_output_bytes_max = {}",
+            limits.client_output_bytes_max
+        )?;
+        writeln!(f, "in_flight_max = {}", limits.in_flight_max)?;
+        writeln!(f, "request_bytes_max = {}", limits.request_bytes_max)
+    }
+}
+
+fn section(f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
+    writeln!(f, "\n[{name}]")
+}
+
+fn text(f: &mut fmt::Formatter<'_>, key: &str, value: impl fmt::Display) -> fmt::Result {
+    writeln!(f, "{key} = \"{value}\"")
+}
+
+fn path(f: &mut fmt::Formatter<'_>, key: &str, value: &Path) -> fmt::Result {
+    // `Debug` of a path quotes and escapes it, which is TOML's basic string for all but odd bytes.
+    writeln!(f, "{key} = {value:?}")
+}
+
+fn millis(f: &mut fmt::Formatter<'_>, key: &str, value: Duration) -> fmt::Result {
+    writeln!(f, "{key} = {}", value.as_millis())
+}

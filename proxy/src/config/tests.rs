@@ -1,0 +1,319 @@
+//! The configuration's promises: every mistake at once with its place, safe defaults, no secret shown.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+
+use super::*;
+
+const MINIMAL: &str = r#"
+[listen.tls]
+certificate = "cert.pem"
+key = "key.pem"
+[cluster]
+seeds = ["valkey-0.valkey:6379"]
+"#;
+
+fn parse(text: &str) -> Result<Config, Problems> {
+    Config::parse(text, "k.toml", Path::new("/etc/keyway"), &|name| {
+        (name == "KEYWAY_TEST_PASSWORD").then(|| OsString::from("from-env"))
+    })
+}
+
+fn problems(text: &str) -> Vec<String> {
+    let problems = parse(text).expect_err("must be refused");
+    problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_least_that_works_gets_safe_defaults() {
+    let config = parse(MINIMAL).unwrap();
+    assert_eq!(config.listen.address, "0.0.0.0:6379".parse().unwrap());
+    assert!(config.listen.workers >= 1);
+    assert_eq!(
+        config.listen.tls.certificate,
+        Path::new("/etc/keyway/cert.pem")
+    );
+    assert_eq!(config.listen.tls.clients, ClientAuth::None);
+    assert_eq!(config.listen.tls.min_version, TlsVersion::V1_2);
+    assert_eq!(config.cluster.unauthenticated, Unauthenticated::Default);
+    assert_eq!(config.cluster.cross_slot, CrossSlot::Split);
+    assert!(config.cluster.credentials.is_none() && config.cluster.tls.is_none());
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.admin.address, "127.0.0.1:9121".parse().unwrap());
+    assert_eq!(
+        config.log,
+        Log {
+            level: tracing::Level::INFO,
+            format: LogFormat::Auto
+        }
+    );
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = parse(
+        r#"
+        [listen]
+        address = "[::]:7000"
+        advertise = "cache.example:6380"
+        workers = 3
+        [listen.tls]
+        certificate = "/c.pem"
+        key = "/k.pem"
+        client_ca = "/ca.pem"
+        client_auth = "optional"
+        min_version = "1.3"
+        [cluster]
+        seeds = ["a:1", "[::1]:2"]
+        username = "keyway"
+        password_env = "KEYWAY_TEST_PASSWORD"
+        unauthenticated = "service"
+        cross_slot = "refuse"
+        [cluster.tls]
+        ca = "/nodes.pem"
+        server_name = "valkey"
+        certificate = "/me.pem"
+        key = "/me.key"
+        [limits]
+        clients_max = 11
+        handshake_timeout_ms = 12
+        handshakes_max = 13
+        auth_timeout_ms = 14
+        request_timeout_ms = 15
+        deadline_ms = 16
+        reply_timeout_ms = 17
+        client_output_bytes_max = 65538
+        in_flight_max = 19
+        request_bytes_max = 65540
+        [admin]
+        address = "127.0.0.1:1"
+        [log]
+        level = "warn"
+        format = "json"
+        "#,
+    )
+    .unwrap();
+    assert_eq!(
+        config.listen.advertise.unwrap().to_string(),
+        "cache.example:6380"
+    );
+    assert_eq!(config.listen.workers, 3);
+    assert_eq!(
+        config.listen.tls.clients,
+        ClientAuth::Optional("/ca.pem".into())
+    );
+    assert_eq!(config.listen.tls.min_version, TlsVersion::V1_3);
+    let credentials = config.cluster.credentials.unwrap();
+    assert_eq!(
+        (&*credentials.username, credentials.password.expose()),
+        ("keyway", &b"from-env"[..])
+    );
+    assert_eq!(config.cluster.seeds.len(), 2);
+    let millis = Duration::from_millis;
+    assert_eq!(
+        config.limits,
+        Limits {
+            clients_max: 11,
+            handshake_timeout: millis(12),
+            handshakes_max: 13,
+            auth_timeout: millis(14),
+            request_timeout: millis(15),
+            deadline: millis(16),
+            reply_timeout: millis(17),
+            client_output_bytes_max: 65538,
+            in_flight_max: 19,
+            request_bytes_max: 65540,
+        }
+    );
+    assert_eq!(
+        config.log,
+        Log {
+            level: tracing::Level::WARN,
+            format: LogFormat::Json
+        }
+    );
+    let tls = config.cluster.tls.unwrap();
+    assert_eq!(
+        (tls.server_name.as_deref(), tls.identity.is_some()),
+        (Some("valkey"), true)
+    );
+}
+
+#[test]
+fn all_mistakes_come_at_once_with_line_and_suggestion() {
+    let text = r#"[listen]
+adress = "0.0.0.0:6379"
+workers = "two"
+certificate = "cert.pem"
+[listen.tls]
+key = "key.pem"
+client_auth = "requird"
+[cluster]
+seeds = ["valkey-0"]
+cross_slot = "no"
+password = "inline"
+[limits]
+clients_max = -1
+deadline_ms = 0
+[extra]
+x = 1
+"#;
+    assert_eq!(
+        problems(text),
+        [
+            "k.toml:2: listen.adress: unknown key; did you mean `address`?",
+            "k.toml:3: listen.workers: invalid type: string \"two\", expected a whole number",
+            "k.toml:4: listen.certificate: unknown key; `certificate` belongs into [listen.tls]",
+            "k.toml:5: listen.tls.certificate: missing; name a PEM file with the chain",
+            "k.toml:7: listen.tls.client_auth: \"requird\" is none of \"none\", \"optional\", \
+             \"required\"; did you mean \"required\"?",
+            "k.toml:9: cluster.seeds: \"valkey-0\": no port; write `host:port`, for example \
+             `valkey-0:6379`",
+            "k.toml:10: cluster.cross_slot: \"no\" is none of \"split\", \"refuse\"",
+            "k.toml:11: cluster.password: unknown key; passwords are never written here: use \
+             password_file or password_env",
+            "k.toml:13: limits.clients_max: -1 is out of range; 1 to 1000000",
+            "k.toml:14: limits.deadline_ms: 0 is out of range; 1 to 3600000 milliseconds",
+            "k.toml:15: extra: unknown key; known here: listen, cluster, limits, admin, log",
+        ]
+    );
+}
+
+#[test]
+fn a_text_that_is_not_toml_is_one_line_per_place() {
+    let found = problems("[listen\naddress = 1\n");
+    assert!(
+        found[0].starts_with("k.toml:1: not valid TOML: "),
+        "{found:?}"
+    );
+    assert!(found.iter().all(|line| !line.contains('\n')));
+}
+
+#[test]
+fn no_key_can_break_the_line() {
+    for found in problems("\"a\\nb\\u001b[31m\" = 1\n") {
+        assert!(!found.contains(['\n', '\u{1b}']), "{found:?}");
+    }
+}
+
+#[test]
+fn contradictions_are_named() {
+    for (extra, expected) in [
+        (
+            "username = \"u\"",
+            "cluster.username: a user needs a password, by password_file or password_env",
+        ),
+        (
+            "unauthenticated = \"service\"",
+            "\"service\" needs username and password_file or password_env",
+        ),
+        (
+            "password_file = \"/a\"\npassword_env = \"B\"",
+            "leave out one of them",
+        ),
+        (
+            "password_env = \"KEYWAY_TEST_NO_SUCH\"",
+            "KEYWAY_TEST_NO_SUCH is not set or empty",
+        ),
+        (
+            "password_file = \"/no/such\"",
+            "cannot use /no/such: No such file or directory",
+        ),
+        (
+            "[cluster.tls]\nca = \"a\"\nkey = \"k\"",
+            "needs cluster.tls.certificate beside it",
+        ),
+        ("[cluster.tls]", "cluster.tls.ca: missing"),
+        (
+            "[cluster.tls]\nca = \"a\"\nserver_name = \"a b\"",
+            "neither a DNS name nor an IP address",
+        ),
+    ] {
+        let found = problems(&format!("{MINIMAL}{extra}\n"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(expected), "{found:?} lacks {expected}");
+    }
+}
+
+#[test]
+fn a_password_file_loses_its_line_feed_and_nothing_else() {
+    for (written, read) in [
+        ("a b \n", "a b "),
+        ("x\r\n", "x"),
+        ("x\n\n", "x\n"),
+        ("x", "x"),
+    ] {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(written.as_bytes()).unwrap();
+        let config = parse(&format!("{MINIMAL}password_file = {:?}\n", file.path())).unwrap();
+        let credentials = config.cluster.credentials.unwrap();
+        assert_eq!(credentials.password.expose(), read.as_bytes());
+        assert_eq!(&*credentials.username, "default");
+    }
+}
+
+#[test]
+fn no_output_shows_a_password() {
+    let config = parse(&format!(
+        "{MINIMAL}password_env = \"KEYWAY_TEST_PASSWORD\"\n"
+    ))
+    .unwrap();
+    assert!(!format!("{config:?}{config:#?}{config}").contains("from-env"));
+    assert!(
+        config
+            .to_string()
+            .contains("# password: from environment variable KEYWAY_TEST_PASSWORD")
+    );
+}
+
+#[test]
+fn the_summary_is_a_configuration_again() {
+    let first = parse(MINIMAL).unwrap().to_string();
+    assert_eq!(parse(&first).unwrap().to_string(), first);
+}
+
+#[test]
+fn a_missing_file_is_one_line() {
+    let problems = Config::load(Path::new("/no/such/keyway.toml")).unwrap_err();
+    assert_eq!(
+        problems.to_string(),
+        "/no/such/keyway.toml: cannot read: No such file or directory (os error 2); give an \
+         existing file by --config"
+    );
+}
+
+#[test]
+fn the_reference_has_a_line_for_every_key() {
+    let reference = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let reference = std::fs::read_to_string(reference).unwrap();
+    for (section, keys) in typed::sections() {
+        assert!(
+            section.is_empty() || !keys.is_empty(),
+            "{section} has no keys"
+        );
+        let start = if section.is_empty() {
+            0
+        } else {
+            reference
+                .find(&format!("\n## `[{section}]`\n"))
+                .unwrap_or_else(|| panic!("no [{section}]"))
+        };
+        let part = &reference[start + 1..];
+        let part = if section.is_empty() {
+            part
+        } else {
+            part.split("\n## ").next().unwrap()
+        };
+        let nested = |key: &&str| {
+            typed::sections()
+                .iter()
+                .any(|(name, _)| *name == format!("{section}.{key}") || section.is_empty())
+        };
+        for key in keys.iter().filter(|key| !nested(key)) {
+            assert!(
+                part.contains(&format!("\n| `{key}` |")),
+                "[{section}] {key} is missing"
+            );
+        }
+    }
+}

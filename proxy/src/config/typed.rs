@@ -1,0 +1,252 @@
+//! What was typed: the TOML file as serde sees it, unknown keys and wrong types refused, every
+//! mistake collected. What the values mean is `check`'s business.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::Deserialize;
+use serde::de::{self, Visitor};
+use toml::de::{DeTable, DeValue, Deserializer};
+
+use super::fields;
+use super::problem::{Origin, Problem, Problems};
+
+/// Mistakes reported at most for one file: beyond that it is another kind of file.
+const PROBLEMS_MAX: usize = 50;
+/// A suggestion must be at least this similar (Jaro-Winkler, 0 to 1) to be worth making.
+const SIMILARITY_MIN: f64 = 0.78;
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct File {
+    pub(super) listen: Listen,
+    pub(super) cluster: Cluster,
+    pub(super) limits: Limits,
+    pub(super) admin: Admin,
+    pub(super) log: Log,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Listen {
+    pub(super) address: Option<String>,
+    pub(super) advertise: Option<String>,
+    pub(super) workers: Option<Whole>,
+    pub(super) tls: ListenTls,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ListenTls {
+    pub(super) certificate: Option<String>,
+    pub(super) key: Option<String>,
+    pub(super) client_ca: Option<String>,
+    pub(super) client_auth: Option<String>,
+    pub(super) min_version: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Cluster {
+    pub(super) seeds: Option<Vec<String>>,
+    pub(super) username: Option<String>,
+    pub(super) password_file: Option<String>,
+    pub(super) password_env: Option<String>,
+    pub(super) unauthenticated: Option<String>,
+    pub(super) cross_slot: Option<String>,
+    pub(super) tls: Option<ClusterTls>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ClusterTls {
+    pub(super) ca: Option<String>,
+    pub(super) server_name: Option<String>,
+    pub(super) certificate: Option<String>,
+    pub(super) key: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Limits {
+    pub(super) clients_max: Option<Whole>,
+    pub(super) handshake_timeout_ms: Option<Whole>,
+    pub(super) handshakes_max: Option<Whole>,
+    pub(super) auth_timeout_ms: Option<Whole>,
+    pub(super) request_timeout_ms: Option<Whole>,
+    pub(super) deadline_ms: Option<Whole>,
+    pub(super) reply_timeout_ms: Option<Whole>,
+    pub(super) client_output_bytes_max: Option<Whole>,
+    pub(super) in_flight_max: Option<Whole>,
+    pub(super) request_bytes_max: Option<Whole>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Admin {
+    pub(super) address: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Log {
+    pub(super) level: Option<String>,
+    pub(super) format: Option<String>,
+}
+
+/// A TOML integer, of any sign: ranges are `check`'s business, with a better message than serde's.
+#[derive(Clone, Copy)]
+pub(super) struct Whole(pub(super) i64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct WholeVisitor;
+        impl Visitor<'_> for WholeVisitor {
+            type Value = Whole;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Whole, E> {
+                Ok(Whole(value))
+            }
+        }
+        deserializer.deserialize_i64(WholeVisitor)
+    }
+}
+
+/// Every section by its dotted path, with its keys; sub-sections are keys of their parent too.
+pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 8] {
+    [
+        ("", fields::names::<File>()),
+        ("listen", fields::names::<Listen>()),
+        ("listen.tls", fields::names::<ListenTls>()),
+        ("cluster", fields::names::<Cluster>()),
+        ("cluster.tls", fields::names::<ClusterTls>()),
+        ("limits", fields::names::<Limits>()),
+        ("admin", fields::names::<Admin>()),
+        ("log", fields::names::<Log>()),
+    ]
+}
+
+/// Reads `text`. Mistakes of single keys come back beside what could be read, so that the next
+/// stage can add its own; a text that is not TOML is an error at once.
+pub(super) fn read(text: &str, file: &str) -> Result<(File, Origin, Vec<Problem>), Problems> {
+    let (table, syntax) = DeTable::parse_recoverable(text);
+    let line_of = |at: usize| 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
+    if !syntax.is_empty() {
+        let problems = syntax.iter().take(PROBLEMS_MAX).map(|error| {
+            let line = error.span().map(|span| line_of(span.start));
+            Problem::new(
+                file,
+                line,
+                "",
+                format!("not valid TOML: {}", error.message()),
+            )
+        });
+        return Err(Problems::of(problems.collect()));
+    }
+    let mut origin = Origin::new(file);
+    note_lines(table.get_ref(), "", &line_of, &mut origin);
+
+    let mut problems = Vec::new();
+    let mut rest = table;
+    // serde stops at the first mistake. Its key is noted and taken out, and the rest read again;
+    // each round removes a key, so this ends.
+    loop {
+        let error = match File::deserialize(Deserializer::from(rest.clone())) {
+            Ok(typed) => return Ok((typed, origin, problems)),
+            Err(error) => error,
+        };
+        let removed = error
+            .span()
+            .and_then(|span| remove_at(rest.get_mut(), &span, ""));
+        let line = error.span().map(|span| line_of(span.start));
+        let key = removed.as_deref().unwrap_or_default();
+        problems.push(Problem::new(file, line, key, explain(key, error.message())));
+        if removed.is_none() || problems.len() >= PROBLEMS_MAX {
+            return Err(Problems::of(problems));
+        }
+    }
+}
+
+fn note_lines(
+    table: &DeTable<'_>,
+    path: &str,
+    line_of: &impl Fn(usize) -> usize,
+    origin: &mut Origin,
+) {
+    for (key, value) in table {
+        let path = join(path, key.get_ref());
+        origin.note(path.clone(), line_of(key.span().start));
+        if let DeValue::Table(inner) = value.get_ref() {
+            note_lines(inner, &path, line_of, origin);
+        }
+    }
+}
+
+/// Takes out the innermost key whose name or value covers `span`; its dotted path, if there is one.
+fn remove_at(table: &mut DeTable<'_>, span: &Range<usize>, path: &str) -> Option<String> {
+    let covers = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
+    let mut hit = None;
+    for (key, value) in table.iter_mut() {
+        let path = join(path, key.get_ref());
+        if let DeValue::Table(inner) = value.get_mut()
+            && let Some(removed) = remove_at(inner, span, &path)
+        {
+            return Some(removed);
+        }
+        if covers(key.span()) || covers(value.span()) {
+            hit = Some((key.clone(), path));
+        }
+    }
+    let (key, path) = hit?;
+    table.remove(&key);
+    Some(path)
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
+}
+
+/// serde's words made useful: an unknown key gets the nearest known one, or its right section.
+fn explain(path: &str, message: &str) -> String {
+    if !message.starts_with("unknown field") {
+        return message.to_owned();
+    }
+    let (section, key) = path.rsplit_once('.').unwrap_or(("", path));
+    if matches!(key, "password" | "requirepass") {
+        return "unknown key; passwords are never written here: use password_file or password_env"
+            .to_owned();
+    }
+    let sections = sections();
+    let elsewhere = sections
+        .iter()
+        .find(|(_, keys)| !key.is_empty() && keys.contains(&key));
+    let known = sections
+        .iter()
+        .find(|(name, _)| *name == section)
+        .map_or(&[][..], |(_, keys)| keys);
+    match (nearest(key, known), elsewhere) {
+        (Some(near), _) => format!("unknown key; did you mean `{near}`?"),
+        (None, Some((right, _))) => format!("unknown key; `{key}` belongs into [{right}]"),
+        (None, None) => format!("unknown key; known here: {}", known.join(", ")),
+    }
+}
+
+fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
+    known
+        .iter()
+        .map(|name| (strsim::jaro_winkler(&key.to_lowercase(), name), *name))
+        .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+/// Suggests the nearest of `choices` for a value, as ` (did you mean ...?)` or nothing.
+pub(super) fn suggestion(value: &str, choices: &[&str]) -> String {
+    nearest(value, choices).map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"))
+}

@@ -1,0 +1,273 @@
+//! Finding the cluster's topology and following it. Never on the way of a command.
+//!
+//! A look asks one node at a time, a random known one first, then the seeds: `CLUSTER SHARDS`
+//! (`SLOTS` where that is unknown) and the epoch. What it says is believed or not by
+//! [`topology::accept`]; slots that lost their owner are only believed when a second node agrees.
+//! Looks come when a worker asks for one (a redirect to an unknown node, a lost connection), at
+//! most ten in a second, and otherwise every ten seconds.
+
+use std::{
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use dataplane::View;
+use session::local::Facts;
+use tokio::time::{Instant, sleep_until, timeout};
+use topology::{Candidate, NodeAddr, Refusal, Slot, Topology};
+
+use crate::{contract::DiscoveryContext, worker::Shared};
+
+mod node;
+
+use node::{Look, LookError, look_at};
+
+/// Between two looks that nobody asked for.
+const REGULAR: Duration = Duration::from_secs(10);
+/// Between two looks, however many are asked for.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// One node's time to answer everything.
+const NODE_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Nodes that one look asks at most.
+const NODES_MAX: usize = 16;
+
+/// Starts the thread that follows the topology.
+pub(crate) fn spawn(context: DiscoveryContext, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    shared.set_resolver(Arc::clone(&context.resolver));
+    thread::Builder::new()
+        .name("discovery".to_owned())
+        .spawn(move || {
+            let shutdown = context.shutdown.clone();
+            let discovery = Discovery {
+                context,
+                shared,
+                topology: None,
+                looks: 0,
+                failures: 0,
+                turn: 0,
+            };
+            runtime.block_on(async {
+                tokio::select! {
+                    () = discovery.follow() => {}
+                    () = shutdown.requested() => {}
+                }
+            });
+        })
+}
+
+struct Discovery {
+    context: DiscoveryContext,
+    shared: Arc<Shared>,
+    topology: Option<Arc<Topology>>,
+    looks: u64,
+    /// Looks in a row that found nothing.
+    failures: u32,
+    /// Makes every look begin with another node.
+    turn: usize,
+}
+
+impl Discovery {
+    async fn follow(mut self) {
+        loop {
+            let began = Instant::now();
+            self.look().await;
+            let soon = if self.failures > 0 {
+                began + Duration::from_secs(1)
+            } else {
+                began + REGULAR
+            };
+            let asked = async {
+                self.shared.look_asked_for().await;
+                sleep_until(began + INTERVAL_MIN + self.jitter()).await;
+            };
+            tokio::select! {
+                () = asked => {}
+                () = sleep_until(soon + self.jitter()) => {}
+            }
+            self.apply_moved();
+        }
+    }
+
+    /// Up to 50 ms, so that many proxies do not ask at the same moment.
+    fn jitter(&self) -> Duration {
+        use std::hash::{BuildHasher, Hasher, RandomState};
+        Duration::from_millis(RandomState::new().build_hasher().finish() % 50)
+    }
+
+    /// What nodes told the workers holds at once; the look that follows finds the rest.
+    fn apply_moved(&mut self) {
+        let Some(before) = self.topology.clone() else {
+            return;
+        };
+        let mut topology = (*before).clone();
+        for (slot, to) in self.shared.take_moved() {
+            if let Some(next) = topology.with_slot_moved(slot, &to) {
+                topology = next;
+            }
+        }
+        if topology.revision() != before.revision() {
+            let facts = Arc::clone(&self.shared.view().facts);
+            self.publish(Some(Arc::new(topology)), facts);
+        }
+    }
+
+    /// Asks nodes until one gives a view that is believed.
+    async fn look(&mut self) {
+        let mut unconfirmed: Option<Candidate> = None;
+        let mut troubles: Vec<String> = Vec::new();
+        for addr in self.nodes_to_ask() {
+            let looked = timeout(NODE_TIMEOUT, look_at(&self.context, &addr)).await;
+            let look = match looked.unwrap_or(Err(LookError::Silent(NODE_TIMEOUT))) {
+                Ok(look) => look,
+                Err(error) => {
+                    troubles.push(format!("{addr}: {error}"));
+                    continue;
+                }
+            };
+            let candidate = match &unconfirmed {
+                Some(other) if other.agrees_with(&look.candidate) => {
+                    look.candidate.clone().confirmed()
+                }
+                _ => look.candidate.clone(),
+            };
+            match topology::accept(self.topology.as_deref(), candidate.clone()) {
+                Ok(next) => {
+                    self.believe(next, look);
+                    return;
+                }
+                Err(refusal) => {
+                    if matches!(refusal, Refusal::LosesSlots(..)) {
+                        unconfirmed = Some(candidate);
+                    }
+                    troubles.push(format!("{addr}: {refusal}"));
+                }
+            }
+        }
+        self.found_nothing(&troubles);
+    }
+
+    fn nodes_to_ask(&mut self) -> Vec<NodeAddr> {
+        self.turn = self.turn.wrapping_add(1);
+        let mut nodes: Vec<NodeAddr> = Vec::new();
+        if let Some(topology) = &self.topology {
+            let well = topology
+                .nodes()
+                .filter(|node| node.health == topology::Health::Online);
+            nodes.extend(well.map(|node| node.addr.clone()));
+        }
+        let turn = self.turn.checked_rem(nodes.len()).unwrap_or(0);
+        nodes.rotate_left(turn);
+        nodes.truncate(NODES_MAX / 2);
+        let seeds = &self.context.config.cluster.seeds;
+        let known: Vec<NodeAddr> = seeds
+            .iter()
+            .filter_map(|seed| NodeAddr::new(&seed.host, seed.port))
+            .collect();
+        let count = known.len().max(1);
+        let seeds = known
+            .into_iter()
+            .cycle()
+            .skip(self.turn % count)
+            .take(count);
+        for seed in seeds {
+            if !nodes.contains(&seed) {
+                nodes.push(seed);
+            }
+        }
+        nodes.truncate(NODES_MAX);
+        nodes
+    }
+
+    fn believe(&mut self, next: Option<Topology>, look: Look) {
+        if self.failures > 0 {
+            tracing::info!(failures = self.failures, "the cluster answers again");
+        }
+        self.failures = 0;
+        self.looks += 1;
+        if let Some(next) = &next {
+            report(self.topology.as_deref(), next);
+        }
+        let topology = next.map(Arc::new).or_else(|| self.topology.clone());
+        let Some(current) = &topology else { return };
+        let facts = Facts {
+            version: look.version,
+            default_user_open: look.default_user_open,
+            slots_covered: Slot::COUNT - u16::try_from(current.holes()).unwrap_or(Slot::COUNT),
+            shards: u16::try_from(current.shards().len()).unwrap_or(u16::MAX),
+            nodes: u16::try_from(current.nodes().count()).unwrap_or(u16::MAX),
+            epoch: current.epoch().unwrap_or_default(),
+        };
+        if current.covers_all() {
+            self.context.readiness.ready();
+        } else {
+            let reason = format!("{} slots have no owner", current.holes());
+            self.context.readiness.not_ready(&reason);
+        }
+        self.publish(topology, Arc::new(facts));
+    }
+
+    fn publish(&mut self, topology: Option<Arc<Topology>>, facts: Arc<Facts>) {
+        if let Some(topology) = &topology {
+            self.context
+                .metrics
+                .topology_revision(topology.revision().get());
+            let covered = usize::from(Slot::COUNT) - topology.holes();
+            self.context
+                .metrics
+                .slots_covered(u16::try_from(covered).unwrap_or(Slot::COUNT));
+        }
+        self.topology.clone_from(&topology);
+        self.shared.publish(View {
+            topology,
+            facts,
+            looks: self.looks,
+        });
+    }
+
+    fn found_nothing(&mut self, troubles: &[String]) {
+        self.failures = self.failures.saturating_add(1);
+        if self.topology.is_none() {
+            self.context
+                .readiness
+                .not_ready("no node of the cluster has answered yet");
+        }
+        // One line for the first failure, the second, the fourth.
+        if self.failures.is_power_of_two() {
+            tracing::warn!(
+                failures = self.failures, tried = %troubles.join("; "),
+                "no node gave a usable topology; trying again every second. Check [cluster] \
+                 seeds, credentials and TLS"
+            );
+        }
+    }
+}
+
+/// One line for a new topology.
+fn report(before: Option<&Topology>, after: &Topology) {
+    let changes = before.map_or_else(
+        || {
+            format!(
+                "{} shards, {} nodes",
+                after.shards().len(),
+                after.nodes().count()
+            )
+        },
+        |before| {
+            let changes = topology::diff(before, after);
+            let shown: Vec<String> = changes.iter().take(8).map(ToString::to_string).collect();
+            let more = changes.len().saturating_sub(shown.len());
+            let tail = if more > 0 {
+                format!("; and {more} more")
+            } else {
+                String::new()
+            };
+            shown.join("; ") + &tail
+        },
+    );
+    tracing::info!(revision = after.revision().get(), %changes, "the cluster's topology");
+}

@@ -1,0 +1,180 @@
+//! One look at one node.
+
+use std::{io, time::Duration};
+
+use resp::{ReplyFramer, Value};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use topology::{Candidate, NodeAddr, ParseError, parse_shards, parse_slots};
+
+use crate::{
+    contract::DiscoveryContext,
+    upstream::{ConnectError, Stream, connect},
+};
+
+/// The longest reply that a node may give: a thousand nodes need about half a megabyte.
+const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What a node says of its cluster.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub(super) candidate: Candidate,
+    pub(super) version: String,
+    pub(super) default_user_open: bool,
+}
+
+/// Why a node told nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LookError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    #[error("no answer within {} ms", .0.as_millis())]
+    Silent(Duration),
+    #[error(
+        "it asks for a password: {0}; set username and password_file (or password_env) in [cluster]"
+    )]
+    NeedsPassword(String),
+    #[error("it refused the credentials of [cluster]: {0}")]
+    Refused(String),
+    #[error("{command} failed: {text}")]
+    Failed { command: &'static str, text: String },
+    #[error("it is not part of a cluster (cluster-enabled no)")]
+    NoCluster,
+    #[error("its view of the cluster is unusable: {0}")]
+    Parse(#[from] ParseError),
+    #[error("its answer is not Valkey's protocol")]
+    Malformed,
+}
+
+/// Connects to a node and asks what the cluster looks like.
+pub(super) async fn look_at(
+    context: &DiscoveryContext,
+    addr: &NodeAddr,
+) -> Result<Look, LookError> {
+    let tls = context.upstream_tls.as_ref();
+    let stream = connect(tls, Some(&context.resolver), addr).await?;
+    let mut node = Node {
+        stream,
+        unread: Vec::new(),
+    };
+    // Before anything else: whether Valkey's default user is open tells how unauthenticated
+    // clients are to be treated.
+    let pong = node.call(&[b"PING"]).await?;
+    let default_user_open = !error_of(&pong).is_some_and(|text| text.starts_with("NOAUTH"));
+    let greeting = node.hello(context).await?;
+    let version = greeting.map_get(b"version").and_then(Value::as_bytes);
+    let version = String::from_utf8_lossy(version.unwrap_or(b"8.0.0")).into_owned();
+
+    let shards = node.call(&[b"CLUSTER", b"SHARDS"]).await?;
+    let candidate = match error_of(&shards) {
+        None => parse_shards(&shards, addr, tls.is_some())?,
+        Some(text) if text.contains("cluster support disabled") => {
+            return Err(LookError::NoCluster);
+        }
+        Some(_) => {
+            let slots = node.call(&[b"CLUSTER", b"SLOTS"]).await?;
+            if let Some(text) = error_of(&slots) {
+                return Err(LookError::Failed {
+                    command: "CLUSTER SLOTS",
+                    text,
+                });
+            }
+            parse_slots(&slots, addr, tls.is_some())?
+        }
+    };
+    let info = node.call(&[b"CLUSTER", b"INFO"]).await?;
+    let candidate = match epoch(&info) {
+        Some(epoch) => candidate.with_epoch(epoch),
+        None => candidate,
+    };
+    Ok(Look {
+        candidate,
+        version,
+        default_user_open,
+    })
+}
+
+struct Node {
+    stream: Stream,
+    unread: Vec<u8>,
+}
+
+impl Node {
+    async fn hello(&mut self, context: &DiscoveryContext) -> Result<Value, LookError> {
+        let credentials = context.config.cluster.credentials.as_ref();
+        let greeting = match credentials {
+            Some(own) => {
+                let (user, password) = (own.username.as_bytes(), own.password.expose());
+                self.call(&[b"HELLO", b"3", b"AUTH", user, password])
+                    .await?
+            }
+            None => self.call(&[b"HELLO", b"3"]).await?,
+        };
+        match error_of(&greeting) {
+            None => Ok(greeting),
+            Some(text) if text.starts_with("NOAUTH") => Err(LookError::NeedsPassword(text)),
+            Some(text) if text.starts_with("WRONGPASS") => Err(LookError::Refused(text)),
+            Some(text) => Err(LookError::Failed {
+                command: "HELLO",
+                text,
+            }),
+        }
+    }
+
+    async fn call(&mut self, args: &[&[u8]]) -> Result<Value, LookError> {
+        let mut request = Vec::new();
+        resp::write::request(&mut request, args);
+        self.stream.write_all(&request).await?;
+        self.stream.flush().await?;
+        let mut framer = ReplyFramer::new();
+        let mut walked = 0;
+        loop {
+            let rest = self.unread.get(walked..).unwrap_or_default();
+            let walk = framer.advance(rest).map_err(|_| LookError::Malformed)?;
+            walked += walk.consumed;
+            if walk.done {
+                let frame: Vec<u8> = self.unread.drain(..walked).collect();
+                let (value, _) = Value::parse(&frame).map_err(|_| LookError::Malformed)?;
+                return Ok(value);
+            }
+            if self.unread.len() > REPLY_BYTES_MAX {
+                return Err(LookError::Malformed);
+            }
+            if self.stream.read_buf(&mut self.unread).await? == 0 {
+                return Err(LookError::Io(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+}
+
+fn error_of(value: &Value) -> Option<String> {
+    match value {
+        Value::Error(text) | Value::BulkError(text) => {
+            Some(String::from_utf8_lossy(text).chars().take(200).collect())
+        }
+        _ => None,
+    }
+}
+
+/// `cluster_current_epoch` of `CLUSTER INFO`.
+fn epoch(info: &Value) -> Option<u64> {
+    let text = std::str::from_utf8(info.as_bytes()?).ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("cluster_current_epoch:"))?;
+    line.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_epoch() {
+        let info = Value::Bulk("cluster_state:ok\r\ncluster_current_epoch:17\r\n".into());
+        assert_eq!(epoch(&info), Some(17));
+        assert_eq!(epoch(&Value::Bulk("cluster_state:ok\r\n".into())), None);
+        assert_eq!(epoch(&Value::Error("NOPERM".into())), None);
+    }
+}

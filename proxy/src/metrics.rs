@@ -1,0 +1,237 @@
+//! Counters that each worker owns, and the prometheus collector that sums them at scrape.
+//!
+//! A worker's counters are written by that worker alone, with a load and a store: no locked
+//! instruction, no cache line that two workers write. Every label is from a closed set.
+
+use std::{
+    cell::Cell,
+    marker::PhantomData,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+mod collector;
+mod labels;
+
+pub use labels::{
+    ConnectResult, Direction, ErrorKind, HandshakeResult, PoisonReason, RedirectKind, UpstreamState,
+};
+
+/// Upper bounds of the latency histogram's buckets, in nanoseconds: from 50 microseconds to 10 s.
+const BUCKETS_NS: [u64; 14] = [
+    50_000,
+    100_000,
+    200_000,
+    500_000,
+    1_000_000,
+    2_000_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    500_000_000,
+    2_000_000_000,
+    10_000_000_000,
+];
+
+/// One worker's counters.
+#[derive(Debug)]
+struct Cells {
+    connections_opened: AtomicU64,
+    connections_closed: AtomicU64,
+    handshakes: [AtomicU64; HandshakeResult::COUNT],
+    /// One for each command of the table, and one for all others.
+    requests: Box<[AtomicU64]>,
+    latency: [AtomicU64; BUCKETS_NS.len() + 1],
+    latency_sum_ns: AtomicU64,
+    client_bytes: [AtomicU64; Direction::COUNT],
+    upstream: [AtomicI64; UpstreamState::COUNT],
+    connects: [AtomicU64; ConnectResult::COUNT],
+    in_flight: AtomicI64,
+    redirects: [AtomicU64; RedirectKind::COUNT],
+    errors: [AtomicU64; ErrorKind::COUNT],
+    poisoned: [AtomicU64; PoisonReason::COUNT],
+}
+
+impl Cells {
+    fn new(commands: usize) -> Self {
+        Self {
+            connections_opened: AtomicU64::default(),
+            connections_closed: AtomicU64::default(),
+            handshakes: Default::default(),
+            requests: std::iter::repeat_with(AtomicU64::default)
+                .take(commands + 1)
+                .collect(),
+            latency: Default::default(),
+            latency_sum_ns: AtomicU64::default(),
+            client_bytes: Default::default(),
+            upstream: Default::default(),
+            connects: Default::default(),
+            in_flight: AtomicI64::default(),
+            redirects: Default::default(),
+            errors: Default::default(),
+            poisoned: Default::default(),
+        }
+    }
+}
+
+/// What the discovery shows.
+#[derive(Debug, Default)]
+struct Control {
+    revision: AtomicU64,
+    slots_covered: AtomicU64,
+}
+
+/// All metrics of the process.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Label values of `command`, by the command's index.
+    commands: Arc<[Box<str>]>,
+    workers: Arc<Mutex<Vec<Arc<Cells>>>>,
+    control: Arc<Control>,
+}
+
+impl Metrics {
+    /// Metrics whose `command` label has these values, and `other`.
+    #[must_use]
+    pub fn new(commands: impl IntoIterator<Item = Box<str>>) -> Self {
+        Self {
+            commands: commands.into_iter().collect(),
+            workers: Arc::default(),
+            control: Arc::default(),
+        }
+    }
+
+    /// Counters for one more worker.
+    #[must_use]
+    pub fn worker(&self) -> WorkerMetrics {
+        let cells = Arc::new(Cells::new(self.commands.len()));
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.push(Arc::clone(&cells));
+        WorkerMetrics {
+            cells,
+            one_thread: PhantomData,
+        }
+    }
+
+    /// What the discovery writes.
+    #[must_use]
+    pub fn control(&self) -> ControlMetrics {
+        ControlMetrics(Arc::clone(&self.control))
+    }
+
+    fn cells(&self) -> Vec<Arc<Cells>> {
+        self.workers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// What the discovery writes.
+#[derive(Debug)]
+pub struct ControlMetrics(Arc<Control>);
+
+impl ControlMetrics {
+    /// The revision of the topology in force.
+    pub fn topology_revision(&self, revision: u64) {
+        self.0.revision.store(revision, Relaxed);
+    }
+
+    /// Slots that have an owner.
+    pub fn slots_covered(&self, slots: u16) {
+        self.0.slots_covered.store(slots.into(), Relaxed);
+    }
+}
+
+/// One worker's counters, for that worker alone.
+#[derive(Debug)]
+pub struct WorkerMetrics {
+    cells: Arc<Cells>,
+    one_thread: PhantomData<Cell<()>>,
+}
+
+/// One writer: a load and a store are enough.
+fn add(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
+}
+
+fn add_to(counters: &[AtomicU64], index: usize, n: u64) {
+    if let Some(counter) = counters.get(index).or_else(|| counters.last()) {
+        add(counter, n);
+    }
+}
+
+fn shift(gauge: &AtomicI64, delta: i64) {
+    gauge.store(gauge.load(Relaxed).wrapping_add(delta), Relaxed);
+}
+
+impl WorkerMetrics {
+    /// A client has finished its TLS handshake.
+    pub fn connection_opened(&self) {
+        add(&self.cells.connections_opened, 1);
+    }
+
+    /// A client that was counted by [`WorkerMetrics::connection_opened`] is gone.
+    pub fn connection_closed(&self) {
+        add(&self.cells.connections_closed, 1);
+    }
+
+    /// A TLS handshake ended so.
+    pub fn handshake(&self, result: HandshakeResult) {
+        add_to(&self.cells.handshakes, result as usize, 1);
+    }
+
+    /// A command has its whole reply; an index beyond the table is counted as `other`.
+    pub fn request(&self, command_index: usize, duration_ns: u64) {
+        add_to(&self.cells.requests, command_index, 1);
+        let bucket = BUCKETS_NS.partition_point(|bound| *bound < duration_ns);
+        add_to(&self.cells.latency, bucket, 1);
+        add(&self.cells.latency_sum_ns, duration_ns);
+    }
+
+    /// Plain bytes from or to clients.
+    pub fn client_bytes(&self, direction: Direction, n: u64) {
+        add_to(&self.cells.client_bytes, direction as usize, n);
+    }
+
+    /// A node connection came, changed, or went (`to` is `None`).
+    pub fn upstream_moved(&self, from: Option<UpstreamState>, to: Option<UpstreamState>) {
+        for (state, delta) in [(from, -1), (to, 1)] {
+            if let Some(gauge) = state.and_then(|state| self.cells.upstream.get(state as usize)) {
+                shift(gauge, delta);
+            }
+        }
+    }
+
+    /// An attempt to connect to a node ended so.
+    pub fn upstream_connect(&self, result: ConnectResult) {
+        add_to(&self.cells.connects, result as usize, 1);
+    }
+
+    /// Commands sent to nodes and not answered: this many more, or fewer.
+    pub fn upstream_in_flight(&self, delta: i64) {
+        shift(&self.cells.in_flight, delta);
+    }
+
+    /// A node sent a command elsewhere.
+    pub fn redirect(&self, kind: RedirectKind) {
+        add_to(&self.cells.redirects, kind as usize, 1);
+    }
+
+    /// A client got an error that the proxy made.
+    pub fn error(&self, kind: ErrorKind) {
+        add_to(&self.cells.errors, kind as usize, 1);
+    }
+
+    /// A node connection was closed because its replies could not be trusted.
+    pub fn poisoned(&self, reason: PoisonReason) {
+        add_to(&self.cells.poisoned, reason as usize, 1);
+    }
+}
+
+#[cfg(test)]
+mod tests;

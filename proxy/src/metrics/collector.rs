@@ -1,0 +1,237 @@
+//! The metrics as Prometheus reads them.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+};
+
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
+
+use super::{
+    BUCKETS_NS, Cells, ConnectResult, Direction, ErrorKind, HandshakeResult, Metrics, PoisonReason,
+    RedirectKind, UpstreamState,
+};
+
+impl Metrics {
+    /// The page that `/metrics` serves.
+    #[must_use]
+    pub fn page(&self) -> String {
+        let families = self.families(&self.cells());
+        prometheus::TextEncoder::new()
+            .encode_to_string(&families)
+            .unwrap_or_default()
+    }
+
+    fn families(&self, cells: &[Arc<Cells>]) -> Vec<MetricFamily> {
+        let sum = |field: fn(&Cells) -> &AtomicU64| -> u64 {
+            cells.iter().map(|cells| field(cells).load(Relaxed)).sum()
+        };
+        let opened = sum(|cells| &cells.connections_opened);
+        let closed = sum(|cells| &cells.connections_closed);
+        let by = |labels: &[&str], field: fn(&Cells) -> &[AtomicU64]| -> Vec<(String, u64)> {
+            let value = |index: usize| -> u64 {
+                let one = |cells: &Arc<Cells>| field(cells).get(index).map(|c| c.load(Relaxed));
+                cells.iter().filter_map(one).sum()
+            };
+            labels
+                .iter()
+                .enumerate()
+                .map(|(i, label)| ((*label).to_owned(), value(i)))
+                .collect()
+        };
+        let signed = |field: fn(&Cells) -> &AtomicI64| -> i64 {
+            cells.iter().map(|cells| field(cells).load(Relaxed)).sum()
+        };
+        let states: Vec<(&str, i64)> = UpstreamState::LABELS
+            .iter()
+            .enumerate()
+            .map(|(i, label)| {
+                let one = |cells: &Arc<Cells>| cells.upstream.get(i).map(|cell| cell.load(Relaxed));
+                (*label, cells.iter().filter_map(one).sum())
+            })
+            .collect();
+        let mut commands: Vec<&str> = self.commands.iter().map(AsRef::as_ref).collect();
+        commands.push(command::LABEL_OTHER);
+        // A command that was never used needs no line.
+        let mut requests = by(&commands, |cells| &cells.requests);
+        requests.retain(|(_, count)| *count > 0);
+        vec![
+            gauge(
+                "keyway_client_connections",
+                "Client connections now.",
+                signed_of(opened) - signed_of(closed),
+            ),
+            counter(
+                "keyway_client_connections_total",
+                "Client connections since the start.",
+                "",
+                vec![(String::new(), opened)],
+            ),
+            counter(
+                "keyway_handshakes_total",
+                "TLS handshakes with clients, by how they ended.",
+                "result",
+                by(HandshakeResult::LABELS, |cells| &cells.handshakes),
+            ),
+            counter(
+                "keyway_client_bytes_total",
+                "Plain bytes from clients (in) and to them (out).",
+                "direction",
+                by(Direction::LABELS, |cells| &cells.client_bytes),
+            ),
+            counter(
+                "keyway_requests_total",
+                "Commands that have their reply, by command.",
+                "command",
+                requests,
+            ),
+            self.latency(cells),
+            gauges(
+                "keyway_upstream_connections",
+                "Connections to nodes.",
+                "state",
+                &states,
+            ),
+            counter(
+                "keyway_upstream_connects_total",
+                "Attempts to connect to nodes, by how they ended.",
+                "result",
+                by(ConnectResult::LABELS, |cells| &cells.connects),
+            ),
+            gauge(
+                "keyway_upstream_in_flight",
+                "Commands sent to nodes and not answered.",
+                signed(|cells| &cells.in_flight),
+            ),
+            counter(
+                "keyway_upstream_poisoned_total",
+                "Node connections closed because their replies could not be trusted.",
+                "reason",
+                by(PoisonReason::LABELS, |cells| &cells.poisoned),
+            ),
+            counter(
+                "keyway_redirects_total",
+                "Commands that a node sent elsewhere; clients do not see these.",
+                "kind",
+                by(RedirectKind::LABELS, |cells| &cells.redirects),
+            ),
+            counter(
+                "keyway_errors_total",
+                "Errors that Keyway itself gave to clients, by kind.",
+                "kind",
+                by(ErrorKind::LABELS, |cells| &cells.errors),
+            ),
+            gauge(
+                "keyway_topology_revision",
+                "Revision of the topology in force; grows with every change.",
+                signed_of(self.control.revision.load(Relaxed)),
+            ),
+            gauge(
+                "keyway_topology_slots_covered",
+                "Slots that have an owner, of 16384.",
+                signed_of(self.control.slots_covered.load(Relaxed)),
+            ),
+        ]
+    }
+
+    fn latency(&self, cells: &[Arc<Cells>]) -> MetricFamily {
+        let count = |index: usize| -> u64 {
+            let one = |cells: &Arc<Cells>| cells.latency.get(index).map(|cell| cell.load(Relaxed));
+            cells.iter().filter_map(one).sum()
+        };
+        let mut cumulative = 0;
+        let mut buckets = Vec::with_capacity(BUCKETS_NS.len());
+        for (index, bound) in BUCKETS_NS.iter().enumerate() {
+            cumulative += count(index);
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(seconds(*bound));
+            bucket.set_cumulative_count(cumulative);
+            buckets.push(bucket);
+        }
+        let sum: u64 = cells
+            .iter()
+            .map(|cells| cells.latency_sum_ns.load(Relaxed))
+            .sum();
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(buckets);
+        histogram.set_sample_count(cumulative + count(BUCKETS_NS.len()));
+        histogram.set_sample_sum(seconds(sum));
+        let mut metric = Metric::default();
+        metric.set_histogram(histogram);
+        let help = "From a command's arrival to the last byte of its reply.";
+        family(
+            "keyway_request_duration_seconds",
+            help,
+            MetricType::HISTOGRAM,
+            vec![metric],
+        )
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a metric's value is a double")]
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+fn signed_of(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+fn labelled(label: &str, value: &str) -> Metric {
+    let mut metric = Metric::default();
+    if !label.is_empty() {
+        let mut pair = LabelPair::default();
+        pair.set_name(label.to_owned());
+        pair.set_value(value.to_owned());
+        metric.set_label(vec![pair]);
+    }
+    metric
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a metric's value is a double")]
+fn counter(name: &str, help: &str, label: &str, values: Vec<(String, u64)>) -> MetricFamily {
+    let metrics = values.into_iter().map(|(value, count)| {
+        let mut counter = Counter::default();
+        counter.set_value(count as f64);
+        let mut metric = labelled(label, &value);
+        metric.set_counter(counter);
+        metric
+    });
+    family(name, help, MetricType::COUNTER, metrics.collect())
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a metric's value is a double")]
+fn gauge_value(label: &str, value: &str, number: i64) -> Metric {
+    let mut gauge = Gauge::default();
+    gauge.set_value(number as f64);
+    let mut metric = labelled(label, value);
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn gauge(name: &str, help: &str, number: i64) -> MetricFamily {
+    family(
+        name,
+        help,
+        MetricType::GAUGE,
+        vec![gauge_value("", "", number)],
+    )
+}
+
+fn gauges(name: &str, help: &str, label: &str, values: &[(&str, i64)]) -> MetricFamily {
+    let metrics = values
+        .iter()
+        .map(|(value, number)| gauge_value(label, value, *number));
+    family(name, help, MetricType::GAUGE, metrics.collect())
+}

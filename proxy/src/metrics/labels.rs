@@ -1,0 +1,129 @@
+//! Label values: closed sets.
+
+/// An enum whose variants are label values, in this order.
+macro_rules! labels {
+    ($(#[$about:meta])* $name:ident { $($(#[$what:meta])* $variant:ident => $text:literal,)+ }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$what])* $variant,)+
+        }
+
+        impl $name {
+            pub(super) const LABELS: &'static [&'static str] = &[$($text),+];
+            pub(super) const COUNT: usize = Self::LABELS.len();
+        }
+    };
+}
+
+labels! {
+    /// How a TLS handshake with a client ended.
+    HandshakeResult {
+        /// Well.
+        Ok => "ok",
+        /// Not in time.
+        Timeout => "timeout",
+        /// The client did not speak TLS.
+        Plaintext => "plaintext",
+        /// TLS failed.
+        Tls => "tls",
+        /// Its place was needed.
+        Evicted => "evicted",
+        /// The connection broke.
+        Io => "io",
+    }
+}
+
+labels! {
+    /// From clients, or to them.
+    Direction {
+        /// From clients.
+        In => "in",
+        /// To clients.
+        Out => "out",
+    }
+}
+
+labels! {
+    /// Where a node connection stands.
+    UpstreamState {
+        /// Being made, or waiting for another attempt.
+        Connecting => "connecting",
+        /// Carrying commands.
+        Ready => "ready",
+    }
+}
+
+labels! {
+    /// How an attempt to connect to a node ended.
+    ConnectResult {
+        /// Well.
+        Ok => "ok",
+        /// Nobody listens there.
+        Refused => "refused",
+        /// No answer.
+        Timeout => "timeout",
+        /// TLS failed.
+        Tls => "tls",
+        /// The credentials were refused.
+        Auth => "auth",
+        /// The name has no address.
+        Dns => "dns",
+        /// What answered is not the node that was meant.
+        Protocol => "protocol",
+        /// The system's words are in the log.
+        Io => "io",
+    }
+}
+
+labels! {
+    /// What sent a command elsewhere.
+    RedirectKind {
+        /// `MOVED`
+        Moved => "moved",
+        /// `ASK`
+        Ask => "ask",
+        /// `TRYAGAIN`
+        TryAgain => "tryagain",
+        /// `CLUSTERDOWN`
+        ClusterDown => "clusterdown",
+        /// `LOADING`
+        Loading => "loading",
+        /// `MASTERDOWN`
+        MasterDown => "masterdown",
+        /// `READONLY`
+        ReadOnly => "readonly",
+    }
+}
+
+labels! {
+    /// Errors that the proxy made.
+    ErrorKind {
+        /// The client broke the protocol.
+        Protocol => "protocol",
+        /// The command is unknown, malformed or refused.
+        Refused => "refused",
+        /// Authentication is missing or was refused.
+        Auth => "auth",
+        /// A write may or may not have run.
+        UnknownOutcome => "unknown_outcome",
+        /// No node could take the command in time.
+        Unavailable => "unavailable",
+        /// A redirected command was overtaken by a later one on its key.
+        Overtaken => "overtaken",
+    }
+}
+
+labels! {
+    /// Why a node connection's replies could not be trusted.
+    PoisonReason {
+        /// A reply came that nobody waited for.
+        Unexpected => "unexpected",
+        /// A reply of a kind that its command never has.
+        Shape => "shape",
+        /// A sentinel came back altered.
+        Sentinel => "sentinel",
+        /// The bytes were no reply.
+        Protocol => "protocol",
+    }
+}

@@ -1,0 +1,53 @@
+use super::*;
+
+fn value(page: &str, line: &str) -> f64 {
+    let found = page
+        .lines()
+        .find_map(|l| l.strip_prefix(line)?.strip_prefix(' '));
+    found
+        .unwrap_or_else(|| panic!("no {line} in\n{page}"))
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn workers_are_summed() {
+    let metrics = Metrics::new(["get".into(), "set".into()]);
+    let (one, other) = (metrics.worker(), metrics.worker());
+    one.request(0, 60_000);
+    other.request(0, 1);
+    other.request(1, 20_000_000_000);
+    other.request(usize::MAX, 1);
+    one.connection_opened();
+    other.connection_opened();
+    one.connection_closed();
+    one.upstream_moved(None, Some(UpstreamState::Connecting));
+    one.upstream_moved(Some(UpstreamState::Connecting), Some(UpstreamState::Ready));
+    other.handshake(HandshakeResult::Plaintext);
+    metrics.control().topology_revision(7);
+    let page = metrics.page();
+    for (line, expected) in [
+        ("keyway_requests_total{command=\"get\"}", 2.0),
+        ("keyway_requests_total{command=\"set\"}", 1.0),
+        ("keyway_requests_total{command=\"other\"}", 1.0),
+        ("keyway_client_connections", 1.0),
+        ("keyway_client_connections_total", 2.0),
+        ("keyway_upstream_connections{state=\"ready\"}", 1.0),
+        ("keyway_upstream_connections{state=\"connecting\"}", 0.0),
+        ("keyway_handshakes_total{result=\"plaintext\"}", 1.0),
+        ("keyway_topology_revision", 7.0),
+        ("keyway_request_duration_seconds_count", 4.0),
+        (
+            "keyway_request_duration_seconds_bucket{le=\"0.00005\"}",
+            2.0,
+        ),
+        ("keyway_request_duration_seconds_bucket{le=\"0.0001\"}", 3.0),
+        ("keyway_request_duration_seconds_bucket{le=\"10\"}", 3.0),
+        ("keyway_request_duration_seconds_bucket{le=\"+Inf\"}", 4.0),
+    ] {
+        assert!(
+            (value(&page, line) - expected).abs() < 1e-9,
+            "{line}\n{page}"
+        );
+    }
+}

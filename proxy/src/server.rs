@@ -1,0 +1,227 @@
+//! What is started, in which order, and how it ends.
+//!
+//! Everything that can be wrong is found before anything is bound: certificates are loaded first,
+//! then both ports are bound, then threads start.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    acceptor, admin,
+    config::{Config, Problem},
+    contract::{DataPlane, DiscoveryContext, Readiness, Shutdown, WorkerContext},
+    dns,
+    metrics::Metrics,
+    tls::{ServerTls, UpstreamTls},
+};
+
+/// How long threads may take to end.
+const END: Duration = Duration::from_secs(5);
+
+/// Why nothing could be started; one line.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A file that the configuration names cannot be used.
+    #[error("{0}")]
+    Config(Problem),
+    /// An address cannot be bound.
+    #[error("{key}: cannot listen on {address}: {error}{advice}")]
+    Bind {
+        /// The configuration's key.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// The system's words.
+        error: io::Error,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The system has no threads or descriptors left.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// TLS on both sides, loaded.
+#[derive(Debug)]
+pub struct Loaded {
+    downstream: ServerTls,
+    upstream: Option<UpstreamTls>,
+}
+
+impl Loaded {
+    /// Loads every certificate and key that the configuration names.
+    ///
+    /// # Errors
+    /// The first that cannot be used.
+    pub fn load(config: &Config) -> Result<Self, Problem> {
+        let downstream = ServerTls::load(config)?;
+        let upstream = config
+            .cluster
+            .tls
+            .as_ref()
+            .map(|tls| UpstreamTls::load(config, tls));
+        Ok(Self {
+            downstream,
+            upstream: upstream.transpose()?,
+        })
+    }
+}
+
+/// The two listening sockets.
+#[derive(Debug)]
+pub struct Bound {
+    clients: TcpListener,
+    admin: TcpListener,
+}
+
+impl Bound {
+    /// Binds both, or neither.
+    ///
+    /// # Errors
+    /// The first address that cannot be had.
+    pub fn bind(config: &Config) -> Result<Self, StartError> {
+        let bind = |key, address| {
+            acceptor::bind(address).map_err(|error| StartError::Bind {
+                key,
+                address,
+                advice: match error.kind() {
+                    io::ErrorKind::AddrInUse => "; end what listens there, or choose another port",
+                    io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
+                    io::ErrorKind::AddrNotAvailable => "; no interface of this machine has it",
+                    _ => "",
+                },
+                error,
+            })
+        };
+        Ok(Self {
+            clients: bind("listen.address", config.listen.address)?,
+            admin: bind("admin.address", config.admin.address)?,
+        })
+    }
+
+    /// Where clients connect.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn clients_address(&self) -> io::Result<SocketAddr> {
+        self.clients.local_addr()
+    }
+
+    /// Where metrics and probes are.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn admin_address(&self) -> io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+}
+
+/// A proxy whose threads run.
+#[derive(Debug)]
+pub struct Running {
+    threads: Vec<JoinHandle<()>>,
+    stop: tokio::sync::watch::Sender<bool>,
+    /// What `/readyz` says.
+    pub readiness: Readiness,
+}
+
+/// Starts everything on the sockets, inside a tokio runtime that drives the acceptor and the admin
+/// port.
+///
+/// # Errors
+/// The system has no threads or descriptors left.
+pub fn start(
+    config: &Arc<Config>,
+    loaded: Loaded,
+    bound: Bound,
+    plane: &impl DataPlane,
+) -> Result<Running, StartError> {
+    let (stop, shutdown) = Shutdown::new();
+    let names = command::CommandTable::builtin()
+        .iter()
+        .map(|command| command.name().into());
+    let metrics = Metrics::new(names);
+    let readiness = Readiness::default();
+    let mut threads = Vec::new();
+    let mut workers = Vec::new();
+    for index in 0..config.listen.workers {
+        let (worker, thread) = plane.spawn_worker(WorkerContext {
+            index,
+            config: Arc::clone(config),
+            downstream_tls: loaded.downstream.clone(),
+            upstream_tls: loaded.upstream.clone(),
+            metrics: metrics.worker(),
+            shutdown: shutdown.clone(),
+        })?;
+        workers.push(worker);
+        threads.push(thread);
+    }
+    threads.push(plane.spawn_discovery(DiscoveryContext {
+        config: Arc::clone(config),
+        upstream_tls: loaded.upstream,
+        resolver: Arc::new(dns::SystemResolver::new()),
+        metrics: metrics.control(),
+        readiness: readiness.clone(),
+        shutdown: shutdown.clone(),
+    })?);
+    let pages = admin::Pages {
+        metrics,
+        readiness: readiness.clone(),
+    };
+    tokio::spawn(report(
+        admin::run(bound.admin, pages, shutdown.clone()),
+        "the admin port",
+    ));
+    let limits = (config.limits.clients_max, config.limits.handshakes_max);
+    let accepting = acceptor::run(bound.clients, workers, limits, shutdown);
+    tokio::spawn(report(accepting, "the acceptor"));
+    Ok(Running {
+        threads,
+        stop,
+        readiness,
+    })
+}
+
+async fn report(task: impl Future<Output = io::Result<()>>, name: &'static str) {
+    if let Err(error) = task.await {
+        tracing::error!(%error, "{name} failed; restart Keyway");
+    }
+}
+
+impl Running {
+    /// Ends everything: connections close, threads end. Waits for them, but not for ever.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        let until = Instant::now() + END;
+        while self.threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let late = self
+            .threads
+            .iter()
+            .filter(|thread| !thread.is_finished())
+            .count();
+        if late > 0 {
+            tracing::warn!(late, "threads did not end in time; ending all the same");
+        }
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+///
+/// # Errors
+/// The system does not let us listen to signals.
+pub async fn ended_by_signal() -> io::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}

@@ -1,0 +1,287 @@
+//! A worker: one thread with one runtime, its dataplane, and the tasks that move bytes for it.
+//!
+//! Every client and every node connection has a task of its own ([`crate::downstream`],
+//! [`crate::upstream`]). They share the dataplane through a `RefCell` that is only borrowed between
+//! two polls, never across one. What the dataplane wants done is done here, after every call.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    rc::Rc,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::mpsc, task::LocalSet};
+
+use dataplane::{Action, Attempt, Dataplane, Key};
+
+use crate::{
+    acceptor::Accepted,
+    config::Config,
+    contract::{self, DiscoveryContext, WorkerContext},
+    discovery, downstream, tls, upstream,
+};
+
+mod counters;
+mod host;
+mod settings;
+mod shared;
+mod wakers;
+
+pub(crate) use self::shared::Shared;
+use self::{counters::Counters, host::WorkerHost, wakers::Wakers};
+
+/// Bytes read from a socket at a time; one buffer for each worker.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// The workers and the discovery of one proxy, as the server starts them.
+#[derive(Debug)]
+pub struct Plane {
+    shared: Arc<Shared>,
+}
+
+impl Plane {
+    /// Nothing runs yet.
+    #[must_use]
+    pub fn new(config: &Arc<Config>) -> Self {
+        Self {
+            shared: Arc::new(Shared::new(config)),
+        }
+    }
+}
+
+impl contract::DataPlane for Plane {
+    type Worker = Handle;
+
+    fn spawn_worker(&self, context: WorkerContext) -> io::Result<(Handle, JoinHandle<()>)> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let counters = Arc::new(Counters::default());
+        self.shared.add_counters(&counters);
+        let handle = Handle {
+            sender,
+            counters: Arc::clone(&counters),
+        };
+        let shared = Arc::clone(&self.shared);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let name = format!("worker-{}", context.index);
+        let thread = thread::Builder::new().name(name).spawn(move || {
+            let local = LocalSet::new();
+            local.block_on(&runtime, run(context, shared, counters, receiver));
+        })?;
+        Ok((handle, thread))
+    }
+
+    fn spawn_discovery(&self, context: DiscoveryContext) -> io::Result<JoinHandle<()>> {
+        discovery::spawn(context, Arc::clone(&self.shared))
+    }
+}
+
+/// The acceptor's end of a worker.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    /// Bounded by `clients_max`: the acceptor gives no more.
+    sender: mpsc::UnboundedSender<Accepted>,
+    counters: Arc<Counters>,
+}
+
+impl contract::WorkerHandle for Handle {
+    fn give(&self, accepted: Accepted) {
+        self.counters.connection_given();
+        if self.sender.send(accepted).is_err() {
+            self.counters.connection_gone(); // the worker has ended, and so will the process
+        }
+    }
+
+    fn connections(&self) -> usize {
+        self.counters.connections()
+    }
+}
+
+/// What the tasks of one worker share.
+pub(crate) struct Worker {
+    pub(crate) config: Arc<Config>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) downstream_tls: tls::ServerTls,
+    pub(crate) upstream_tls: Option<tls::UpstreamTls>,
+    pub(crate) metrics: Rc<crate::metrics::WorkerMetrics>,
+    pub(crate) log: LogBudget,
+    plane: RefCell<Dataplane<WorkerHost>>,
+    clients: RefCell<Wakers<Key>>,
+    channels: RefCell<Wakers<Attempt>>,
+    scratch: RefCell<Box<[u8]>>,
+    actions: RefCell<Vec<Action>>,
+}
+
+impl Worker {
+    /// Calls the dataplane, then does what it wants done.
+    pub(crate) fn with<R>(
+        self: &Rc<Self>,
+        call: impl FnOnce(&mut Dataplane<WorkerHost>) -> R,
+    ) -> R {
+        let mut actions = self.actions.take();
+        let result = {
+            let mut plane = self.plane.borrow_mut();
+            let result = call(&mut plane);
+            plane.take_actions(&mut actions);
+            result
+        };
+        for action in actions.drain(..) {
+            self.act(action);
+        }
+        self.actions.replace(actions);
+        result
+    }
+
+    /// Asks the dataplane.
+    pub(crate) fn ask<R>(&self, question: impl FnOnce(&Dataplane<WorkerHost>) -> R) -> R {
+        question(&self.plane.borrow())
+    }
+
+    /// Lends the buffer that sockets are read into.
+    pub(crate) fn scratch(&self) -> std::cell::RefMut<'_, Box<[u8]>> {
+        self.scratch.borrow_mut()
+    }
+
+    /// Has the task of a client woken by the dataplane.
+    pub(crate) fn watch_client(&self, key: Key, waker: &std::task::Waker) {
+        self.clients.borrow_mut().set(key.index, key, waker);
+    }
+
+    /// Has the task of a node connection woken by the dataplane.
+    pub(crate) fn watch_channel(&self, attempt: Attempt, waker: &std::task::Waker) {
+        self.channels
+            .borrow_mut()
+            .set(attempt.channel.index, attempt, waker);
+    }
+
+    fn act(self: &Rc<Self>, action: Action) {
+        match action {
+            Action::WakeClient(key) => self.clients.borrow().wake(key.index, key),
+            Action::WakeChannel(attempt) | Action::Drop(attempt) => {
+                self.channels.borrow().wake(attempt.channel.index, attempt);
+            }
+            Action::Connect { attempt, addr } => {
+                tokio::task::spawn_local(upstream::run(Rc::clone(self), attempt, addr));
+            }
+            Action::Refresh => self.shared.ask_for_look(),
+            Action::Moved { slot, to } => self.shared.tell_moved(slot, to),
+        }
+    }
+}
+
+/// Lines about single clients and node connections are limited: whoever connects ten thousand
+/// times must not fill the disk.
+#[derive(Debug)]
+pub(crate) struct LogBudget {
+    since: Cell<Instant>,
+    used: Cell<u32>,
+}
+
+/// Such lines in a second.
+const LINES_MAX: u32 = 20;
+
+impl LogBudget {
+    fn new() -> Self {
+        Self {
+            since: Cell::new(Instant::now()),
+            used: Cell::new(0),
+        }
+    }
+
+    /// Whether one more line may be written; says once a second how many were not.
+    pub(crate) fn allows(&self) -> bool {
+        let now = Instant::now();
+        if now.duration_since(self.since.get()) >= Duration::from_secs(1) {
+            let left_out = self.used.get().saturating_sub(LINES_MAX);
+            if left_out > 0 {
+                tracing::info!(
+                    left_out,
+                    "more lines about single connections were left out"
+                );
+            }
+            self.since.set(now);
+            self.used.set(0);
+        }
+        self.used.set(self.used.get().saturating_add(1));
+        self.used.get() <= LINES_MAX
+    }
+}
+
+async fn run(
+    context: WorkerContext,
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+) {
+    let WorkerContext {
+        index,
+        config,
+        downstream_tls,
+        upstream_tls,
+        metrics,
+        shutdown,
+    } = context;
+    let metrics = Rc::new(metrics);
+    let host = WorkerHost::new(
+        Rc::clone(&metrics),
+        Arc::clone(&shared),
+        Arc::clone(&counters),
+    );
+    let settings = settings::of(&config, &shared, index);
+    let table = Arc::new(command::CommandTable::builtin().clone());
+    let plane = Dataplane::new(settings, table, host, Instant::now());
+    let worker = Rc::new(Worker {
+        config,
+        shared,
+        counters,
+        downstream_tls,
+        upstream_tls,
+        metrics,
+        log: LogBudget::new(),
+        plane: RefCell::new(plane),
+        clients: RefCell::default(),
+        channels: RefCell::default(),
+        scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+        actions: RefCell::default(),
+    });
+    tokio::task::spawn_local(tick(Rc::clone(&worker)));
+    tokio::task::spawn_local(follow_view(Rc::clone(&worker)));
+    let requested = shutdown.requested();
+    tokio::pin!(requested);
+    loop {
+        tokio::select! {
+            () = &mut requested => return,
+            next = accepted.recv() => match next {
+                Some(accepted) => {
+                    let task = downstream::serve(Rc::clone(&worker), accepted);
+                    tokio::task::spawn_local(task);
+                }
+                None => return,
+            },
+        }
+    }
+}
+
+async fn tick(worker: Rc<Worker>) {
+    loop {
+        let interval = worker.ask(Dataplane::tick_interval);
+        tokio::time::sleep(interval).await;
+        worker.with(|plane| plane.tick(Instant::now()));
+    }
+}
+
+async fn follow_view(worker: Rc<Worker>) {
+    let mut changes = worker.shared.changes();
+    loop {
+        let view = worker.shared.view();
+        worker.with(|plane| plane.set_view((*view).clone(), Instant::now()));
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}

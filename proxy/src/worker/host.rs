@@ -1,0 +1,116 @@
+//! What the dataplane tells of itself becomes metrics and log lines.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use command::CommandId;
+use dataplane::{CloseReason, ErrorKind, HandshakeError, Host, Phase, RedirectKind, Totals};
+use topology::NodeAddr;
+
+use super::{Shared, counters::Counters};
+use crate::metrics::{self, ConnectResult, PoisonReason, UpstreamState, WorkerMetrics};
+
+pub(crate) struct WorkerHost {
+    metrics: Rc<WorkerMetrics>,
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+}
+
+impl WorkerHost {
+    pub(super) fn new(
+        metrics: Rc<WorkerMetrics>,
+        shared: Arc<Shared>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            metrics,
+            shared,
+            counters,
+        }
+    }
+}
+
+impl Host for WorkerHost {
+    fn request(&mut self, command: Option<CommandId>, took: Duration) {
+        self.counters.command();
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.metrics
+            .request(command.map_or(usize::MAX, CommandId::index), nanos);
+    }
+
+    fn redirect(&mut self, kind: RedirectKind) {
+        self.metrics.redirect(match kind {
+            RedirectKind::Moved => metrics::RedirectKind::Moved,
+            RedirectKind::Ask => metrics::RedirectKind::Ask,
+            RedirectKind::TryAgain => metrics::RedirectKind::TryAgain,
+            RedirectKind::ClusterDown => metrics::RedirectKind::ClusterDown,
+            RedirectKind::Loading => metrics::RedirectKind::Loading,
+            RedirectKind::MasterDown => metrics::RedirectKind::MasterDown,
+            RedirectKind::ReadOnly => metrics::RedirectKind::ReadOnly,
+        });
+    }
+
+    fn error(&mut self, kind: ErrorKind) {
+        self.metrics.error(match kind {
+            ErrorKind::Protocol => metrics::ErrorKind::Protocol,
+            ErrorKind::Refused => metrics::ErrorKind::Refused,
+            ErrorKind::Auth => metrics::ErrorKind::Auth,
+            ErrorKind::UnknownOutcome => metrics::ErrorKind::UnknownOutcome,
+            ErrorKind::Unavailable => metrics::ErrorKind::Unavailable,
+            ErrorKind::Overtaken => metrics::ErrorKind::Overtaken,
+        });
+    }
+
+    fn in_flight(&mut self, delta: i64) {
+        if delta != 0 {
+            self.metrics.upstream_in_flight(delta);
+        }
+    }
+
+    fn channel_phase(&mut self, from: Option<Phase>, to: Option<Phase>) {
+        let state = |phase: Phase| {
+            if phase == Phase::Ready {
+                UpstreamState::Ready
+            } else {
+                UpstreamState::Connecting
+            }
+        };
+        self.metrics.upstream_moved(from.map(state), to.map(state));
+    }
+
+    fn channel_ready(&mut self, addr: &NodeAddr, failures: u32) {
+        self.metrics.upstream_connect(ConnectResult::Ok);
+        if failures > 0 {
+            tracing::info!(node = %addr, failures, "connected to the node again");
+        }
+    }
+
+    fn channel_lost(&mut self, addr: &NodeAddr, reason: &CloseReason, failures: u32) {
+        match reason {
+            CloseReason::Poisoned(poison) => {
+                self.metrics.poisoned(match poison.label() {
+                    "shape" => PoisonReason::Shape,
+                    "sentinel" => PoisonReason::Sentinel,
+                    "malformed" => PoisonReason::Protocol,
+                    _ => PoisonReason::Unexpected,
+                });
+            }
+            CloseReason::Silent(_) => self.metrics.upstream_connect(ConnectResult::Timeout),
+            CloseReason::Handshake(HandshakeError::Refused(_)) => {
+                self.metrics.upstream_connect(ConnectResult::Auth);
+            }
+            CloseReason::Handshake(_) => self.metrics.upstream_connect(ConnectResult::Protocol),
+            CloseReason::Io(_) | CloseReason::Eof | CloseReason::Retired => {}
+        }
+        // One line for the first failure, the second, the fourth: a dead node is no news.
+        if failures.is_power_of_two() {
+            tracing::warn!(
+                node = %addr, %reason, failures,
+                "a connection to the node ended or could not be made; trying again"
+            );
+        }
+    }
+
+    fn totals(&self) -> Totals {
+        self.shared.totals()
+    }
+}

@@ -1,0 +1,87 @@
+//! From the configuration to the dataplane's settings.
+
+use std::time::Duration;
+
+use dataplane::{Credentials, Limits, Settings, Unauthenticated};
+use session::local::Endpoint;
+
+use super::Shared;
+use crate::config::{self, Config, CrossSlot};
+
+/// A node that does not accept a connection within this is taken for dead.
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(3);
+/// Replies that may wait for all clients of one worker.
+const WORKER_OUTPUT_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
+    let limits = &config.limits;
+    let worker = u64::try_from(worker).unwrap_or_default();
+    Settings {
+        limits: Limits {
+            deadline: limits.deadline,
+            connect: limits.reply_timeout.min(CONNECT_TIMEOUT_MAX),
+            reply: limits.reply_timeout,
+            request: limits.request_timeout,
+            first_command: limits.auth_timeout,
+            in_flight_max: limits.in_flight_max,
+            request_bytes_max: limits.request_bytes_max,
+            client_output_bytes_max: limits.client_output_bytes_max,
+            worker_output_bytes_max: WORKER_OUTPUT_BYTES_MAX,
+            clients_max: limits.clients_max,
+        },
+        cross_slot: match config.cluster.cross_slot {
+            CrossSlot::Split => routing::CrossSlot::Split,
+            CrossSlot::Refuse => routing::CrossSlot::Refuse,
+        },
+        service: config
+            .cluster
+            .credentials
+            .as_ref()
+            .map(|credentials| Credentials {
+                username: credentials.username.as_bytes().into(),
+                password: credentials.password.expose().into(),
+            }),
+        unauthenticated: match config.cluster.unauthenticated {
+            config::Unauthenticated::Default => Unauthenticated::Default,
+            config::Unauthenticated::Service => Unauthenticated::Service,
+        },
+        advertise: config.listen.advertise.as_ref().map(|advertise| Endpoint {
+            host: advertise.host.to_string(),
+            port: advertise.port,
+        }),
+        node_id: hex40(shared.seed, 1),
+        shard_id: hex40(shared.seed, 2),
+        run_id: hex40(shared.seed, 3),
+        process_id: std::process::id(),
+        version: env!("CARGO_PKG_VERSION"),
+        seed: mix(shared.seed ^ worker.rotate_left(32)),
+    }
+}
+
+/// 40 hexadecimal digits that differ by both numbers.
+fn hex40(seed: u64, salt: u64) -> String {
+    let words = [1, 2, 3].map(|word| mix(seed ^ mix(salt << 8 | word)));
+    let [first, second, third] = words;
+    format!("{first:016x}{second:016x}{:08x}", third >> 32)
+}
+
+/// `SplitMix64`'s finaliser.
+fn mix(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_forty_digits_and_differ() {
+        let (one, other) = (hex40(7, 1), hex40(7, 2));
+        assert!(one.len() == 40 && one.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        assert_ne!(one, other);
+        assert_ne!(one, hex40(8, 1));
+    }
+}

@@ -1,0 +1,128 @@
+//! What the workers and the discovery share: the view of the cluster, and what they ask of each
+//! other.
+
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwapAny;
+use dataplane::{Totals, View};
+use tokio::sync::{Notify, watch};
+use topology::{NodeAddr, Slot};
+
+use super::counters::Counters;
+use crate::{config::Config, dns};
+
+/// Slots said to have moved that the discovery has not heard of yet. More are forgotten: it
+/// looks for itself.
+const MOVED_MAX: usize = 1024;
+
+/// Shared by the workers and the discovery.
+pub(crate) struct Shared {
+    view: ArcSwapAny<Arc<View>, RwLock<()>>,
+    changed: watch::Sender<()>,
+    look: Notify,
+    moved: Mutex<Vec<(Slot, NodeAddr)>>,
+    resolver: OnceLock<Arc<dyn dns::Resolve>>,
+    counters: RwLock<Vec<Arc<Counters>>>,
+    started: Instant,
+    /// Different in every process, and hard to guess.
+    pub(crate) seed: u64,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(_config: &Arc<Config>) -> Self {
+        use std::hash::{BuildHasher, Hasher, RandomState};
+        Self {
+            view: ArcSwapAny::new(Arc::new(View::unknown())),
+            changed: watch::Sender::new(()),
+            look: Notify::new(),
+            moved: Mutex::new(Vec::new()),
+            resolver: OnceLock::new(),
+            counters: RwLock::new(Vec::new()),
+            started: Instant::now(),
+            seed: RandomState::new().build_hasher().finish(),
+        }
+    }
+
+    pub(super) fn add_counters(&self, counters: &Arc<Counters>) {
+        let mut all = self
+            .counters
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.push(Arc::clone(counters));
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        let counters = self.counters.read().unwrap_or_else(PoisonError::into_inner);
+        let since_1970 = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Totals {
+            clients: counters.iter().map(|worker| worker.connections()).sum(),
+            connections: counters
+                .iter()
+                .map(|worker| worker.connections_ever())
+                .sum(),
+            commands: counters.iter().map(|worker| worker.commands()).sum(),
+            used_memory: 0,
+            uptime: self.started.elapsed(),
+            unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// The cluster as it was found last.
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Says when [`Shared::view`] is another.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    pub(crate) fn publish(&self, view: View) {
+        self.view.store(Arc::new(view));
+        self.changed.send_replace(());
+    }
+
+    /// Asks the discovery to look at the cluster soon.
+    pub(crate) fn ask_for_look(&self) {
+        self.look.notify_one();
+    }
+
+    /// Waits for [`Shared::ask_for_look`] or [`Shared::tell_moved`].
+    pub(crate) async fn look_asked_for(&self) {
+        self.look.notified().await;
+    }
+
+    /// Tells the discovery what a node has said.
+    pub(crate) fn tell_moved(&self, slot: Slot, to: NodeAddr) {
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        if moved.len() < MOVED_MAX {
+            moved.push((slot, to));
+        }
+        drop(moved);
+        self.look.notify_one();
+    }
+
+    pub(crate) fn take_moved(&self) -> Vec<(Slot, NodeAddr)> {
+        std::mem::take(&mut self.moved.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_resolver(&self, resolver: Arc<dyn dns::Resolve>) {
+        // Set once, by the one discovery there is.
+        let _ = self.resolver.set(resolver);
+    }
+
+    pub(crate) fn resolver(&self) -> Option<&Arc<dyn dns::Resolve>> {
+        self.resolver.get()
+    }
+}
