@@ -72,6 +72,11 @@ impl Outbox {
         if bytes.len() >= BY_REFERENCE_BYTES_MIN
             && let Some(shared) = big()
         {
+            debug_assert_eq!(
+                shared.len(),
+                bytes.len(),
+                "the shared bytes are the request's"
+            );
             self.chunks.push_back(Chunk::Big(shared.clone()));
             return Body::Big(shared);
         }
@@ -152,7 +157,8 @@ impl Outbox {
     pub(crate) fn release(&mut self, body: &Body) {
         if let Body::Small(len) = body {
             self.small.advance((*len).min(self.small.len()));
-            if self.small.is_empty() && self.small.capacity() > IDLE_CAPACITY_BYTES_MAX {
+            // `capacity` would not count the front of the allocation, which was read already.
+            if self.small.is_empty() && self.small.try_reclaim(IDLE_CAPACITY_BYTES_MAX + 1) {
                 self.small = BytesMut::new();
             }
         }
@@ -204,6 +210,21 @@ mod tests {
             }
             assert!(outbox.small.is_empty());
         }
+    }
+
+    #[test]
+    fn a_buffer_that_has_grown_is_given_back() {
+        let mut outbox = Outbox::default();
+        let bodies: Vec<_> = (0..100)
+            .map(|_| outbox.push(&[7; 8 * 1024], || None))
+            .collect();
+        drain(&mut outbox, usize::MAX);
+        bodies.iter().for_each(|body| outbox.release(body));
+        assert!(!outbox.small.try_reclaim(IDLE_CAPACITY_BYTES_MAX + 1));
+        let body = outbox.push(b"small", || None);
+        drain(&mut outbox, usize::MAX);
+        outbox.release(&body);
+        assert!(outbox.small.try_reclaim(5), "a small one is kept");
     }
 
     #[test]

@@ -201,6 +201,7 @@ impl<T: Ticket> Pipeline<T> {
             false,
             now,
         );
+        self.check_invariants();
     }
 
     /// Requests queued or awaiting their reply.
@@ -234,11 +235,12 @@ impl<T: Ticket> Pipeline<T> {
 
     /// Says that the socket took the first `count` unwritten bytes.
     pub fn written(&mut self, count: usize, now: Instant) {
-        let idle = self.queued_bytes == self.outbox.unwritten();
-        self.outbox.written(count);
-        if idle {
+        let head = self.in_flight.front().map_or(0, |head| head.body.len());
+        // Until it has the head whole, a node can do no more than take bytes.
+        if count > 0 && self.queued_bytes - self.outbox.unwritten() < head {
             self.last_progress = Some(now);
         }
+        self.outbox.written(count);
         self.check_invariants();
     }
 
@@ -248,8 +250,8 @@ impl<T: Ticket> Pipeline<T> {
         self.in_flight.front().map(|entry| entry.queued_at)
     }
 
-    /// Since when the node owes bytes: the later of the first write and the last reply bytes.
-    /// `None` while it owes nothing.
+    /// Since when the node has shown no life: the later of the last reply bytes and the last write
+    /// before it had the oldest request whole. `None` while it owes nothing.
     #[must_use]
     pub fn waiting_since(&self) -> Option<Instant> {
         (self.queued_bytes > self.outbox.unwritten())
@@ -343,9 +345,14 @@ impl<T: Ticket> Pipeline<T> {
             .unwrap_or_default();
         let whole = match self.in_flight.front().map(|head| &head.owner) {
             Some(Owner::Caller(ticket)) if self.head_in_part || !matches!(first, b'-' | b'!') => {
-                let short = self.held.len() + bytes.len() < CUT_BYTES_MIN;
-                if short && !walk.done && !self.head_in_part {
+                let short = self.held.len() + bytes.len() < CUT_BYTES_MIN && !self.head_in_part;
+                if short && !(walk.done && self.held.is_empty()) {
                     self.held.extend_from_slice(bytes);
+                    if walk.done {
+                        replies.piece(*ticket, &self.held, true);
+                        self.held.clear();
+                        self.pop();
+                    }
                     return Ok(walk.consumed);
                 }
                 if !self.held.is_empty() {

@@ -71,7 +71,10 @@ impl Replies<Tag> for Inbox {
 pub(crate) fn request(number: usize, padding: usize) -> Bytes {
     let mut out = Vec::new();
     let padding = vec![b'x'; padding];
-    resp::write::request(&mut out, &[b"TEST", number.to_string().as_bytes(), &padding]);
+    resp::write::request(
+        &mut out,
+        &[b"TEST", number.to_string().as_bytes(), &padding],
+    );
     out.into()
 }
 

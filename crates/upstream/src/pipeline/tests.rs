@@ -63,7 +63,13 @@ fn what_is_written_is_what_was_queued() {
     for number in 0..100 {
         let bytes = request(number, if number % 9 == 4 { 20_000 } else { number });
         let asking = number % 5 == 0;
-        pipeline.push(Tag::any(number), &bytes, || Some(bytes.clone()), asking, now);
+        pipeline.push(
+            Tag::any(number),
+            &bytes,
+            || Some(bytes.clone()),
+            asking,
+            now,
+        );
         if asking {
             expected.extend_from_slice(b"*1\r\n$6\r\nASKING\r\n");
         }
@@ -73,7 +79,11 @@ fn what_is_written_is_what_was_queued() {
     assert_eq!(pipeline.queued_bytes(), expected.len());
     assert!(write(&mut pipeline, usize::MAX, now) == expected);
     assert_eq!(pipeline.unwritten(), 0);
-    assert_eq!(pipeline.queued_bytes(), expected.len(), "until it is answered");
+    assert_eq!(
+        pipeline.queued_bytes(),
+        expected.len(),
+        "until it is answered"
+    );
 }
 
 #[test]
@@ -90,7 +100,10 @@ fn a_big_request_is_kept_by_reference_and_a_small_one_is_not() {
     let mut inbox = Inbox::default();
     let mut seen = None;
     let replies = b"-ERR a\r\n-ERR b\r\n";
-    assert_eq!(pipeline.received(replies, now, &mut inbox), Ok(replies.len()));
+    assert_eq!(
+        pipeline.received(replies, now, &mut inbox),
+        Ok(replies.len())
+    );
     for event in inbox.take() {
         if let Event::Error {
             number: 2,
@@ -111,7 +124,10 @@ fn pushes_belong_to_nobody() {
     let push = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n";
     let stream = [push, &b"$1\r\na\r\n"[..], push, b":1\r\n", push].concat();
     let events = answered(&mut pipeline, &stream);
-    assert_eq!(events, Ok(vec![piece(1, b"$1\r\na\r\n"), piece(2, b":1\r\n")]));
+    assert_eq!(
+        events,
+        Ok(vec![piece(1, b"$1\r\na\r\n"), piece(2, b":1\r\n")])
+    );
     assert_eq!(pipeline.pushes(), 3);
     pipeline.abandon();
     assert_eq!(pipeline.pushes(), 3, "they are counted on");
@@ -140,7 +156,11 @@ fn an_impossible_shape_poisons() {
     let result = pipeline.received(b"$1\r\na\r\n+OK\r\n", start(), &mut inbox);
     assert_eq!(result, Err(Poison::Shape(b'+')));
     assert_eq!(inbox.take(), vec![piece(1, b"$1\r\na\r\n")]);
-    let left: Vec<_> = pipeline.abandon().iter().map(|left| left.ticket.0).collect();
+    let left: Vec<_> = pipeline
+        .abandon()
+        .iter()
+        .map(|left| left.ticket.0)
+        .collect();
     assert_eq!(left, vec![2], "its reply is nobody's");
 }
 
@@ -221,14 +241,24 @@ fn the_answer_to_asking_is_not_passed_on() {
         push(&mut pipeline, Tag::any(2), now);
         write(&mut pipeline, usize::MAX, now);
         assert_eq!(pipeline.in_flight(), 3);
-        let events = answered(&mut pipeline, &[answer, "$1\r\na\r\n+b\r\n"].concat().into_bytes());
-        assert_eq!(events, Ok(vec![piece(1, b"$1\r\na\r\n"), piece(2, b"+b\r\n")]));
+        let events = answered(
+            &mut pipeline,
+            &[answer, "$1\r\na\r\n+b\r\n"].concat().into_bytes(),
+        );
+        assert_eq!(
+            events,
+            Ok(vec![piece(1, b"$1\r\na\r\n"), piece(2, b"+b\r\n")])
+        );
     }
     let mut pipeline = Pipeline::new(1);
     pipeline.push(Tag(1, b"$"), &request(1, 0), || None, true, start());
     write(&mut pipeline, usize::MAX, start());
     let result = answered(&mut pipeline, b"$1\r\na\r\n");
-    assert_eq!(result, Err(Poison::Shape(b'$')), "the answer to ASKING is missing");
+    assert_eq!(
+        result,
+        Err(Poison::Shape(b'$')),
+        "the answer to ASKING is missing"
+    );
 }
 
 /// The sentinel's request, cut out of what a pipeline has written.
@@ -257,7 +287,10 @@ fn a_sentinel_comes_back_unaltered_or_poisons() {
 
     let second = sentinel(&mut pipeline);
     assert_ne!(nonce, second, "no two are alike");
-    assert_eq!(answered(&mut pipeline, &bulk(&nonce)), Err(Poison::Sentinel));
+    assert_eq!(
+        answered(&mut pipeline, &bulk(&nonce)),
+        Err(Poison::Sentinel)
+    );
     assert!(pipeline.abandon().is_empty(), "nobody waits for a sentinel");
 
     for altered in [&b"$-1\r\n"[..], b"$0\r\n\r\n", &bulk(&nonce[..23])] {
@@ -266,7 +299,10 @@ fn a_sentinel_comes_back_unaltered_or_poisons() {
         pipeline.abandon();
     }
     sentinel(&mut pipeline);
-    assert_eq!(answered(&mut pipeline, b"+OK\r\n"), Err(Poison::Shape(b'+')));
+    assert_eq!(
+        answered(&mut pipeline, b"+OK\r\n"),
+        Err(Poison::Shape(b'+'))
+    );
 }
 
 #[test]
@@ -294,7 +330,10 @@ fn a_shift_shows_itself_at_the_next_sentinel() {
     assert_eq!(pipeline.in_flight(), count + 1, "a sentinel is behind them");
     write(&mut pipeline, usize::MAX, now);
     let answers = b"$1\r\nx\r\n".repeat(count);
-    assert_eq!(answered(&mut pipeline, &answers).map(|events| events.len()), Ok(count));
+    assert_eq!(
+        answered(&mut pipeline, &answers).map(|events| events.len()),
+        Ok(count)
+    );
     let result = answered(&mut pipeline, b"$1\r\nx\r\n");
     assert_eq!(result, Err(Poison::Sentinel), "one reply too many");
 }

@@ -78,7 +78,10 @@ fn a_request_is_touched_from_its_first_byte_on() {
             assert!(!one.answered_in_part, "{case}");
         }
         assert_eq!((pipeline.in_flight(), pipeline.unwritten()), (0, 0));
-        assert_eq!((pipeline.queued_bytes(), pipeline.waiting_since()), (0, None));
+        assert_eq!(
+            (pipeline.queued_bytes(), pipeline.waiting_since()),
+            (0, None)
+        );
     }
 }
 
@@ -119,7 +122,10 @@ fn cut(reply: &[u8], count: usize) -> (Vec<Event>, Vec<bool>) {
     let (mut feed, mut inbox) = (Feed::default(), Inbox::default());
     feed.arrive(&mut pipeline, &reply[..count], start(), &mut inbox)
         .unwrap();
-    let parts = pipeline.abandon().iter().map(|one| one.answered_in_part);
+    let parts = pipeline
+        .abandon()
+        .into_iter()
+        .map(|one| one.answered_in_part);
     (inbox.take(), parts.collect())
 }
 
@@ -139,7 +145,11 @@ fn a_reply_is_in_part_with_a_client_only_when_it_is_long() {
         assert_eq!(events, vec![Event::Piece(0, long[..count].to_vec(), false)]);
         assert_eq!(in_part, vec![true, false], "{count}");
     }
-    assert_eq!(cut(&long, long.len()).1, vec![false], "the next one is untold");
+    assert_eq!(
+        cut(&long, long.len()).1,
+        vec![false],
+        "the next one is untold"
+    );
     let error = [b"!70000\r\n".to_vec(), vec![b'e'; 70_000]].concat();
     assert_eq!(cut(&error, error.len()), (vec![], vec![false, false]));
 }
@@ -153,5 +163,8 @@ fn it_can_be_used_again_afterwards() {
     pipeline.abandon();
     push(&mut pipeline, Tag::any(1), start());
     write(&mut pipeline, usize::MAX, start());
-    assert_eq!(answered(&mut pipeline, b"+OK\r\n"), Ok(vec![piece(1, b"+OK\r\n")]));
+    assert_eq!(
+        answered(&mut pipeline, b"+OK\r\n"),
+        Ok(vec![piece(1, b"+OK\r\n")])
+    );
 }

@@ -78,7 +78,10 @@ fn sent() -> impl Strategy<Value = Sent> {
 
 /// Feeds `sent` cut at `cuts`, and checks everything that is passed on.
 fn check(sent: &[Sent], cuts: &[usize]) -> Result<(), TestCaseError> {
-    let numbers = 0..sent.iter().filter(|one| !matches!(one, Sent::Push(_))).count();
+    let numbers = 0..sent
+        .iter()
+        .filter(|one| !matches!(one, Sent::Push(_)))
+        .count();
     let mut pipeline = written(&numbers.clone().map(Tag::any).collect::<Vec<_>>());
     let stream: Vec<u8> = sent.iter().flat_map(Sent::bytes).copied().collect();
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (stream.len() + 1)).collect();
@@ -99,7 +102,10 @@ fn check(sent: &[Sent], cuts: &[usize]) -> Result<(), TestCaseError> {
             };
             events.push(event);
         }
-        prop_assert!(in_part == 0 || in_part >= CUT_BYTES_MIN, "{in_part} bytes of a reply");
+        prop_assert!(
+            in_part == 0 || in_part >= CUT_BYTES_MIN,
+            "{in_part} bytes of a reply"
+        );
         prop_assert!(feed.unread() < 100, "more than an unfinished line was left");
     }
     prop_assert_eq!((pipeline.in_flight(), feed.unread()), (0, 0));
@@ -116,7 +122,10 @@ fn check(sent: &[Sent], cuts: &[usize]) -> Result<(), TestCaseError> {
             }
             (_, Event::Piece(number, mut all, mut done)) => {
                 while !done {
-                    prop_assert!(answer.bytes().len() >= CUT_BYTES_MIN, "it is passed on whole");
+                    prop_assert!(
+                        answer.bytes().len() >= CUT_BYTES_MIN,
+                        "it is passed on whole"
+                    );
                     let Some(Event::Piece(same, bytes, last)) = events.next() else {
                         return Err(TestCaseError::fail("a reply without an end"));
                     };
@@ -155,7 +164,10 @@ proptest! {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Push { padding: usize, asking: bool },
+    Push {
+        padding: usize,
+        asking: bool,
+    },
     Sentinel,
     Write(usize),
     /// The node answers what it has whole; so many bytes of its answers arrive.
