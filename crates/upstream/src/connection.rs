@@ -156,7 +156,7 @@ impl<T: Ticket> Connection<T> {
     /// Fills `slices` with the next bytes to write and returns how many slices it used.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         match (self.phase, slices.first_mut()) {
-            (Phase::SettingUp, Some(first)) => {
+            (Phase::SettingUp, Some(first)) if !self.setup_output.is_empty() => {
                 *first = IoSlice::new(&self.setup_output);
                 1
             }
