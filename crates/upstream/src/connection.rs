@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    handshake::{Greeting, Handshake, HandshakeError, Setup},
+    handshake::{Greeting, Handshake, HandshakeError, Setup, SetupBytes},
     pipeline::{Abandoned, Pipeline, Poison, Replies, Ticket},
 };
 
@@ -64,7 +64,9 @@ pub struct Connection<T> {
     since: Instant,
     timeouts: Timeouts,
     handshake: Handshake,
-    setup_output: Vec<u8>,
+    setup_output: SetupBytes,
+    /// Some of the setup's awaited questions is written, so an answer may come.
+    asked: bool,
     pipeline: Pipeline<T>,
 }
 
@@ -77,7 +79,8 @@ impl<T: Ticket> Connection<T> {
             since: now,
             timeouts,
             handshake: Handshake::new(setup),
-            setup_output: Vec::new(),
+            setup_output: SetupBytes::default(),
+            asked: false,
             pipeline: Pipeline::new(seed),
         }
     }
@@ -109,7 +112,7 @@ impl<T: Ticket> Connection<T> {
     pub fn connected(&mut self) {
         if self.phase == Phase::Connecting {
             self.phase = Phase::SettingUp;
-            self.setup_output = self.handshake.take_output();
+            self.setup_output.0 = self.handshake.take_output();
         }
     }
 
@@ -130,7 +133,13 @@ impl<T: Ticket> Connection<T> {
                 .map_err(CloseReason::Poisoned),
             Phase::SettingUp => {
                 let (used, ready) = self.handshake.received(buf)?;
-                self.setup_output.append(&mut self.handshake.take_output());
+                // Only an error may come unasked (a node that is full), and that is handled above.
+                if used > 0 && !self.asked {
+                    return Err(CloseReason::Poisoned(Poison::Early));
+                }
+                let mut questions = self.handshake.take_output();
+                self.asked &= questions.is_empty();
+                self.setup_output.0.append(&mut questions);
                 if ready {
                     self.phase = Phase::Ready;
                     if used < buf.len() {
@@ -147,7 +156,7 @@ impl<T: Ticket> Connection<T> {
     #[must_use]
     pub fn wants_write(&self) -> bool {
         match self.phase {
-            Phase::SettingUp => !self.setup_output.is_empty(),
+            Phase::SettingUp => !self.setup_output.0.is_empty(),
             Phase::Ready => self.pipeline.unwritten() > 0,
             Phase::Connecting | Phase::Closed => false,
         }
@@ -156,8 +165,8 @@ impl<T: Ticket> Connection<T> {
     /// Fills `slices` with the next bytes to write and returns how many slices it used.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         match (self.phase, slices.first_mut()) {
-            (Phase::SettingUp, Some(first)) if !self.setup_output.is_empty() => {
-                *first = IoSlice::new(&self.setup_output);
+            (Phase::SettingUp, Some(first)) if !self.setup_output.0.is_empty() => {
+                *first = IoSlice::new(&self.setup_output.0);
                 1
             }
             (Phase::Ready, Some(_)) => self.pipeline.slices(slices),
@@ -168,10 +177,11 @@ impl<T: Ticket> Connection<T> {
     /// Says that the transport took the first `count` bytes.
     pub fn written(&mut self, count: usize, now: Instant) {
         match self.phase {
-            Phase::SettingUp => drop(
-                self.setup_output
-                    .drain(..count.min(self.setup_output.len())),
-            ),
+            Phase::SettingUp => {
+                let output = &mut self.setup_output.0;
+                output.drain(..count.min(output.len()));
+                self.asked |= count > 0;
+            }
             Phase::Ready => self.pipeline.written(count, now),
             Phase::Connecting | Phase::Closed => {}
         }
@@ -207,3 +217,6 @@ impl<T: Ticket> Connection<T> {
         self.pipeline.abandon()
     }
 }
+
+#[cfg(test)]
+mod tests;

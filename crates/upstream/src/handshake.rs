@@ -87,11 +87,32 @@ enum Step {
     ReadOnly,
 }
 
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Hello => "HELLO",
+            Self::SetInfo => "CLIENT SETINFO",
+            Self::MyId => "CLUSTER MYID",
+            Self::ReadOnly => "READONLY",
+        }
+    }
+}
+
+/// Bytes of a setup. They may hold a password, so `Debug` says only how many they are.
+#[derive(Default)]
+pub(crate) struct SetupBytes(pub(crate) Vec<u8>);
+
+impl std::fmt::Debug for SetupBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
 /// The setup of one connection: bytes to send, replies to take, and in the end a [`Greeting`].
 #[derive(Debug)]
 pub struct Handshake {
     setup: Setup,
-    output: Vec<u8>,
+    output: SetupBytes,
     awaited: std::collections::VecDeque<Step>,
     greeting: Greeting,
 }
@@ -116,7 +137,7 @@ impl Handshake {
         let awaited = [Step::Hello].into();
         Self {
             setup,
-            output,
+            output: SetupBytes(output),
             awaited,
             greeting: Greeting::default(),
         }
@@ -124,7 +145,7 @@ impl Handshake {
 
     /// Bytes to send now; taken out.
     pub fn take_output(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.output)
+        std::mem::take(&mut self.output.0)
     }
 
     /// What the node said of itself so far.
@@ -141,6 +162,13 @@ impl Handshake {
         let mut used = 0;
         while let Some(step) = self.awaited.front().copied() {
             let rest = buf.get(used..).unwrap_or_default();
+            if step != Step::Hello && !rest.is_empty() && !self.output.0.is_empty() {
+                // Taken for the answer, it would shift every later one.
+                return Err(HandshakeError::Unexpected {
+                    step: step.name(),
+                    answer: "an answer before the question".to_owned(),
+                });
+            }
             let Some((reply, len)) = whole_value(rest, step)? else {
                 return Ok((used, false));
             };
@@ -150,7 +178,7 @@ impl Handshake {
                 Step::Hello => self.hello(&reply)?,
                 Step::SetInfo => {} // a node that refuses it (older, or by ACL) is as good
                 Step::MyId => self.my_id(&reply)?,
-                Step::ReadOnly => must_be_ok(&reply, "READONLY")?,
+                Step::ReadOnly => must_be_ok(&reply, step)?,
             }
         }
         Ok((used, true))
@@ -169,12 +197,12 @@ impl Handshake {
             let value = reply.map_get(key)?.as_bytes()?;
             Some(String::from_utf8_lossy(value).into_owned())
         };
-        if reply.map_get(b"proto").is_none() {
-            let answer = format!("{reply:?}").chars().take(64).collect();
-            return Err(HandshakeError::Unexpected {
-                step: "HELLO",
-                answer,
-            });
+        let protocol = match self.setup.protocol {
+            Protocol::Resp2 => 2,
+            Protocol::Resp3 => 3,
+        };
+        if reply.map_get(b"proto").and_then(Value::as_int) != Some(protocol) {
+            return Err(unexpected(Step::Hello, reply));
         }
         self.greeting = Greeting {
             version: text(b"version"),
@@ -226,7 +254,7 @@ impl Handshake {
     }
 
     fn ask(&mut self, step: Step, args: &[&[u8]]) {
-        resp::write::request(&mut self.output, args);
+        resp::write::request(&mut self.output.0, args);
         self.awaited.push_back(step);
     }
 }
@@ -236,12 +264,7 @@ const REPLY_BYTES_MAX: usize = 64 * 1024;
 
 fn whole_value(buf: &[u8], step: Step) -> Result<Option<(Value, usize)>, HandshakeError> {
     let broken = |answer: &str| HandshakeError::Unexpected {
-        step: match step {
-            Step::Hello => "HELLO",
-            Step::SetInfo => "CLIENT SETINFO",
-            Step::MyId => "CLUSTER MYID",
-            Step::ReadOnly => "READONLY",
-        },
+        step: step.name(),
         answer: answer.to_owned(),
     };
     let mut framer = resp::ReplyFramer::new();
@@ -260,10 +283,18 @@ fn whole_value(buf: &[u8], step: Step) -> Result<Option<(Value, usize)>, Handsha
     Ok(Some((value, len)))
 }
 
-fn must_be_ok(reply: &Value, step: &'static str) -> Result<(), HandshakeError> {
-    match error_text(reply) {
-        None => Ok(()),
-        Some(answer) => Err(HandshakeError::Unexpected { step, answer }),
+fn must_be_ok(reply: &Value, step: Step) -> Result<(), HandshakeError> {
+    match reply {
+        Value::Simple(text) if text.as_ref() == b"OK" => Ok(()),
+        other => Err(unexpected(step, other)),
+    }
+}
+
+fn unexpected(step: Step, reply: &Value) -> HandshakeError {
+    let answer = error_text(reply).unwrap_or_else(|| format!("{reply:?}"));
+    HandshakeError::Unexpected {
+        step: step.name(),
+        answer: answer.chars().take(96).collect(),
     }
 }
 
@@ -275,3 +306,6 @@ fn error_text(reply: &Value) -> Option<String> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
