@@ -297,6 +297,7 @@ impl Order {
         self.held += usize::from(is_held(op));
         self.open -= usize::from(!matches!(before, OpState::Done { .. }));
         self.open += usize::from(!matches!(op.state, OpState::Done { .. }));
+        self.check_invariants();
         Some(before)
     }
 
@@ -319,6 +320,8 @@ impl Order {
         let entry = self.entries.get_mut(index)?;
         debug_assert!(!entry.done, "a reply was passed on twice");
         entry.begun = true;
+        // Nobody will see the bytes of a silent entry, so they are not kept either.
+        let bytes = if entry.silent { &[] } else { bytes };
         let early_before = entry.early.len();
         match &mut entry.ops {
             Ops::Many(_, merge) => {
@@ -329,15 +332,15 @@ impl Order {
                     return None;
                 }
                 self.merging_bytes -= merge.held_bytes();
-                merge.finish(&mut entry.early);
+                if !entry.silent {
+                    merge.finish(&mut entry.early);
+                }
                 entry.done = true;
             }
             Ops::One(_) | Ops::Local => {
                 entry.done = done;
                 if index == 0 {
-                    if !entry.silent {
-                        output.buffer().extend_from_slice(bytes);
-                    }
+                    output.buffer().extend_from_slice(bytes);
                 } else {
                     entry.early.extend_from_slice(bytes);
                 }
@@ -351,10 +354,12 @@ impl Order {
         if index == 0 && entry.done {
             self.release(output);
         }
+        self.check_invariants();
         completed
     }
 
-    /// Completes a command that is answered here, or refused after it had its place.
+    /// Completes a command that is answered here, or refused after it had its place (but not one
+    /// in several parts: each of them has to be answered).
     pub fn complete_local(
         &mut self,
         place: Place,
@@ -368,9 +373,7 @@ impl Order {
     fn release(&mut self, output: &mut Output) {
         while let Some(front) = self.entries.front_mut() {
             self.early_bytes -= front.early.len();
-            if !front.silent {
-                output.buffer().append(&mut front.early);
-            }
+            output.buffer().append(&mut front.early);
             front.early = Vec::new();
             if !front.done {
                 break;
@@ -378,7 +381,6 @@ impl Order {
             self.entries.pop_front();
             self.first = self.first.wrapping_add(1);
         }
-        self.check_invariants();
     }
 
     /// Whether a command on `keys` that would go to `route` must wait: one before it (before
@@ -495,3 +497,6 @@ impl Order {
 fn is_held(op: &Op) -> bool {
     matches!(op.state, OpState::Held(_))
 }
+
+#[cfg(test)]
+mod tests;

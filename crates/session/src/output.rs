@@ -43,7 +43,8 @@ impl Output {
         if self.is_empty() {
             self.written = 0;
             let mut bytes = std::mem::take(&mut self.bytes);
-            if bytes.capacity() <= KEEP_CAPACITY_BYTES_MAX && spare.len() < SPARES_MAX {
+            let worth_keeping = (1..=KEEP_CAPACITY_BYTES_MAX).contains(&bytes.capacity());
+            if worth_keeping && spare.len() < SPARES_MAX {
                 bytes.clear();
                 spare.push(bytes);
             }
@@ -81,6 +82,21 @@ mod tests {
         assert_eq!(spare.len(), 1);
         output.equip(&mut spare);
         assert!(output.buffer().capacity() > 0 && spare.is_empty());
+    }
+
+    #[test]
+    fn an_output_without_a_buffer_gives_none_away() {
+        let (mut output, mut spare) = (Output::default(), Vec::new());
+        output.wrote(0, &mut spare);
+        assert!(spare.is_empty());
+    }
+
+    #[test]
+    fn a_buffer_that_has_grown_is_not_kept() {
+        let (mut output, mut spare) = (Output::default(), Vec::new());
+        output.buffer().resize(KEEP_CAPACITY_BYTES_MAX + 1, 7);
+        output.wrote(usize::MAX, &mut spare);
+        assert!(output.is_empty() && output.buffer().capacity() == 0 && spare.is_empty());
     }
 
     #[test]

@@ -176,6 +176,8 @@ fn a_reply_that_nobody_asked_for_poisons() {
     let unsolicited = Err(Poison::Unsolicited);
     let mut empty = Pipeline::<Tag>::new(1);
     assert_eq!(answered(&mut empty, b"+OK\r\n"), unsolicited);
+    let first_byte = empty.received(b"+", start(), &mut Inbox::default());
+    assert_eq!(first_byte, Err(Poison::Unsolicited), "and at once");
     let mut done = written(&[Tag::any(1)]);
     assert_eq!(answered(&mut done, b"+OK\r\n+OK\r\n"), unsolicited);
     let mut unwritten = Pipeline::new(1);
