@@ -1,6 +1,6 @@
 //! The replies to a split command's parts, put together into one.
 
-use resp::ReplyFramer;
+use resp::{ReplyFramer, Value};
 
 #[derive(Debug)]
 enum Kind {
@@ -84,15 +84,14 @@ impl Merge {
             out.extend_from_slice(&failed.bytes);
             return;
         }
+        let start = out.len();
         let merged = match &self.kind {
-            Kind::AllOk => {
-                resp::write::simple(out, "OK");
-                Some(())
-            }
+            Kind::AllOk => self.all_are_ok().then(|| resp::write::simple(out, "OK")),
             Kind::Sum => self.integers().map(|sum| resp::write::integer(out, sum)),
             Kind::Array(part_of_key) => self.interleave(part_of_key, out),
         };
         if merged.is_none() {
+            out.truncate(start);
             resp::write::error(
                 out,
                 b"ERR KEYWAY a shard's part of the reply has another shape",
@@ -100,49 +99,58 @@ impl Merge {
         }
     }
 
+    fn all_are_ok(&self) -> bool {
+        self.parts.iter().all(|part| part.bytes == b"+OK\r\n")
+    }
+
     fn integers(&self) -> Option<i64> {
-        self.parts.iter().try_fold(0_i64, |sum, part| {
-            let digits = part.bytes.strip_prefix(b":")?.strip_suffix(b"\r\n")?;
-            sum.checked_add(std::str::from_utf8(digits).ok()?.parse().ok()?)
-        })
+        self.parts
+            .iter()
+            .try_fold(0_i64, |sum, part| match Value::parse(&part.bytes) {
+                Ok((Value::Integer(value), len)) if len == part.bytes.len() => {
+                    sum.checked_add(value)
+                }
+                _ => None,
+            })
     }
 
     fn interleave(&self, part_of_key: &[u16], out: &mut Vec<u8>) -> Option<()> {
-        let start = out.len();
-        let mut rests: Vec<&[u8]> = self
+        let mut counts = vec![0; self.parts.len()];
+        for part in part_of_key {
+            *counts.get_mut(usize::from(*part))? += 1;
+        }
+        let mut rests = self
             .parts
             .iter()
-            .map(|part| elements(&part.bytes))
-            .collect();
+            .zip(counts)
+            .map(|(part, count)| elements(&part.bytes, count))
+            .collect::<Option<Vec<_>>>()?;
         resp::write::array(out, part_of_key.len());
         for part in part_of_key {
             let rest = rests.get_mut(usize::from(*part))?;
-            let element = ReplyFramer::new()
-                .advance(rest)
-                .ok()
-                .filter(|walk| walk.done);
-            let Some((element, left)) =
-                element.and_then(|walk| rest.split_at_checked(walk.consumed))
-            else {
-                out.truncate(start);
-                return None;
-            };
+            let (element, left) = split_value(rest)?;
             out.extend_from_slice(element);
             *rest = left;
         }
-        if rests.iter().any(|rest| !rest.is_empty()) {
-            out.truncate(start);
-            return None;
-        }
-        Some(())
+        rests.iter().all(|rest| rest.is_empty()).then_some(())
     }
 }
 
-/// What follows an array's header.
-fn elements(reply: &[u8]) -> &[u8] {
-    let header = reply
-        .iter()
-        .position(|byte| *byte == b'\n')
-        .map_or(reply.len(), |end| end + 1);
-    reply.get(header..).unwrap_or_default()
+/// What follows the header of an array of `count`.
+fn elements(reply: &[u8], count: usize) -> Option<&[u8]> {
+    let mut header = Vec::with_capacity(16);
+    resp::write::array(&mut header, count);
+    reply.strip_prefix(header.as_slice())
 }
+
+/// The first string or null, and what follows it.
+fn split_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (b'$' | b'_') = bytes.first()? else {
+        return None;
+    };
+    let walk = ReplyFramer::new().advance(bytes).ok()?;
+    walk.done.then(|| bytes.split_at_checked(walk.consumed))?
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,351 @@
+//! Cut commands and merged replies, beside what one server would have answered.
+
+use std::collections::HashMap;
+
+use command::CommandTable;
+use foldhash::fast::FixedState;
+use proptest::prelude::*;
+use resp::{OwnedRequest, Protocol, Value, write};
+
+use super::*;
+use crate::{CrossSlot, Plan, Split, plan};
+
+const WRONG_SHAPE: &[u8] = b"-ERR KEYWAY a shard's part of the reply has another shape\r\n";
+
+/// The one reply made of whole replies to the parts.
+fn merged(mut merge: Merge, replies: &[&[u8]]) -> Vec<u8> {
+    for (part, reply) in (0..).zip(replies) {
+        let complete = merge.piece(part, reply, true);
+        assert_eq!(complete, usize::from(part) + 1 == replies.len());
+    }
+    let mut out = b"before".to_vec();
+    merge.finish(&mut out);
+    out.strip_prefix(b"before").unwrap().to_vec()
+}
+
+fn array(part_of_key: &[u16], replies: &[&[u8]]) -> Vec<u8> {
+    merged(Merge::array(replies.len(), part_of_key.to_vec()), replies)
+}
+
+#[test]
+fn values_come_in_the_order_of_the_keys() {
+    let parts: [&[u8]; 3] = [
+        b"*3\r\n$1\r\na\r\n$1\r\nd\r\n$1\r\nf\r\n",
+        b"*1\r\n$1\r\nb\r\n",
+        b"*2\r\n$1\r\nc\r\n$1\r\ne\r\n",
+    ];
+    let expected = b"*6\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n$1\r\nd\r\n$1\r\ne\r\n$1\r\nf\r\n";
+    assert_eq!(array(&[0, 1, 2, 0, 2, 0], &parts), expected);
+}
+
+#[test]
+fn nulls_keep_their_place_and_their_protocol() {
+    for null in [&b"$-1\r\n"[..], b"_\r\n"] {
+        let first = [b"*2\r\n", null, b"$3\r\n$-1\r\n"].concat();
+        let second = [b"*2\r\n$0\r\n\r\n", null].concat();
+        let expected = [b"*4\r\n", null, b"$0\r\n\r\n$3\r\n$-1\r\n", null].concat();
+        assert_eq!(array(&[0, 1, 0, 1], &[&first, &second]), expected);
+    }
+}
+
+#[test]
+fn values_may_hold_anything() {
+    let tricky = b"*2\r\n$15\r\n*1\r\n$3\r\nabc\r\n:1\r\n$4\r\n\r\n\r\n\r\n";
+    let expected = [
+        &b"*3\r\n$15\r\n*1\r\n$3\r\nabc\r\n:1\r\n$1\r\nx\r\n"[..],
+        b"$4\r\n\r\n\r\n\r\n",
+    ];
+    let parts: [&[u8]; 2] = [tricky, b"*1\r\n$1\r\nx\r\n"];
+    assert_eq!(array(&[0, 1, 0], &parts), expected.concat());
+}
+
+#[test]
+fn a_part_of_another_shape_is_refused() {
+    let good = b"*2\r\n$1\r\na\r\n$1\r\nb\r\n";
+    for wrong in [
+        &b"*1\r\n$1\r\nc\r\n"[..],                  // too few
+        b"*3\r\n$1\r\nc\r\n$1\r\nd\r\n$1\r\ne\r\n", // too many
+        b"*0\r\n",                                  // none
+        b"*-1\r\n",
+        b"_\r\n",
+        b"$-1\r\n",
+        b":2\r\n",
+        b"+OK\r\n",
+        b"",
+        b"*2",
+        b"*2\r\n",
+        b"*2\r\n$1\r\na\r\n", // cut off
+        b"*2\r\n$1\r\na\r\n$1\r\nb",
+        b"*2\r\n$1\r\na\r\n$1\r\nb\r\n:1\r\n", // more behind it
+        b"*02\r\n$1\r\na\r\n$1\r\nb\r\n",
+        b"~2\r\n$1\r\na\r\n$1\r\nb\r\n",
+        b">2\r\n$1\r\na\r\n$1\r\nb\r\n",
+        b"%1\r\n$1\r\na\r\n$1\r\nb\r\n",
+        b"|1\r\n$1\r\na\r\n$1\r\nb\r\n",
+        b"$14\r\n$1\r\na\r\n$1\r\nb\r\n", // a bulk that looks like elements
+        b"*1\r\n$1\r\na\r\n$1\r\nb\r\n",  // the header lies
+        b"*3\r\n$1\r\na\r\n$1\r\nb\r\n",
+        b"*2\r\n$1\r\na\r\n-ERR no\r\n", // an error where a value belongs
+        b"*2\r\n$1\r\na\r\n*1\r\n$1\r\nb\r\n",
+        b"*2\r\n$1\r\na\r\n:1\r\n",
+    ] {
+        let text = String::from_utf8_lossy(wrong);
+        assert_eq!(
+            array(&[0, 0, 1, 1], &[good, wrong]),
+            WRONG_SHAPE,
+            "{text:?}"
+        );
+        assert_eq!(
+            array(&[1, 1, 0, 0], &[wrong, good]),
+            WRONG_SHAPE,
+            "{text:?}"
+        );
+    }
+    // A key of a part that is not there.
+    assert_eq!(array(&[0, 0, 7], &[good]), WRONG_SHAPE);
+}
+
+#[test]
+fn numbers_are_summed_and_bounded() {
+    let sum = |replies: &[&[u8]]| merged(Merge::sum(replies.len()), replies);
+    assert_eq!(sum(&[b":1\r\n", b":0\r\n", b":41\r\n"]), b":42\r\n");
+    assert_eq!(
+        sum(&[b":9223372036854775806\r\n", b":1\r\n"]),
+        b":9223372036854775807\r\n"
+    );
+    assert_eq!(sum(&[b":9223372036854775807\r\n", b":1\r\n"]), WRONG_SHAPE);
+    assert_eq!(sum(&[b":9223372036854775808\r\n", b":0\r\n"]), WRONG_SHAPE);
+    for wrong in [
+        &b"+OK\r\n"[..],
+        b"$1\r\n1\r\n",
+        b":\r\n",
+        b":1",
+        b":1\r",
+        b": 1\r\n",
+        b":+1\r\n",
+        b":1.5\r\n",
+        b"_\r\n",
+        b"*1\r\n:1\r\n",
+        b"",
+    ] {
+        let text = String::from_utf8_lossy(wrong);
+        assert_eq!(sum(&[b":1\r\n", wrong]), WRONG_SHAPE, "{text:?}");
+    }
+}
+
+#[test]
+fn ok_is_ok_only_when_all_are() {
+    let all_ok = |replies: &[&[u8]]| merged(Merge::all_ok(replies.len()), replies);
+    assert_eq!(all_ok(&[b"+OK\r\n", b"+OK\r\n"]), b"+OK\r\n");
+    for wrong in [
+        &b"+QUEUED\r\n"[..],
+        b":1\r\n",
+        b"$2\r\nOK\r\n",
+        b"_\r\n",
+        b"",
+    ] {
+        assert_eq!(all_ok(&[b"+OK\r\n", wrong]), WRONG_SHAPE);
+    }
+}
+
+#[test]
+fn an_error_of_one_part_is_the_reply_of_all() {
+    let oom = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n";
+    let noperm = b"-NOPERM No permissions to access a key\r\n";
+    let bulk_error = b"!5\r\nERR x\r\n";
+    for make in [Merge::all_ok, Merge::sum, |parts| {
+        Merge::array(parts, vec![0, 1, 2])
+    }] {
+        let one = [(b"*1\r\n$1\r\na\r\n"), &oom[..], b":1\r\n"];
+        assert_eq!(merged(make(3), &one), oom);
+        let two = [noperm, &b"garbage"[..], oom];
+        assert_eq!(merged(make(3), &two), noperm, "the first part's");
+        assert_eq!(merged(make(2), &[b"+OK\r\n", bulk_error]), bulk_error);
+    }
+}
+
+#[test]
+fn it_is_complete_with_the_last_byte_of_the_last_part() {
+    let mut merge = Merge::sum(3);
+    assert!(!merge.piece(2, b":", false));
+    assert!(!merge.piece(0, b":1\r\n", true));
+    assert!(!merge.piece(2, b"5", false));
+    assert_eq!(merge.held_bytes(), 6);
+    assert!(!merge.piece(2, b"\r\n", true));
+    assert!(!merge.piece(2, b":9\r\n", true), "a part is answered once");
+    assert!(!merge.piece(9, b":9\r\n", true), "and by its own number");
+    assert_eq!(merge.held_bytes(), 8);
+    assert!(merge.piece(1, b":2\r\n", true));
+    assert_eq!(merge.held_bytes(), 12);
+    let mut out = Vec::new();
+    merge.finish(&mut out);
+    assert_eq!(out, b":8\r\n");
+}
+
+/// A server with some strings.
+#[derive(Clone, Debug, Default)]
+struct Server(HashMap<Vec<u8>, Vec<u8>>);
+
+impl Server {
+    fn run(&mut self, args: &[&[u8]], protocol: Protocol) -> Vec<u8> {
+        let mut out = Vec::new();
+        let keys = &args[1..];
+        match args[0] {
+            b"MGET" => {
+                write::array(&mut out, keys.len());
+                for key in keys {
+                    match self.0.get(*key) {
+                        Some(value) => write::bulk(&mut out, value),
+                        None => write::null(&mut out, protocol),
+                    }
+                }
+            }
+            b"MSET" => {
+                for pair in keys.chunks(2) {
+                    self.0.insert(pair[0].to_vec(), pair[1].to_vec());
+                }
+                write::simple(&mut out, "OK");
+            }
+            name => {
+                let mut count = 0;
+                for key in keys {
+                    let found = if name == b"DEL" || name == b"UNLINK" {
+                        self.0.remove(*key).is_some()
+                    } else {
+                        self.0.contains_key(*key)
+                    };
+                    count += i64::from(found);
+                }
+                write::integer(&mut out, count);
+            }
+        }
+        out
+    }
+}
+
+/// The arguments of a request as it goes over the wire.
+fn arguments(request: &[u8]) -> Vec<Vec<u8>> {
+    let (value, len) = Value::parse(request).unwrap();
+    assert_eq!(len, request.len());
+    let args = value.as_array().unwrap().iter();
+    args.map(|arg| arg.as_bytes().unwrap().to_vec()).collect()
+}
+
+fn refs(args: &[Vec<u8>]) -> Vec<&[u8]> {
+    args.iter().map(Vec::as_slice).collect()
+}
+
+fn split(args: &[Vec<u8>]) -> Option<Split> {
+    let request = OwnedRequest::from_args(args.iter());
+    let request = request.as_request();
+    let command = CommandTable::builtin().lookup(request).unwrap();
+    let hasher = FixedState::with_seed(3);
+    match plan(command, request, CrossSlot::Split, &hasher) {
+        Plan::Split(split) => Some(*split),
+        _ => None,
+    }
+}
+
+/// Few enough to meet again, some in the slot of another.
+fn key() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        4 => "[a-h]".prop_map(String::into_bytes),
+        2 => "[x-z]\\{[a-d]\\}".prop_map(String::into_bytes),
+        1 => prop::collection::vec(any::<u8>(), 0..6),
+    ]
+}
+
+fn value() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..30),
+        Just(b"*1\r\n$-1\r\n".to_vec()),
+        Just(b"\r\n".to_vec()),
+    ]
+}
+
+/// A command that may be cut.
+fn whole() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let named = |name: Vec<u8>, mut rest: Vec<Vec<u8>>| {
+        rest.insert(0, name);
+        rest
+    };
+    let names = prop::sample::select(vec!["MGET", "DEL", "UNLINK", "EXISTS", "TOUCH"]);
+    let names = names.prop_map(|name| name.as_bytes().to_vec());
+    let keys = prop::collection::vec(key(), 1..12);
+    let pairs = prop::collection::vec((key(), value()), 1..12);
+    let pairs = pairs.prop_map(|pairs| pairs.into_iter().flat_map(|(k, v)| [k, v]).collect());
+    prop_oneof![
+        3 => (names, keys).prop_map(move |(name, keys)| named(name, keys)),
+        1 => pairs.prop_map(move |rest: Vec<Vec<u8>>| named(b"MSET".to_vec(), rest)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    /// Cut, run in any order with replies in any pieces, and merged: as one server.
+    #[test]
+    fn cutting_and_merging_is_what_one_server_does(
+        data in prop::collection::hash_map(key(), value(), 0..12),
+        args in whole(),
+        resp3: bool,
+        order in any::<[u16; 12]>(),
+        step in 1..40_usize,
+    ) {
+        let protocol = if resp3 { Protocol::Resp3 } else { Protocol::Resp2 };
+        let mut one = Server(data);
+        let mut shards = one.clone();
+        let expected = one.run(&refs(&args), protocol);
+        let Some(Split { parts, mut merge }) = split(&args) else {
+            let stride = if args[0] == b"MSET" { 2 } else { 1 };
+            let mut slots = args[1..].iter().step_by(stride).map(|key| crate::Slot::of_key(key));
+            let first = slots.next();
+            prop_assert!(slots.all(|slot| Some(slot) == first), "it has to be cut");
+            return Ok(());
+        };
+        prop_assert!(parts.windows(2).all(|pair| pair[0].slot < pair[1].slot));
+        let mut turns: Vec<usize> = (0..parts.len()).collect();
+        turns.sort_by_key(|turn| order[*turn]);
+        let mut complete = false;
+        for turn in turns {
+            let args = arguments(&parts[turn].request);
+            let stride = if args[0] == b"MSET" { 2 } else { 1 };
+            let keys: Vec<_> = args[1..].iter().step_by(stride).collect();
+            prop_assert!(keys.iter().all(|key| crate::Slot::of_key(key) == parts[turn].slot));
+            prop_assert_eq!(keys.len(), parts[turn].keys.len());
+            let reply = shards.run(&refs(&args), protocol);
+            for start in (0..reply.len()).step_by(step) {
+                prop_assert!(!complete);
+                let end = reply.len().min(start + step);
+                let part = u16::try_from(turn).unwrap();
+                complete = merge.piece(part, &reply[start..end], end == reply.len());
+            }
+        }
+        prop_assert!(complete);
+        let mut out = Vec::new();
+        merge.finish(&mut out);
+        prop_assert_eq!(out, expected);
+        prop_assert_eq!(shards.0, one.0, "and the same is stored");
+    }
+
+    /// Bytes that no server would send give an error or a reply of the right length, no panic.
+    #[test]
+    fn nothing_that_a_node_sends_breaks_it(
+        replies in prop::collection::vec(prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..30),
+            "[*$:+_-][0-9]{0,2}\r\n([*$:+_][0-9]\r\n[a-z]?\r\n)?".prop_map(String::into_bytes),
+        ], 2),
+        part_of_key in prop::collection::vec(0..3_u16, 1..6),
+    ) {
+        let keys = part_of_key.len();
+        for merge in [Merge::array(2, part_of_key), Merge::sum(2), Merge::all_ok(2)] {
+            let is_array = matches!(merge.kind, Kind::Array(_));
+            let out = merged(merge, &refs(&replies));
+            if out.starts_with(b"*") {
+                prop_assert!(is_array);
+                let (value, len) = Value::parse(&out).unwrap();
+                prop_assert_eq!((value.as_array().unwrap().len(), len), (keys, out.len()));
+            }
+        }
+    }
+}
