@@ -1,1 +1,31 @@
-//! placeholder
+//! A Valkey cluster in memory, for tests, demos and simulations.
+//!
+//! [`Cluster`] is pure: nodes with their keys, slots, replicas and connections, driven by calls
+//! that carry the time, so that a test decides what happens when. It redirects (`MOVED`, `ASK`,
+//! `TRYAGAIN`), fails over, migrates slots key by key or at once, lags, and breaks as a test
+//! scripts it. [`serve`] puts it behind sockets.
+//!
+//! It knows strings, hashes, lists, sets, sorted sets, expiry, `SCAN` and counters; no scripts,
+//! transactions, subscriptions or streams. What it does not know it refuses as a server refuses a
+//! command that it has never heard of.
+
+mod cluster;
+mod commands;
+mod connection;
+mod control;
+mod execute;
+mod introspection;
+mod layout;
+mod node;
+mod ordered;
+mod serve;
+mod store;
+mod zset;
+
+#[cfg(test)]
+mod tests;
+
+pub use cluster::Cluster;
+pub use layout::{Layout, Version};
+pub use node::{ConnectionId, NodeIndex, ShardIndex};
+pub use serve::{ClusterHandle, Options, Running, serve};

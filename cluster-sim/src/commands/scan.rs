@@ -1,0 +1,91 @@
+//! `SCAN` and its like: cursors that lose nothing while keys come and go.
+
+use resp::Value;
+
+use super::{Call, args, glob};
+
+/// What a scan asks for.
+pub(super) struct Scan<'a> {
+    cursor: u64,
+    count: usize,
+    pattern: Option<&'a [u8]>,
+    pub(super) kind: Option<&'a [u8]>,
+}
+
+impl<'a> Scan<'a> {
+    /// Reads `cursor [MATCH pattern] [COUNT count] [TYPE type]` from this argument on.
+    pub(super) fn read(call: &Call<'a>, at: usize, with_type: bool) -> Result<Self, String> {
+        let cursor = std::str::from_utf8(call.arg(at))
+            .ok()
+            .and_then(|text| text.parse().ok());
+        let cursor = cursor.ok_or("ERR invalid cursor")?;
+        let mut scan = Self {
+            cursor,
+            count: 10,
+            pattern: None,
+            kind: None,
+        };
+        let mut at = at + 1;
+        while at < call.count() {
+            if at + 1 >= call.count() {
+                return Err(args::SYNTAX.to_owned());
+            }
+            if call.is(at, "match") {
+                scan.pattern = Some(call.arg(at + 1));
+            } else if call.is(at, "count") {
+                let count = call.integer(at + 1)?;
+                let count = usize::try_from(count).ok().filter(|count| *count > 0);
+                scan.count = count.ok_or(args::SYNTAX)?;
+            } else if with_type && call.is(at, "type") {
+                scan.kind = Some(call.arg(at + 1));
+            } else {
+                return Err(args::SYNTAX.to_owned());
+            }
+            at += 2;
+        }
+        Ok(scan)
+    }
+
+    /// The cursor is a place in the order of the names' hashes, which does not change when others
+    /// come or go. Returns the next one and the names.
+    pub(super) fn step(&self, names: impl Iterator<Item = Vec<u8>>) -> (u64, Vec<Vec<u8>>) {
+        let mut hashed: Vec<(u64, Vec<u8>)> = names.map(|name| (place(&name), name)).collect();
+        hashed.retain(|(place, _)| *place >= self.cursor);
+        hashed.sort_unstable();
+        let mut taken = self.count.min(hashed.len());
+        // All names of one place go together.
+        while taken > 0 && taken < hashed.len() && same(&hashed, taken - 1, taken) {
+            taken += 1;
+        }
+        let next = hashed.get(taken).map_or(0, |(place, _)| *place);
+        hashed.truncate(taken);
+        let wanted = |name: &Vec<u8>| {
+            self.pattern
+                .is_none_or(|pattern| glob::matches(pattern, name))
+        };
+        (
+            next,
+            hashed
+                .into_iter()
+                .map(|(_, name)| name)
+                .filter(wanted)
+                .collect(),
+        )
+    }
+}
+
+fn same(hashed: &[(u64, Vec<u8>)], one: usize, other: usize) -> bool {
+    hashed.get(one).map(|(place, _)| place) == hashed.get(other).map(|(place, _)| place)
+}
+
+/// FNV-1a, 48 bits of it, never 0.
+fn place(name: &[u8]) -> u64 {
+    let hash = name.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    (hash >> 16).max(1)
+}
+
+pub(super) fn reply(cursor: u64, items: Vec<Value>) -> Value {
+    Value::Array(vec![Value::bulk(cursor.to_string()), Value::Array(items)])
+}

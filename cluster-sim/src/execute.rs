@@ -1,0 +1,261 @@
+//! From bytes on a connection to replies: who may run what where.
+
+use std::time::Duration;
+
+use command::{Command, CommandTable, KeyRefs, introspect};
+use resp::{OwnedRequest, Protocol, Request, Value};
+use topology::Slot;
+
+use crate::{
+    cluster::Cluster,
+    commands::{self, Call},
+    connection, introspection,
+    node::{Connection, ConnectionId, NodeIndex},
+};
+
+const TRYAGAIN: &str = "TRYAGAIN Multiple keys request during rehashing of slot";
+const CROSSSLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
+
+impl Cluster {
+    /// Bytes came from a client. What the node answers is taken with [`Cluster::output`].
+    pub fn received(&mut self, connection: ConnectionId, bytes: &[u8], now: Duration) {
+        self.tick(now);
+        if let Some(connection) = self.connections.get_mut(&connection.0) {
+            connection.input.extend_from_slice(bytes);
+        }
+        self.work(connection.0);
+    }
+
+    /// Runs every whole request of a connection.
+    pub(crate) fn work(&mut self, id: u64) {
+        // The connection is out of the map while its requests change the cluster.
+        let Some(mut connection) = self.connections.remove(&id) else {
+            return;
+        };
+        let awake = |cluster: &Self, node: NodeIndex| {
+            cluster
+                .nodes
+                .get(node)
+                .is_some_and(|node| node.alive && !node.frozen)
+        };
+        let input = std::mem::take(&mut connection.input);
+        let mut used = 0;
+        let mut replies = Vec::new();
+        while awake(self, connection.node) && !connection.closing {
+            let rest = input.get(used..).unwrap_or_default();
+            match connection.decoder.decode(rest) {
+                Ok(None) => break,
+                Ok(Some(len)) => {
+                    if !connection.decoder.is_empty() {
+                        let frame = rest.get(..len).unwrap_or_default();
+                        let bytes = connection.decoder.request(frame).bytes().to_vec();
+                        connection.decoder.next();
+                        if let Ok(request) = OwnedRequest::parse(bytes) {
+                            self.answer(&mut connection, request.as_request(), &mut replies);
+                        }
+                    } else {
+                        connection.decoder.next();
+                    }
+                    used += len;
+                }
+                Err(error) => {
+                    if let Some(text) = error.reply() {
+                        resp::write::error(&mut replies, text.as_bytes());
+                    }
+                    connection.closing = true;
+                }
+            }
+        }
+        connection.input = input.get(used..).unwrap_or_default().to_vec();
+        if !replies.is_empty() {
+            connection
+                .output
+                .push_back((self.now + connection.latency, replies));
+        }
+        self.connections.insert(id, connection);
+    }
+
+    fn answer(&mut self, connection: &mut Connection, request: Request<'_>, out: &mut Vec<u8>) {
+        let start = out.len();
+        let reply = self.execute(connection, request, out);
+        match reply {
+            Ok(Some(value)) => value.encode(connection.protocol, out),
+            Ok(None) => {} // written already
+            Err(error) => resp::write::error(out, error.as_bytes()),
+        }
+        if let Some(node) = self
+            .nodes
+            .get_mut(connection.node)
+            .filter(|node| node.swallow > 0)
+        {
+            node.swallow -= 1;
+            out.truncate(start);
+        }
+    }
+
+    fn execute(
+        &mut self,
+        connection: &mut Connection,
+        request: Request<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Value>, String> {
+        let asking = std::mem::take(&mut connection.asking);
+        let open = ["auth", "hello", "quit", "reset"];
+        let name = request.name();
+        if !connection.authenticated
+            && !open.iter().any(|o| name.eq_ignore_ascii_case(o.as_bytes()))
+        {
+            return Err("NOAUTH Authentication required.".to_owned());
+        }
+        let table = CommandTable::builtin();
+        let command = table.lookup(request);
+        let command =
+            command.map_err(|error| String::from_utf8_lossy(error.text()).into_owned())?;
+        if command.name() == "command" || command.name().starts_with("command|") {
+            introspect::reply(table, request, connection.protocol, out);
+            return Ok(None);
+        }
+        let node = self
+            .nodes
+            .get_mut(connection.node)
+            .ok_or("ERR no such node")?;
+        if let Some(error) = node.answers.pop_front() {
+            return Err(error);
+        }
+        if let Some(outcome) = connection::run(self, connection, command.name(), request) {
+            return outcome.map(Some);
+        }
+        if let Some(outcome) = introspection::run(self, connection, command.name(), request) {
+            return outcome.map(Some);
+        }
+        if self
+            .nodes
+            .get(connection.node)
+            .is_some_and(|node| node.loading_until.is_some())
+        {
+            return Err("LOADING Valkey is loading the dataset in memory".to_owned());
+        }
+        self.check_place(connection, command, request, asking)?;
+        let protocol = connection.protocol;
+        self.run(connection.node, command, request, protocol)
+            .map(Some)
+    }
+
+    /// Whether this node may run the command, as `getNodeByQuery` of the server decides.
+    fn check_place(
+        &mut self,
+        connection: &Connection,
+        command: &Command,
+        request: Request<'_>,
+        asking: bool,
+    ) -> Result<(), String> {
+        let here = connection.node;
+        let mut refs = KeyRefs::new();
+        let keys = match command.keys(request, &mut refs) {
+            Ok(()) => refs
+                .iter()
+                .filter_map(|key| request.arg(key.index()))
+                .collect::<Vec<_>>(),
+            Err(_) => Vec::new(), // the command itself will say what is wrong
+        };
+        let Some(first) = keys.first() else {
+            let replica = !self.is_primary(here);
+            return if replica && command.is_write() {
+                Err("READONLY You can't write against a read only replica.".to_owned())
+            } else {
+                Ok(())
+            };
+        };
+        let slot = Slot::of_key(first);
+        if keys.iter().any(|key| Slot::of_key(key) != slot) {
+            return Err(CROSSSLOT.to_owned());
+        }
+        if self.now < self.down_until {
+            return Err("CLUSTERDOWN The cluster is down".to_owned());
+        }
+        let owner = self.owner(slot).and_then(|shard| self.primary(shard));
+        let owner = owner.ok_or("CLUSTERDOWN Hash slot not served")?;
+        let now = self.unix_ms();
+        let shown = |cluster: &Self, node: NodeIndex| {
+            cluster
+                .nodes
+                .get(node)
+                .map(|node| node.addr.to_string())
+                .unwrap_or_default()
+        };
+        let moved = Err(format!("MOVED {} {}", slot.get(), shown(self, owner)));
+        let Some(node) = self.nodes.get_mut(here) else {
+            return moved;
+        };
+        let missing = keys
+            .iter()
+            .filter(|key| !node.store.exists(key, now))
+            .count();
+        if here == owner {
+            return match node.migrating.get(&slot.get()).copied() {
+                Some(target) if missing == keys.len() => {
+                    Err(format!("ASK {} {}", slot.get(), shown(self, target)))
+                }
+                Some(_) if missing > 0 => Err(TRYAGAIN.to_owned()),
+                _ => Ok(()),
+            };
+        }
+        if node.importing.contains_key(&slot.get()) && asking {
+            let torn = keys.len() > 1 && missing > 0;
+            return if torn {
+                Err(TRYAGAIN.to_owned())
+            } else {
+                Ok(())
+            };
+        }
+        let (follows, down) = (node.shard, node.master_down);
+        if self.owner(slot) == Some(follows) && connection.readonly && command.is_readonly() {
+            return if down {
+                Err("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.".to_owned())
+            } else {
+                Ok(())
+            };
+        }
+        moved
+    }
+
+    fn run(
+        &mut self,
+        here: NodeIndex,
+        command: &Command,
+        request: Request<'_>,
+        protocol: Protocol,
+    ) -> Result<Value, String> {
+        let now = self.unix_ms();
+        let args: Vec<&[u8]> = request.args().collect();
+        let node = self.nodes.get_mut(here).ok_or("ERR no such node")?;
+        let resp3 = protocol == Protocol::Resp3;
+        let mut call = Call {
+            store: &mut node.store,
+            args: &args,
+            now,
+            resp3,
+        };
+        let Some(outcome) = commands::run(command.name(), &mut call) else {
+            return Err(unknown(request));
+        };
+        let value = outcome?;
+        if command.is_write() && self.is_primary(here) {
+            self.log(here, args.iter().map(|arg| arg.to_vec()).collect());
+        }
+        Ok(value)
+    }
+}
+
+/// What the simulator does not know, it has never heard of.
+pub(crate) fn unknown(request: Request<'_>) -> String {
+    let name = String::from_utf8_lossy(request.name()).into_owned();
+    let args = request
+        .args()
+        .skip(1)
+        .map(|arg| format!("'{}' ", String::from_utf8_lossy(arg)));
+    format!(
+        "ERR unknown command '{name}', with args beginning with: {}",
+        args.collect::<String>()
+    )
+}

@@ -1,0 +1,81 @@
+//! One node's state, and one connection's.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use resp::{Protocol, RequestDecoder, RequestLimits};
+
+use crate::store::Store;
+
+/// Which node; a place in the cluster's list, from 0. Primaries come first, shard by shard.
+pub type NodeIndex = usize;
+
+/// Which shard, from 0.
+pub type ShardIndex = usize;
+
+/// A connection to a node. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub(crate) u64);
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) id: String,
+    pub(crate) addr: SocketAddr,
+    pub(crate) zone: String,
+    pub(crate) shard: ShardIndex,
+    pub(crate) store: Store,
+    /// Place in the shard's replication log up to which it has everything.
+    pub(crate) applied: u64,
+    pub(crate) alive: bool,
+    pub(crate) died_at: Duration,
+    /// Stopped (`SIGSTOP`): takes bytes, answers nothing.
+    pub(crate) frozen: bool,
+    pub(crate) loading_until: Option<Duration>,
+    /// A replica that has lost its primary and must not serve stale data.
+    pub(crate) master_down: bool,
+    pub(crate) migrating: BTreeMap<u16, NodeIndex>,
+    pub(crate) importing: BTreeMap<u16, NodeIndex>,
+    /// Scripted: answers to the next commands, instead of running them.
+    pub(crate) answers: VecDeque<String>,
+    /// Scripted: commands that are run and not answered.
+    pub(crate) swallow: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: u64,
+    pub(crate) node: NodeIndex,
+    pub(crate) decoder: RequestDecoder,
+    pub(crate) input: Vec<u8>,
+    /// Replies, with the time from which the client can see them.
+    pub(crate) output: VecDeque<(Duration, Vec<u8>)>,
+    pub(crate) latency: Duration,
+    pub(crate) protocol: Protocol,
+    pub(crate) authenticated: bool,
+    pub(crate) name: Vec<u8>,
+    pub(crate) readonly: bool,
+    pub(crate) asking: bool,
+    pub(crate) closing: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(id: u64, node: NodeIndex, authenticated: bool, latency: Duration) -> Self {
+        Self {
+            id,
+            node,
+            decoder: RequestDecoder::new(RequestLimits::AUTHENTICATED),
+            input: Vec::new(),
+            output: VecDeque::new(),
+            latency,
+            protocol: Protocol::Resp2,
+            authenticated,
+            name: Vec::new(),
+            readonly: false,
+            asking: false,
+            closing: false,
+        }
+    }
+}
