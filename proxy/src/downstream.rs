@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
     time::{sleep, timeout},
 };
@@ -72,10 +72,35 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     drop(open);
     report(&worker, peer, &ended);
     if matches!(&ended, End::Decided(ending) if !matches!(ending.why, Why::Output { .. })) {
-        let _ = timeout(GOODBYE, stream.shutdown()).await; // it is over either way
+        let _ = timeout(GOODBYE, say_goodbye(&mut stream, &ended)).await; // it is over either way
     }
     drop(admission);
 }
+
+/// Ends TLS. What a client that broke the protocol still sends is read and thrown away: the reset
+/// that closing on unread bytes causes could take the error from it.
+async fn say_goodbye(stream: &mut TlsStream<TcpStream>, ended: &End) -> io::Result<()> {
+    stream.shutdown().await?;
+    if matches!(
+        ended,
+        End::Decided(Ending {
+            why: Why::Protocol(_),
+            ..
+        })
+    ) {
+        let socket = stream.get_mut().0;
+        let mut rest = [0_u8; 4096];
+        for _ in 0..LAST_READS_MAX {
+            if socket.read(&mut rest).await? == 0 {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How often a connection that ends is read, to throw away what comes.
+const LAST_READS_MAX: usize = 256;
 
 /// How a connection ended.
 enum End {
@@ -289,8 +314,8 @@ async fn refuse_plaintext(mut stream: TcpStream, kind: &'static str) -> Failure 
         stream.shutdown().await?;
         // What was sent is read, or the reset that follows would take the answer away.
         let mut rest = [0_u8; 1024];
-        for _ in 0..64 {
-            if tokio::io::AsyncReadExt::read(&mut stream, &mut rest).await? == 0 {
+        for _ in 0..LAST_READS_MAX {
+            if stream.read(&mut rest).await? == 0 {
                 break;
             }
         }

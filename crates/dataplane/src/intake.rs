@@ -52,6 +52,10 @@ impl<H: Host> Core<H> {
             if state.blocked.is_some() {
                 break;
             }
+            if !state.trusted && !local::must_authenticate(&state.session, &self.view.facts) {
+                state.trusted = true;
+                decoder.set_limits(request_limits(&self.settings.limits, true));
+            }
             let rest = buf.get(used..).unwrap_or_default();
             let len = match decoder.decode(rest) {
                 Ok(Some(len)) => len,
@@ -72,10 +76,6 @@ impl<H: Host> Core<H> {
             }
             used += len;
             decoder.next();
-            if !state.trusted {
-                state.trusted = !local::must_authenticate(&state.session, &self.view.facts);
-                decoder.set_limits(request_limits(&self.settings.limits, state.trusted));
-            }
         }
         if state.session.closing {
             buf.len()

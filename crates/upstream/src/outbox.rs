@@ -219,7 +219,10 @@ mod tests {
             .map(|_| outbox.push(&[7; 8 * 1024], || None))
             .collect();
         drain(&mut outbox, usize::MAX);
-        bodies.iter().for_each(|body| outbox.release(body));
+        let (last, others) = bodies.split_last().unwrap();
+        others.iter().for_each(|body| outbox.release(body));
+        assert_eq!(outbox.front(last).to_bytes(), [7; 8 * 1024][..]);
+        outbox.release(last);
         assert!(!outbox.small.try_reclaim(IDLE_CAPACITY_BYTES_MAX + 1));
         let body = outbox.push(b"small", || None);
         drain(&mut outbox, usize::MAX);

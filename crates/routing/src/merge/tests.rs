@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use resp::{OwnedRequest, Protocol, Value, write};
 
 use super::*;
-use crate::{CrossSlot, Plan, Split, plan};
+use crate::{CrossSlot, Keys, Plan, Split, plan};
 
 const WRONG_SHAPE: &[u8] = b"-ERR KEYWAY a shard's part of the reply has another shape\r\n";
 
@@ -124,6 +124,7 @@ fn numbers_are_summed_and_bounded() {
         b": 1\r\n",
         b":+1\r\n",
         b":1.5\r\n",
+        b":1\r\n:1\r\n",
         b"_\r\n",
         b"*1\r\n:1\r\n",
         b"",
@@ -312,7 +313,9 @@ proptest! {
             let stride = if args[0] == b"MSET" { 2 } else { 1 };
             let keys: Vec<_> = args[1..].iter().step_by(stride).collect();
             prop_assert!(keys.iter().all(|key| crate::Slot::of_key(key) == parts[turn].slot));
-            prop_assert_eq!(keys.len(), parts[turn].keys.len());
+            let mut prints = Keys::none();
+            keys.iter().for_each(|key| prints.push(key, &FixedState::with_seed(3)));
+            prop_assert_eq!(&parts[turn].keys, &prints);
             let reply = shards.run(&refs(&args), protocol);
             for start in (0..reply.len()).step_by(step) {
                 prop_assert!(!complete);
