@@ -6,7 +6,7 @@ use routing::{
     ErrorClass, Slot,
     retry::{self, Verdict},
 };
-use session::{Conflict, Held, OpState, Place, Target, Until};
+use session::{Conflict, Held, OpState, Order, Place, Target, Until};
 use smallvec::SmallVec;
 use topology::NodeAddr;
 
@@ -70,6 +70,35 @@ impl<H: Host> Dataplane<H> {
         }
         // An answer may have freed others, or made room.
         self.core.wake(state, key);
+    }
+}
+
+/// Whether a part that is kept back may go now, if there is a way.
+enum Ripeness {
+    Now,
+    Later,
+    Never(ErrorKind),
+}
+
+fn ripeness(
+    order: &Order,
+    (place, part): (Place, u16),
+    held: &Held,
+    looks: u64,
+    now: Instant,
+) -> Ripeness {
+    if held.deadline <= now {
+        return Ripeness::Never(ErrorKind::Unavailable);
+    }
+    let due = match held.until {
+        Until::Turn => true,
+        Until::Time(at) => at <= now,
+        Until::NewerThan(known) => known < looks,
+    };
+    match order.conflict(place, part) {
+        Conflict::None if due => Ripeness::Now,
+        Conflict::Overtaken => Ripeness::Never(ErrorKind::Overtaken),
+        Conflict::None | Conflict::Undecided => Ripeness::Later,
     }
 }
 
@@ -227,25 +256,12 @@ impl<H: Host> Core<H> {
         };
         let mut ticket = Ticket::new(key, place, part, command, profile.protocol);
         ticket.hops = held.hops;
-        if held.deadline <= now {
-            let error = held.error.clone();
-            self.give_up(client, ticket, &error, ErrorKind::Unavailable, now);
-            return;
-        }
-        let due = match held.until {
-            Until::Turn => true,
-            Until::Time(at) => at <= now,
-            Until::NewerThan(looks) => looks < self.view.looks,
-        };
-        if !due {
-            return;
-        }
-        match order.conflict(place, part) {
-            Conflict::None => {}
-            Conflict::Undecided => return,
-            Conflict::Overtaken => {
+        match ripeness(order, (place, part), held, self.view.looks, now) {
+            Ripeness::Now => {}
+            Ripeness::Later => return,
+            Ripeness::Never(kind) => {
                 let error = held.error.clone();
-                self.give_up(client, ticket, &error, ErrorKind::Overtaken, now);
+                self.give_up(client, ticket, &error, kind, now);
                 return;
             }
         }
