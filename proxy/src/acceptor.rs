@@ -1,20 +1,24 @@
 //! Accepting connections: how many, how many at once in their handshake, and which worker.
 
 use std::{
-    collections::VecDeque,
     io,
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::sync::Notify;
 
-use crate::contract::{Shutdown, WorkerHandle};
+use crate::{
+    config::Limits,
+    contract::{Shutdown, WorkerHandle},
+    metrics::{HandshakeResult, WorkerMetrics},
+};
+
+mod places;
+
+pub use places::Admission;
+use places::Places;
 
 /// Connections that the system keeps for us while we are busy.
 const BACKLOG: i32 = 4096;
@@ -22,6 +26,11 @@ const BACKLOG: i32 = 4096;
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 /// A pause when the system has no descriptors left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// A handshake that takes longer gives way when all places are taken: several times what a good
+/// one takes, half way around the world or in a burst of others.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_millis(250);
+/// Between two lines about the same trouble.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// A connection on its way to a worker.
 #[derive(Debug)]
@@ -34,84 +43,7 @@ pub struct Accepted {
     pub admission: Admission,
 }
 
-/// How many there are.
-#[derive(Debug)]
-struct Places {
-    clients: AtomicUsize,
-    clients_max: usize,
-    handshakes_max: usize,
-    /// Handshakes in progress, oldest first; those that are done are dropped on the way.
-    handshakes: Mutex<VecDeque<Arc<Handshake>>>,
-}
-
-#[derive(Debug, Default)]
-struct Handshake {
-    over: AtomicBool,
-    evicted: Notify,
-}
-
-/// A client's place. Dropping it gives the place back.
-#[derive(Debug)]
-pub struct Admission {
-    places: Arc<Places>,
-    handshake: Arc<Handshake>,
-}
-
-impl Admission {
-    /// Waits until the acceptor wants this handshake's place for another client.
-    pub async fn evicted(&self) {
-        self.handshake.evicted.notified().await;
-    }
-
-    /// The handshake is over, well or not.
-    pub fn handshake_done(&mut self) {
-        if !self.handshake.over.swap(true, Relaxed) {
-            let mut waiting = self
-                .places
-                .handshakes
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            waiting.retain(|handshake| !Arc::ptr_eq(handshake, &self.handshake));
-        }
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.handshake_done();
-        self.places.clients.fetch_sub(1, Relaxed);
-    }
-}
-
-impl Places {
-    /// A place for one more client; `None` when there is none. A handshake beyond the limit takes
-    /// the place of the oldest: who stalls must not keep others out.
-    fn admit(self: &Arc<Self>) -> Option<Admission> {
-        if self.clients.fetch_add(1, Relaxed) >= self.clients_max {
-            self.clients.fetch_sub(1, Relaxed);
-            return None;
-        }
-        let handshake = Arc::new(Handshake::default());
-        let mut waiting = self
-            .handshakes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() >= self.handshakes_max
-            && let Some(oldest) = waiting.pop_front()
-        {
-            oldest.over.store(true, Relaxed);
-            oldest.evicted.notify_one();
-        }
-        waiting.push_back(Arc::clone(&handshake));
-        drop(waiting);
-        Some(Admission {
-            places: Arc::clone(self),
-            handshake,
-        })
-    }
-}
-
-/// Binds the listening socket.
+/// Binds a listening socket.
 ///
 /// # Errors
 /// The address is in use, or not this machine's.
@@ -129,100 +61,114 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts until the end, and gives each connection to the worker with the fewest.
+///
+/// # Errors
+/// The socket cannot be used.
 pub async fn run<W: WorkerHandle>(
     listener: TcpListener,
     workers: Vec<W>,
-    (clients_max, handshakes_max): (usize, usize),
+    limits: Limits,
+    metrics: WorkerMetrics,
     shutdown: Shutdown,
 ) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let places = Arc::new(Places {
-        clients: AtomicUsize::new(0),
-        clients_max,
-        handshakes_max,
-        handshakes: Mutex::default(),
-    });
-    let mut full = false;
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shutdown.requested() => return Ok(()),
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // The client gave up already, or the system has no descriptors: the rest goes on.
-                tracing::warn!(%error, "cannot accept a connection; raise the limit of open files?");
-                tokio::time::sleep(EXHAUSTED_PAUSE).await;
-                continue;
+    let acceptor = Acceptor {
+        listener: tokio::net::TcpListener::from_std(listener)?,
+        places: Places::new(
+            limits.clients_max,
+            limits.handshakes_max,
+            HANDSHAKE_PATIENCE,
+        ),
+        workers,
+    };
+    tokio::select! {
+        () = acceptor.accept_all(limits.clients_max, metrics) => {}
+        () = shutdown.requested() => {}
+    }
+    Ok(())
+}
+
+struct Acceptor<W> {
+    listener: tokio::net::TcpListener,
+    places: Arc<Places>,
+    workers: Vec<W>,
+}
+
+impl<W: WorkerHandle> Acceptor<W> {
+    async fn accept_all(&self, clients_max: usize, metrics: WorkerMetrics) {
+        let (mut full, mut exhausted) = (Seldom::default(), Seldom::default());
+        loop {
+            self.places.handshake_place().await;
+            let (stream, peer) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) if is_the_clients(&error) => continue,
+                Err(error) => {
+                    if exhausted.is_time() {
+                        tracing::warn!(%error, "cannot accept connections; raise the limit of open files");
+                    }
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                    continue;
+                }
+            };
+            let Some(admission) = self.places.admit() else {
+                metrics.handshake(HandshakeResult::NoPlace);
+                if full.is_time() {
+                    tracing::warn!(
+                        clients_max,
+                        "no place for more clients; raise limits.clients_max"
+                    );
+                }
+                continue; // dropping the stream closes it
+            };
+            match stream.into_std().and_then(tune) {
+                Ok(stream) => self.give(Accepted {
+                    stream,
+                    peer,
+                    admission,
+                }),
+                Err(_) => metrics.handshake(HandshakeResult::Io), // gone already
             }
-        };
-        let Some(admission) = places.admit() else {
-            if !full {
-                tracing::warn!(
-                    clients_max,
-                    "no place for more clients; raise limits.clients_max"
-                );
-            }
-            full = true;
-            continue; // dropping the stream closes it
-        };
-        full = false;
-        let Ok(stream) = stream
-            .into_std()
-            .and_then(|stream| tune(&stream).map(|()| stream))
-        else {
-            continue; // gone already
-        };
-        if let Some(worker) = workers.iter().min_by_key(|worker| worker.connections()) {
-            worker.give(Accepted {
-                stream,
-                peer,
-                admission,
-            });
+        }
+    }
+
+    fn give(&self, accepted: Accepted) {
+        if let Some(worker) = self.workers.iter().min_by_key(|worker| worker.connections()) {
+            worker.give(accepted);
         }
     }
 }
 
-fn tune(stream: &TcpStream) -> io::Result<()> {
+/// The client went away before it was accepted: nothing is wrong with us.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::HostUnreachable
+    )
+}
+
+fn tune(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    Ok(stream)
+}
+
+/// For lines that say the same: once in a while.
+#[derive(Debug, Default)]
+struct Seldom(Option<Instant>);
+
+impl Seldom {
+    fn is_time(&mut self) -> bool {
+        let due = self.0.is_none_or(|last| last.elapsed() >= SAY_AGAIN);
+        if due {
+            self.0 = Some(Instant::now());
+        }
+        due
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn places(clients_max: usize, handshakes_max: usize) -> Arc<Places> {
-        let clients = AtomicUsize::new(0);
-        Arc::new(Places {
-            clients,
-            clients_max,
-            handshakes_max,
-            handshakes: Mutex::default(),
-        })
-    }
-
-    #[test]
-    fn a_place_comes_back() {
-        let places = places(2, 10);
-        let (one, _two) = (places.admit().unwrap(), places.admit().unwrap());
-        assert!(places.admit().is_none());
-        drop(one);
-        assert!(places.admit().is_some());
-        assert_eq!(places.handshakes.lock().unwrap().len(), 1);
-    }
-
-    #[tokio::test]
-    async fn the_oldest_handshake_makes_room() {
-        let places = places(10, 2);
-        let (first, mut second) = (places.admit().unwrap(), places.admit().unwrap());
-        second.handshake_done();
-        let third = places.admit().unwrap();
-        let _fourth = places.admit().unwrap();
-        first.evicted().await;
-        drop(first);
-        assert!(!third.handshake.over.load(Relaxed));
-    }
-}
+mod tests;

@@ -31,7 +31,7 @@ pub trait DataPlane: Send + Sync + 'static {
 }
 
 /// The acceptor's end of a worker.
-pub trait WorkerHandle: Clone + Send + 'static {
+pub trait WorkerHandle: Clone + Send + Sync + 'static {
     /// Hands a connection over. Never blocks; [`WorkerHandle::connections`] counts it at once.
     fn give(&self, accepted: Accepted);
 

@@ -16,6 +16,7 @@ pub mod demo;
 mod discovery;
 pub mod dns;
 mod downstream;
+pub mod files;
 pub mod metrics;
 pub mod server;
 pub mod telemetry;

@@ -169,6 +169,7 @@ pub fn start(
         readiness: readiness.clone(),
         shutdown: shutdown.clone(),
     })?);
+    let accepting_metrics = metrics.worker();
     let pages = admin::Pages {
         metrics,
         readiness: readiness.clone(),
@@ -177,8 +178,8 @@ pub fn start(
         admin::run(bound.admin, pages, shutdown.clone()),
         "the admin port",
     ));
-    let limits = (config.limits.clients_max, config.limits.handshakes_max);
-    let accepting = acceptor::run(bound.clients, workers, limits, shutdown);
+    let limits = config.limits.clone();
+    let accepting = acceptor::run(bound.clients, workers, limits, accepting_metrics, shutdown);
     tokio::spawn(report(accepting, "the acceptor"));
     Ok(Running {
         threads,

@@ -18,10 +18,14 @@ impl Metrics {
     /// The page that `/metrics` serves.
     #[must_use]
     pub fn page(&self) -> String {
-        let families = self.families(&self.cells());
-        prometheus::TextEncoder::new()
-            .encode_to_string(&families)
-            .unwrap_or_default()
+        let mut families = self.families(&self.cells());
+        // The encoder refuses a family without a value: no command has been used yet.
+        families.retain(|family| !family.get_metric().is_empty());
+        let encoded = prometheus::TextEncoder::new().encode_to_string(&families);
+        encoded.unwrap_or_else(|error| {
+            debug_assert!(false, "{error}");
+            format!("# {error}\n")
+        })
     }
 
     fn families(&self, cells: &[Arc<Cells>]) -> Vec<MetricFamily> {

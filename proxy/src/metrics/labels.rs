@@ -29,6 +29,8 @@ labels! {
         Tls => "tls",
         /// Its place was needed.
         Evicted => "evicted",
+        /// There was no place for one more client.
+        NoPlace => "no_place",
         /// The connection broke.
         Io => "io",
     }

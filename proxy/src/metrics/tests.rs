@@ -51,3 +51,12 @@ fn workers_are_summed() {
         );
     }
 }
+
+#[test]
+fn there_is_a_page_before_the_first_command() {
+    let metrics = Metrics::new(["get".into()]);
+    let _worker = metrics.worker();
+    let page = metrics.page();
+    assert!(value(&page, "keyway_client_connections").abs() < 1e-9);
+    assert!(!page.contains("keyway_requests_total"), "{page}");
+}

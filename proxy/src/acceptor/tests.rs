@@ -1,0 +1,154 @@
+//! Real sockets, and workers that only collect.
+
+use std::{
+    io::Read,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use tokio::{task::JoinHandle, time::timeout};
+
+use super::*;
+use crate::metrics::Metrics;
+
+#[derive(Clone, Debug, Default)]
+struct Collector {
+    taken: Arc<Mutex<Vec<Accepted>>>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl WorkerHandle for Collector {
+    fn give(&self, accepted: Accepted) {
+        self.connections.fetch_add(1, Relaxed);
+        self.taken.lock().unwrap().push(accepted);
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Relaxed)
+    }
+}
+
+struct World {
+    address: SocketAddr,
+    workers: Vec<Collector>,
+    metrics: Metrics,
+    stop: tokio::sync::watch::Sender<bool>,
+    running: JoinHandle<io::Result<()>>,
+}
+
+fn start(clients_max: usize, handshakes_max: usize) -> World {
+    let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let workers = vec![Collector::default(), Collector::default()];
+    let limits = Limits {
+        clients_max,
+        handshakes_max,
+        ..Limits::default()
+    };
+    let metrics = Metrics::new([]);
+    let (stop, shutdown) = Shutdown::new();
+    let running = run(
+        listener,
+        workers.clone(),
+        limits,
+        metrics.worker(),
+        shutdown,
+    );
+    World {
+        address,
+        workers,
+        metrics,
+        stop,
+        running: tokio::spawn(running),
+    }
+}
+
+impl World {
+    async fn connect(&self) -> TcpStream {
+        let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        stream.into_std().unwrap()
+    }
+
+    fn given(&self) -> usize {
+        self.workers.iter().map(Collector::connections).sum()
+    }
+
+    async fn wait_given(&self, count: usize) {
+        let given = async {
+            while self.given() < count {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), given).await.unwrap();
+    }
+}
+
+/// Whether the other side closes the connection within half a second.
+fn is_closed(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(false).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    matches!(stream.read(&mut [0]), Ok(0))
+}
+
+#[tokio::test]
+async fn workers_get_alike_many() {
+    let world = start(100, 100);
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        clients.push(world.connect().await);
+    }
+    world.wait_given(10).await;
+    for worker in &world.workers {
+        assert_eq!(worker.connections(), 5);
+    }
+    let taken = world.workers[0].taken.lock().unwrap();
+    assert!(taken[0].stream.nodelay().unwrap());
+    assert!(SockRef::from(&taken[0].stream).keepalive().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_no_place_is_closed_and_counted() {
+    let world = start(2, 100);
+    let _kept = (world.connect().await, world.connect().await);
+    world.wait_given(2).await;
+    let mut third = world.connect().await;
+    assert!(is_closed(&mut third));
+    assert_eq!(world.given(), 2);
+    let page = world.metrics.page();
+    assert!(
+        page.contains("keyway_handshakes_total{result=\"no_place\"} 1\n"),
+        "{page}"
+    );
+    world.workers[0].taken.lock().unwrap().clear();
+    let _fourth = world.connect().await;
+    world.wait_given(3).await;
+}
+
+#[tokio::test]
+async fn stalled_handshakes_keep_nobody_out() {
+    let world = start(100, 2);
+    let began = Instant::now();
+    let mut stalled = Vec::new();
+    for _ in 0..2 {
+        stalled.push(world.connect().await);
+    }
+    let _good = world.connect().await;
+    world.wait_given(3).await;
+    assert!(began.elapsed() >= HANDSHAKE_PATIENCE, "pushed out too soon");
+    let first = world.workers[0].taken.lock().unwrap().remove(0);
+    timeout(Duration::from_secs(1), first.admission.evicted())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn the_end_closes_the_port() {
+    let world = start(10, 10);
+    world.stop.send_replace(true);
+    world.running.await.unwrap().unwrap();
+    assert!(TcpStream::connect(world.address).is_err());
+}
