@@ -131,7 +131,11 @@ impl<W: WorkerHandle> Acceptor<W> {
     }
 
     fn give(&self, accepted: Accepted) {
-        if let Some(worker) = self.workers.iter().min_by_key(|worker| worker.connections()) {
+        if let Some(worker) = self
+            .workers
+            .iter()
+            .min_by_key(|worker| worker.connections())
+        {
             worker.give(accepted);
         }
     }

@@ -160,10 +160,9 @@ impl Open {
             if let Some(ending) = self
                 .worker
                 .ask(|plane| plane.client_ending(self.key).cloned())
+                && (!blocked || ending.at_once)
             {
-                if !blocked || ending.at_once {
-                    return Poll::Ready(End::Decided(ending));
-                }
+                return Poll::Ready(End::Decided(ending));
             }
             if !self.worker.ask(|plane| plane.client_wants_read(self.key)) {
                 return Poll::Pending; // woken when that changes

@@ -65,7 +65,7 @@ impl Checker<'_> {
         let advertise = typed
             .advertise
             .map(|text| self.host_port("listen.advertise", &text));
-        let workers = match self.number("listen.workers", typed.workers, 0, 0, WORKERS_MAX) {
+        let workers = match self.number("listen.workers", typed.workers, 0, (0, WORKERS_MAX)) {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         };
@@ -293,80 +293,63 @@ impl Checker<'_> {
     }
 
     fn limits(&mut self, typed: &typed::Limits) -> Limits {
-        const GIB: i64 = 1024 * 1024 * 1024;
+        const KIB: i64 = 1024;
+        const GIB: i64 = KIB * KIB * KIB;
         let usual = Limits::default();
-        let number = |me: &mut Self, key: &str, value, default, min, max| {
-            me.number(&format!("limits.{key}"), value, default, min, max)
+        let mut number = |key: &str, value, default, range: (i64, i64)| {
+            self.number(&format!("limits.{key}"), value, default, range)
         };
-        let millis = |me: &mut Self, key: &str, value, default| {
-            me.millis(&format!("limits.{key}"), value, default)
-        };
+        let clients_max = number(
+            "clients_max",
+            typed.clients_max,
+            usual.clients_max,
+            (1, 1_000_000),
+        );
+        let handshakes_max = number(
+            "handshakes_max",
+            typed.handshakes_max,
+            usual.handshakes_max,
+            (1, 100_000),
+        );
+        let client_output_bytes_max = number(
+            "client_output_bytes_max",
+            typed.client_output_bytes_max,
+            usual.client_output_bytes_max,
+            (64 * KIB, 16 * GIB),
+        );
+        let in_flight_max = number(
+            "in_flight_max",
+            typed.in_flight_max,
+            usual.in_flight_max,
+            (1, 1_000_000),
+        );
+        let request_bytes_max = number(
+            "request_bytes_max",
+            typed.request_bytes_max,
+            usual.request_bytes_max,
+            (64 * KIB, GIB),
+        );
+        let mut millis =
+            |key: &str, value, default| self.millis(&format!("limits.{key}_ms"), value, default);
         Limits {
-            clients_max: number(
-                self,
-                "clients_max",
-                typed.clients_max,
-                usual.clients_max,
-                1,
-                1_000_000,
-            ),
+            clients_max,
+            handshakes_max,
+            client_output_bytes_max,
+            in_flight_max,
+            request_bytes_max,
             handshake_timeout: millis(
-                self,
-                "handshake_timeout_ms",
+                "handshake_timeout",
                 typed.handshake_timeout_ms,
                 usual.handshake_timeout,
             ),
-            handshakes_max: number(
-                self,
-                "handshakes_max",
-                typed.handshakes_max,
-                usual.handshakes_max,
-                1,
-                100_000,
-            ),
-            auth_timeout: millis(
-                self,
-                "auth_timeout_ms",
-                typed.auth_timeout_ms,
-                usual.auth_timeout,
-            ),
+            auth_timeout: millis("auth_timeout", typed.auth_timeout_ms, usual.auth_timeout),
             request_timeout: millis(
-                self,
-                "request_timeout_ms",
+                "request_timeout",
                 typed.request_timeout_ms,
                 usual.request_timeout,
             ),
-            deadline: millis(self, "deadline_ms", typed.deadline_ms, usual.deadline),
-            reply_timeout: millis(
-                self,
-                "reply_timeout_ms",
-                typed.reply_timeout_ms,
-                usual.reply_timeout,
-            ),
-            client_output_bytes_max: number(
-                self,
-                "client_output_bytes_max",
-                typed.client_output_bytes_max,
-                usual.client_output_bytes_max,
-                64 * 1024,
-                16 * GIB,
-            ),
-            in_flight_max: number(
-                self,
-                "in_flight_max",
-                typed.in_flight_max,
-                usual.in_flight_max,
-                1,
-                1_000_000,
-            ),
-            request_bytes_max: number(
-                self,
-                "request_bytes_max",
-                typed.request_bytes_max,
-                usual.request_bytes_max,
-                64 * 1024,
-                GIB,
-            ),
+            deadline: millis("deadline", typed.deadline_ms, usual.deadline),
+            reply_timeout: millis("reply_timeout", typed.reply_timeout_ms, usual.reply_timeout),
         }
     }
 

@@ -49,10 +49,8 @@ fn the_least_that_works_gets_safe_defaults() {
     );
 }
 
-#[test]
-fn every_key_is_read() {
-    let config = parse(
-        r#"
+/// Every key there is, each with a value other than its default.
+const EVERY_KEY: &str = r#"
         [listen]
         address = "[::]:7000"
         advertise = "cache.example:6380"
@@ -90,9 +88,11 @@ fn every_key_is_read() {
         [log]
         level = "warn"
         format = "json"
-        "#,
-    )
-    .unwrap();
+        "#;
+
+#[test]
+fn every_key_is_read() {
+    let config = parse(EVERY_KEY).unwrap();
     assert_eq!(
         config.listen.advertise.unwrap().to_string(),
         "cache.example:6380"

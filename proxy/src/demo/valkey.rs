@@ -47,7 +47,7 @@ impl Servers {
         let mut servers = Self {
             children: Vec::new(),
             addresses: Vec::new(),
-            folder: folder,
+            folder,
         };
         for port in free_ports().map_err(|error| format!("no ports are free: {error}"))? {
             let child = servers.spawn(port).map_err(|error| match error.kind() {

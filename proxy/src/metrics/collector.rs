@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use prometheus::proto::{
@@ -29,61 +29,44 @@ impl Metrics {
     }
 
     fn families(&self, cells: &[Arc<Cells>]) -> Vec<MetricFamily> {
-        let sum = |field: fn(&Cells) -> &AtomicU64| -> u64 {
-            cells.iter().map(|cells| field(cells).load(Relaxed)).sum()
-        };
-        let opened = sum(|cells| &cells.connections_opened);
-        let closed = sum(|cells| &cells.connections_closed);
-        let by = |labels: &[&str], field: fn(&Cells) -> &[AtomicU64]| -> Vec<(String, u64)> {
-            let value = |index: usize| -> u64 {
-                let one = |cells: &Arc<Cells>| field(cells).get(index).map(|c| c.load(Relaxed));
-                cells.iter().filter_map(one).sum()
-            };
-            labels
-                .iter()
-                .enumerate()
-                .map(|(i, label)| ((*label).to_owned(), value(i)))
-                .collect()
-        };
-        let signed = |field: fn(&Cells) -> &AtomicI64| -> i64 {
-            cells.iter().map(|cells| field(cells).load(Relaxed)).sum()
-        };
-        let states: Vec<(&str, i64)> = UpstreamState::LABELS
-            .iter()
-            .enumerate()
-            .map(|(i, label)| {
-                let one = |cells: &Arc<Cells>| cells.upstream.get(i).map(|cell| cell.load(Relaxed));
-                (*label, cells.iter().filter_map(one).sum())
-            })
-            .collect();
+        let mut families = self.clients(cells);
+        families.extend(upstream(cells));
+        families.extend(self.cluster());
+        families
+    }
+
+    fn clients(&self, cells: &[Arc<Cells>]) -> Vec<MetricFamily> {
+        // In this order: whoever closed had opened, so the difference is never below 0.
+        let closed = sum(cells, |cells| &cells.connections_closed);
+        let opened = sum(cells, |cells| &cells.connections_opened);
         let mut commands: Vec<&str> = self.commands.iter().map(AsRef::as_ref).collect();
         commands.push(command::LABEL_OTHER);
         // A command that was never used needs no line.
-        let mut requests = by(&commands, |cells| &cells.requests);
+        let mut requests = by(&commands, cells, |cells| &cells.requests);
         requests.retain(|(_, count)| *count > 0);
         vec![
             gauge(
                 "keyway_client_connections",
                 "Client connections now.",
-                signed_of(opened) - signed_of(closed),
+                signed_of(opened.saturating_sub(closed)),
             ),
             counter(
                 "keyway_client_connections_total",
                 "Client connections since the start.",
                 "",
-                vec![(String::new(), opened)],
+                vec![("", opened)],
             ),
             counter(
                 "keyway_handshakes_total",
                 "TLS handshakes with clients, by how they ended.",
                 "result",
-                by(HandshakeResult::LABELS, |cells| &cells.handshakes),
+                by(HandshakeResult::LABELS, cells, |cells| &cells.handshakes),
             ),
             counter(
                 "keyway_client_bytes_total",
                 "Plain bytes from clients (in) and to them (out).",
                 "direction",
-                by(Direction::LABELS, |cells| &cells.client_bytes),
+                by(Direction::LABELS, cells, |cells| &cells.client_bytes),
             ),
             counter(
                 "keyway_requests_total",
@@ -91,42 +74,18 @@ impl Metrics {
                 "command",
                 requests,
             ),
-            self.latency(cells),
-            gauges(
-                "keyway_upstream_connections",
-                "Connections to nodes.",
-                "state",
-                &states,
-            ),
-            counter(
-                "keyway_upstream_connects_total",
-                "Attempts to connect to nodes, by how they ended.",
-                "result",
-                by(ConnectResult::LABELS, |cells| &cells.connects),
-            ),
-            gauge(
-                "keyway_upstream_in_flight",
-                "Commands sent to nodes and not answered.",
-                signed(|cells| &cells.in_flight),
-            ),
-            counter(
-                "keyway_upstream_poisoned_total",
-                "Node connections closed because their replies could not be trusted.",
-                "reason",
-                by(PoisonReason::LABELS, |cells| &cells.poisoned),
-            ),
-            counter(
-                "keyway_redirects_total",
-                "Commands that a node sent elsewhere; clients do not see these.",
-                "kind",
-                by(RedirectKind::LABELS, |cells| &cells.redirects),
-            ),
+            latency(cells),
             counter(
                 "keyway_errors_total",
                 "Errors that Keyway itself gave to clients, by kind.",
                 "kind",
-                by(ErrorKind::LABELS, |cells| &cells.errors),
+                by(ErrorKind::LABELS, cells, |cells| &cells.errors),
             ),
+        ]
+    }
+
+    fn cluster(&self) -> [MetricFamily; 3] {
+        [
             gauge(
                 "keyway_topology_revision",
                 "Revision of the topology in force; grows with every change.",
@@ -137,41 +96,108 @@ impl Metrics {
                 "Slots that have an owner, of 16384.",
                 signed_of(self.control.slots_covered.load(Relaxed)),
             ),
+            gauges(
+                "keyway_build_info",
+                "Always 1; the version that runs.",
+                "version",
+                &[(env!("CARGO_PKG_VERSION"), 1)],
+            ),
         ]
     }
+}
 
-    fn latency(&self, cells: &[Arc<Cells>]) -> MetricFamily {
-        let count = |index: usize| -> u64 {
-            let one = |cells: &Arc<Cells>| cells.latency.get(index).map(|cell| cell.load(Relaxed));
-            cells.iter().filter_map(one).sum()
-        };
-        let mut cumulative = 0;
-        let mut buckets = Vec::with_capacity(BUCKETS_NS.len());
-        for (index, bound) in BUCKETS_NS.iter().enumerate() {
-            cumulative += count(index);
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(seconds(*bound));
-            bucket.set_cumulative_count(cumulative);
-            buckets.push(bucket);
-        }
-        let sum: u64 = cells
-            .iter()
-            .map(|cells| cells.latency_sum_ns.load(Relaxed))
-            .sum();
-        let mut histogram = Histogram::default();
-        histogram.set_bucket(buckets);
-        histogram.set_sample_count(cumulative + count(BUCKETS_NS.len()));
-        histogram.set_sample_sum(seconds(sum));
-        let mut metric = Metric::default();
-        metric.set_histogram(histogram);
-        let help = "From a command's arrival to the last byte of its reply.";
-        family(
-            "keyway_request_duration_seconds",
-            help,
-            MetricType::HISTOGRAM,
-            vec![metric],
-        )
+fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 5] {
+    let states: Vec<(&str, i64)> = UpstreamState::LABELS
+        .iter()
+        .enumerate()
+        .map(|(i, label)| {
+            let one = |cells: &Arc<Cells>| cells.upstream.get(i).map(|cell| cell.load(Relaxed));
+            (*label, cells.iter().filter_map(one).sum())
+        })
+        .collect();
+    let in_flight = cells.iter().map(|cells| cells.in_flight.load(Relaxed));
+    [
+        gauges(
+            "keyway_upstream_connections",
+            "Connections to nodes.",
+            "state",
+            &states,
+        ),
+        counter(
+            "keyway_upstream_connects_total",
+            "Attempts to connect to nodes, by how they ended.",
+            "result",
+            by(ConnectResult::LABELS, cells, |cells| &cells.connects),
+        ),
+        gauge(
+            "keyway_upstream_in_flight",
+            "Commands sent to nodes and not answered.",
+            in_flight.sum(),
+        ),
+        counter(
+            "keyway_upstream_poisoned_total",
+            "Node connections closed because their replies could not be trusted.",
+            "reason",
+            by(PoisonReason::LABELS, cells, |cells| &cells.poisoned),
+        ),
+        counter(
+            "keyway_redirects_total",
+            "Commands that a node sent elsewhere; clients do not see these.",
+            "kind",
+            by(RedirectKind::LABELS, cells, |cells| &cells.redirects),
+        ),
+    ]
+}
+
+fn sum(cells: &[Arc<Cells>], field: fn(&Cells) -> &AtomicU64) -> u64 {
+    cells.iter().map(|cells| field(cells).load(Relaxed)).sum()
+}
+
+/// The sum over all workers for each label.
+fn by<'a>(
+    labels: &[&'a str],
+    cells: &[Arc<Cells>],
+    field: fn(&Cells) -> &[AtomicU64],
+) -> Vec<(&'a str, u64)> {
+    let value = |index: usize| -> u64 {
+        let one = |cells: &Arc<Cells>| field(cells).get(index).map(|c| c.load(Relaxed));
+        cells.iter().filter_map(one).sum()
+    };
+    let labels = labels.iter().enumerate();
+    labels.map(|(i, label)| (*label, value(i))).collect()
+}
+
+fn latency(cells: &[Arc<Cells>]) -> MetricFamily {
+    let count = |index: usize| -> u64 {
+        let one = |cells: &Arc<Cells>| cells.latency.get(index).map(|cell| cell.load(Relaxed));
+        cells.iter().filter_map(one).sum()
+    };
+    let mut cumulative = 0;
+    let mut buckets = Vec::with_capacity(BUCKETS_NS.len());
+    for (index, bound) in BUCKETS_NS.iter().enumerate() {
+        cumulative += count(index);
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(seconds(*bound));
+        bucket.set_cumulative_count(cumulative);
+        buckets.push(bucket);
     }
+    let sum: u64 = cells
+        .iter()
+        .map(|cells| cells.latency_sum_ns.load(Relaxed))
+        .sum();
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets);
+    histogram.set_sample_count(cumulative + count(BUCKETS_NS.len()));
+    histogram.set_sample_sum(seconds(sum));
+    let mut metric = Metric::default();
+    metric.set_histogram(histogram);
+    let help = "From a command's arrival to the last byte of its reply.";
+    family(
+        "keyway_request_duration_seconds",
+        help,
+        MetricType::HISTOGRAM,
+        vec![metric],
+    )
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a metric's value is a double")]
@@ -204,11 +230,11 @@ fn labelled(label: &str, value: &str) -> Metric {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a metric's value is a double")]
-fn counter(name: &str, help: &str, label: &str, values: Vec<(String, u64)>) -> MetricFamily {
+fn counter(name: &str, help: &str, label: &str, values: Vec<(&str, u64)>) -> MetricFamily {
     let metrics = values.into_iter().map(|(value, count)| {
         let mut counter = Counter::default();
         counter.set_value(count as f64);
-        let mut metric = labelled(label, &value);
+        let mut metric = labelled(label, value);
         metric.set_counter(counter);
         metric
     });

@@ -84,14 +84,13 @@ impl Checker<'_> {
         default
     }
 
-    /// A number from `min` to `max`, or `default` when it was not written.
+    /// A number from `min` to `max`, both included, or `default` when it was not written.
     pub(super) fn number(
         &mut self,
         key: &str,
         value: Option<Whole>,
         default: usize,
-        min: i64,
-        max: i64,
+        (min, max): (i64, i64),
     ) -> usize {
         let Some(Whole(value)) = value else {
             return default;
