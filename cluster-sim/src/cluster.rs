@@ -385,8 +385,17 @@ impl Cluster {
         }
     }
 
-    /// A replica takes over everything that its primary has.
+    /// A replica starts afresh with everything that its primary has.
     pub(crate) fn resync(&mut self, replica: NodeIndex, primary: NodeIndex) {
+        self.take_over(replica, primary);
+        if let Some(node) = self.nodes.get_mut(replica) {
+            node.migrating.clear();
+            node.importing.clear();
+        }
+    }
+
+    /// A replica has the keys that its primary has.
+    pub(crate) fn take_over(&mut self, replica: NodeIndex, primary: NodeIndex) {
         let Some(store) = self.nodes.get(primary).map(|node| node.store.clone()) else {
             return;
         };
@@ -394,8 +403,6 @@ impl Cluster {
         if let Some(node) = self.nodes.get_mut(replica) {
             node.store = store;
             node.applied = end;
-            node.migrating.clear();
-            node.importing.clear();
         }
     }
 }

@@ -5,8 +5,8 @@ use resp::Value;
 
 use crate::store::{Data, Store};
 
-mod args;
-mod glob;
+pub(crate) mod args;
+pub(crate) mod glob;
 mod hashes;
 mod keys;
 mod lists;

@@ -2,7 +2,11 @@
 
 use resp::{Protocol, Request, Value};
 
-use crate::{cluster::Cluster, commands::Outcome, node::Connection};
+use crate::{
+    cluster::Cluster,
+    commands::{Outcome, args, glob},
+    node::Connection,
+};
 
 const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 
@@ -35,9 +39,10 @@ pub(crate) fn run(
             };
             Ok(Value::Simple("RESET".into()))
         }
-        "select" => match request.arg(1) {
-            Some(b"0") => ok(),
-            _ => Err("ERR DB index is out of range".to_owned()),
+        "select" => match args::integer(request.arg(1).unwrap_or_default()) {
+            Some(0) => ok(),
+            Some(_) => Err("ERR DB index is out of range".to_owned()),
+            None => Err(args::NOT_AN_INTEGER.to_owned()),
         },
         "asking" => {
             connection.asking = true;
@@ -47,17 +52,8 @@ pub(crate) fn run(
             connection.readonly = name == "readonly";
             ok()
         }
-        "client|id" => Ok(Value::Integer(
-            i64::try_from(connection.id).unwrap_or(i64::MAX),
-        )),
-        "client|setname" => {
-            connection.name = request.arg(2).unwrap_or_default().to_vec();
-            ok()
-        }
-        "client|getname" if connection.name.is_empty() => Ok(Value::Null),
-        "client|getname" => Ok(Value::bulk(&connection.name)),
-        "client|setinfo" | "client|no-evict" | "client|no-touch" => ok(),
-        "config|get" => Ok(Value::Map(Vec::new())),
+        name if name.starts_with("client|") => return client(connection, name, request),
+        "config|get" => Ok(config(request)),
         "time" => {
             let ms = cluster.unix_ms();
             let parts = [(ms / 1000).to_string(), (ms % 1000 * 1000).to_string()];
@@ -71,6 +67,56 @@ pub(crate) fn run(
         }
         _ => return None,
     })
+}
+
+fn client(connection: &mut Connection, name: &str, request: Request<'_>) -> Option<Outcome> {
+    let ok = || Ok(Value::Simple("OK".into()));
+    Some(match name {
+        "client|id" => Ok(Value::Integer(
+            i64::try_from(connection.id).unwrap_or(i64::MAX),
+        )),
+        "client|setname" => {
+            let name = request.arg(2).unwrap_or_default();
+            if name.iter().all(u8::is_ascii_graphic) {
+                connection.name = name.to_vec();
+                ok()
+            } else {
+                Err(
+                    "ERR Client names cannot contain spaces, newlines or special characters."
+                        .to_owned(),
+                )
+            }
+        }
+        "client|getname" if connection.name.is_empty() => Ok(Value::Null),
+        "client|getname" => Ok(Value::bulk(&connection.name)),
+        "client|setinfo" => {
+            let option = request.arg(2).unwrap_or_default();
+            let known = [&b"lib-name"[..], b"lib-ver"];
+            if known.iter().any(|known| option.eq_ignore_ascii_case(known)) {
+                ok()
+            } else {
+                let option = String::from_utf8_lossy(option);
+                Err(format!("ERR Unrecognized option '{option}'"))
+            }
+        }
+        "client|no-evict" | "client|no-touch" => ok(),
+        _ => return None,
+    })
+}
+
+/// What clients probe for. Everything else has no value.
+fn config(request: Request<'_>) -> Value {
+    let known = [("appendonly", "no"), ("maxmemory", "0"), ("save", "")];
+    let asked = |name: &str| {
+        let mut patterns = request.args().skip(2);
+        patterns.any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
+    };
+    let shown = known.iter().filter(|(name, _)| asked(name));
+    Value::Map(
+        shown
+            .map(|(name, value)| (Value::bulk(name), Value::bulk(value)))
+            .collect(),
+    )
 }
 
 fn is_right(cluster: &Cluster, user: &[u8], password: &[u8]) -> bool {

@@ -1,6 +1,9 @@
 //! What tests and tools do to a cluster: failures, failovers, migrations, scripted answers.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use topology::Slot;
 
@@ -138,6 +141,7 @@ impl Cluster {
         for key in keys.iter().take(count) {
             self.move_key(key, source, target);
         }
+        self.replicas_follow([source, target]);
         keys.len().saturating_sub(count)
     }
 
@@ -151,14 +155,17 @@ impl Cluster {
         if let Some(node) = self.nodes.get_mut(target) {
             node.store.put(key, entry);
         }
-        // Replicas follow at once: how they come by a moved key is not what is simulated.
-        for node in [source, target] {
+        true
+    }
+
+    /// Replicas have what their primaries have: how they come by a moved key is not simulated.
+    pub(crate) fn replicas_follow(&mut self, primaries: [NodeIndex; 2]) {
+        for node in primaries {
             let shard = self.nodes.get(node).map(|node| node.shard);
             for replica in shard.map(|shard| self.replicas(shard)).unwrap_or_default() {
-                self.resync(replica, node);
+                self.take_over(replica, node);
             }
         }
-        true
     }
 
     /// Ends a migration: the slot is the target's (`SETSLOT NODE`). Keys that were not moved go
@@ -179,9 +186,28 @@ impl Cluster {
 
     /// Moves slots with all their keys at once (`CLUSTER MIGRATESLOTS` of 9.x).
     pub fn migrate_atomically(&mut self, slots: impl IntoIterator<Item = Slot>, to: ShardIndex) {
+        let Some(target) = self.primary(to) else {
+            return;
+        };
+        let mut sources = BTreeMap::<NodeIndex, BTreeSet<Slot>>::new();
         for slot in slots {
-            self.begin_migration(slot, to);
-            self.finish_migration(slot);
+            let source = self.owner(slot).and_then(|shard| self.primary(shard));
+            if let Some(source) = source.filter(|source| *source != target) {
+                sources.entry(source).or_default().insert(slot);
+            }
+        }
+        for (source, slots) in sources {
+            let now = self.unix_ms();
+            let keys = self.nodes.get_mut(source).map(|node| node.store.keys(now));
+            for key in keys.unwrap_or_default() {
+                if slots.contains(&Slot::of_key(&key)) {
+                    self.move_key(&key, source, target);
+                }
+            }
+            self.replicas_follow([source, target]);
+            for slot in slots {
+                self.assign(slot.get(), target);
+            }
         }
     }
 

@@ -8,9 +8,10 @@ use topology::Slot;
 
 use crate::{
     cluster::Cluster,
-    commands::{self, Call},
+    commands::{self, Call, Outcome},
     connection, introspection,
     node::{Connection, ConnectionId, NodeIndex},
+    transaction,
 };
 
 const TRYAGAIN: &str = "TRYAGAIN Multiple keys request during rehashing of slot";
@@ -99,7 +100,6 @@ impl Cluster {
         request: Request<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Option<Value>, String> {
-        let asking = std::mem::take(&mut connection.asking);
         let open = ["auth", "hello", "quit", "reset"];
         let name = request.name();
         if !connection.authenticated
@@ -109,8 +109,10 @@ impl Cluster {
         }
         let table = CommandTable::builtin();
         let command = table.lookup(request);
-        let command =
-            command.map_err(|error| String::from_utf8_lossy(error.text()).into_owned())?;
+        let command = command.map_err(|error| {
+            connection.transaction.failed = true; // `MULTI` and `EXEC` start afresh
+            String::from_utf8_lossy(error.text()).into_owned()
+        })?;
         if command.name() == "command" || command.name().starts_with("command|") {
             introspect::reply(table, request, connection.protocol, out);
             return Ok(None);
@@ -122,49 +124,78 @@ impl Cluster {
         if let Some(error) = node.answers.pop_front() {
             return Err(error);
         }
-        if let Some(outcome) = connection::run(self, connection, command.name(), request) {
-            return outcome.map(Some);
+        let asking = connection.asking;
+        let outcome = transaction::run(self, connection, command, request, asking)
+            .or_else(|| self.about(connection, command, request))
+            .unwrap_or_else(|| {
+                self.check_loaded(connection.node)?;
+                self.check_place(connection, command, request, asking)?;
+                self.run(connection, command, request)
+            });
+        connection.transaction.failed |= outcome.is_err();
+        // `ASKING` holds for one command, or for one transaction.
+        if !connection.transaction.open && command.name() != "asking" {
+            connection.asking = false;
         }
-        if let Some(outcome) = introspection::run(self, connection, command.name(), request) {
-            return outcome.map(Some);
-        }
-        if self
-            .nodes
-            .get(connection.node)
-            .is_some_and(|node| node.loading_until.is_some())
-        {
+        outcome.map(Some)
+    }
+
+    /// Runs a command whose place has been checked.
+    pub(crate) fn perform(
+        &mut self,
+        connection: &mut Connection,
+        command: &Command,
+        request: Request<'_>,
+    ) -> Outcome {
+        self.about(connection, command, request)
+            .unwrap_or_else(|| self.run(connection, command, request))
+    }
+
+    /// Commands about the connection, the node or the cluster, rather than its keys.
+    fn about(
+        &mut self,
+        connection: &mut Connection,
+        command: &Command,
+        request: Request<'_>,
+    ) -> Option<Outcome> {
+        connection::run(self, connection, command.name(), request)
+            .or_else(|| introspection::run(self, connection, command.name(), request))
+    }
+
+    fn check_loaded(&self, node: NodeIndex) -> Result<(), String> {
+        let node = self.nodes.get(node);
+        if node.is_some_and(|node| node.loading_until.is_some()) {
             return Err("LOADING Valkey is loading the dataset in memory".to_owned());
         }
-        self.check_place(connection, command, request, asking)?;
-        let protocol = connection.protocol;
-        self.run(connection.node, command, request, protocol)
-            .map(Some)
+        Ok(())
     }
 
     /// Whether this node may run the command, as `getNodeByQuery` of the server decides.
-    fn check_place(
+    pub(crate) fn check_place(
         &mut self,
         connection: &Connection,
         command: &Command,
         request: Request<'_>,
         asking: bool,
     ) -> Result<(), String> {
+        let keys = keys_of(command, request);
+        if keys.is_empty() && command.is_write() && !self.is_primary(connection.node) {
+            return Err("READONLY You can't write against a read only replica.".to_owned());
+        }
+        self.check_keys(connection, &keys, command.is_readonly(), asking)
+    }
+
+    /// Whether this node may serve these keys.
+    pub(crate) fn check_keys(
+        &mut self,
+        connection: &Connection,
+        keys: &[&[u8]],
+        only_reads: bool,
+        asking: bool,
+    ) -> Result<(), String> {
         let here = connection.node;
-        let mut refs = KeyRefs::new();
-        let keys = match command.keys(request, &mut refs) {
-            Ok(()) => refs
-                .iter()
-                .filter_map(|key| request.arg(key.index()))
-                .collect::<Vec<_>>(),
-            Err(_) => Vec::new(), // the command itself will say what is wrong
-        };
         let Some(first) = keys.first() else {
-            let replica = !self.is_primary(here);
-            return if replica && command.is_write() {
-                Err("READONLY You can't write against a read only replica.".to_owned())
-            } else {
-                Ok(())
-            };
+            return Ok(());
         };
         let slot = Slot::of_key(first);
         if keys.iter().any(|key| Slot::of_key(key) != slot) {
@@ -187,10 +218,13 @@ impl Cluster {
         let Some(node) = self.nodes.get_mut(here) else {
             return moved;
         };
-        let missing = keys
-            .iter()
-            .filter(|key| !node.store.exists(key, now))
-            .count();
+        // What has moved is looked for when a transaction runs, not while it is queued.
+        let missing = if connection.transaction.open {
+            0
+        } else {
+            let missing = keys.iter().filter(|key| !node.store.exists(key, now));
+            missing.count()
+        };
         if here == owner {
             return match node.migrating.get(&slot.get()).copied() {
                 Some(target) if missing == keys.len() => {
@@ -209,11 +243,18 @@ impl Cluster {
             };
         }
         let (follows, down) = (node.shard, node.master_down);
-        if self.owner(slot) == Some(follows) && connection.readonly && command.is_readonly() {
-            return if down {
-                Err("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.".to_owned())
-            } else {
-                Ok(())
+        if self.owner(slot) == Some(follows) && connection.readonly && only_reads {
+            if down {
+                return Err("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.".to_owned());
+            }
+            // The replica has heard where the primary is moving the slot to.
+            let leaving = self.nodes.get(owner);
+            let target = leaving.and_then(|owner| owner.migrating.get(&slot.get()).copied());
+            return match target {
+                Some(target) if missing > 0 => {
+                    Err(format!("ASK {} {}", slot.get(), shown(self, target)))
+                }
+                _ => Ok(()),
             };
         }
         moved
@@ -221,11 +262,11 @@ impl Cluster {
 
     fn run(
         &mut self,
-        here: NodeIndex,
+        connection: &mut Connection,
         command: &Command,
         request: Request<'_>,
-        protocol: Protocol,
-    ) -> Result<Value, String> {
+    ) -> Outcome {
+        let (here, protocol) = (connection.node, connection.protocol);
         let now = self.unix_ms();
         let args: Vec<&[u8]> = request.args().collect();
         let node = self.nodes.get_mut(here).ok_or("ERR no such node")?;
@@ -242,9 +283,23 @@ impl Cluster {
         let value = outcome?;
         if command.is_write() && self.is_primary(here) {
             self.log(here, args.iter().map(|arg| arg.to_vec()).collect());
+            let keys = keys_of(command, request);
+            connection.transaction.touch(&keys);
+            self.touch(here, &keys);
         }
         Ok(value)
     }
+}
+
+/// The command's keys; none where its arguments are wrong, which it will say itself.
+pub(crate) fn keys_of<'a>(command: &Command, request: Request<'a>) -> Vec<&'a [u8]> {
+    let mut refs = KeyRefs::new();
+    if command.keys(request, &mut refs).is_err() {
+        return Vec::new();
+    }
+    refs.iter()
+        .filter_map(|key| request.arg(key.index()))
+        .collect()
 }
 
 /// What the simulator does not know, it has never heard of.

@@ -5,7 +5,7 @@ use topology::Slot;
 
 use crate::{
     cluster::Cluster,
-    commands::Outcome,
+    commands::{Outcome, args},
     layout::Version,
     node::{Connection, Node, NodeIndex},
 };
@@ -29,11 +29,11 @@ pub(crate) fn run(
             let slot = Slot::of_key(request.arg(2).unwrap_or_default());
             Ok(Value::Integer(slot.get().into()))
         }
-        "cluster|countkeysinslot" => slot(request, 2).map(|slot| {
+        "cluster|countkeysinslot" => counted_slot(request).map(|slot| {
             Value::Integer(i64::try_from(cluster.keys_in(here, slot).len()).unwrap_or(i64::MAX))
         }),
-        "cluster|getkeysinslot" => slot(request, 2).and_then(|slot| {
-            let count = number(request, 3).ok_or("ERR Invalid number of keys")?;
+        "cluster|getkeysinslot" => counted_slot(request).and_then(|slot| {
+            let count = number(request, 3).ok_or("ERR Invalid slot or number of keys")?;
             let keys = cluster.keys_in(here, slot);
             Ok(Value::Array(
                 keys.iter().take(count).map(Value::bulk).collect(),
@@ -68,27 +68,58 @@ fn slot(request: Request<'_>, at: usize) -> Result<Slot, String> {
     slot.ok_or_else(|| "ERR Invalid or out of range slot".to_owned())
 }
 
-fn node_named(cluster: &Cluster, id: Option<&[u8]>) -> Result<NodeIndex, String> {
-    let id = id.unwrap_or_default();
-    let found = cluster
-        .nodes
-        .iter()
-        .position(|node| node.id.as_bytes() == id);
-    found.ok_or_else(|| format!("ERR Unknown node {}", String::from_utf8_lossy(id)))
+/// The slot whose keys are asked for.
+fn counted_slot(request: Request<'_>) -> Result<Slot, String> {
+    let number = args::integer(request.arg(2).unwrap_or_default());
+    let slot = u16::try_from(number.ok_or(args::NOT_AN_INTEGER)?).ok();
+    slot.and_then(Slot::new)
+        .ok_or_else(|| "ERR Invalid slot".to_owned())
+}
+
+fn node_named(cluster: &Cluster, id: &[u8]) -> Option<NodeIndex> {
+    let mut nodes = cluster.nodes.iter();
+    nodes.position(|node| node.id.as_bytes() == id)
 }
 
 fn set_slot(cluster: &mut Cluster, here: NodeIndex, request: Request<'_>) -> Outcome {
     let slot = slot(request, 2)?.get();
     let action = request.arg(3).unwrap_or_default().to_ascii_lowercase();
+    let id = request.arg(4).unwrap_or_default();
+    let shown = String::from_utf8_lossy(id);
+    let other = || {
+        let node = node_named(cluster, id);
+        node.ok_or_else(|| format!("ERR I don't know about node {shown}"))
+    };
+    let owner = Slot::new(slot).and_then(|slot| cluster.owner(slot));
+    let mine = owner.and_then(|shard| cluster.primary(shard)) == Some(here);
+    if !cluster.is_primary(here) {
+        return Err("ERR Please use SETSLOT only with masters.".to_owned());
+    }
+    let not_primary = || Err("ERR Target node is not a master".to_owned());
     match action.as_slice() {
+        b"migrating" if !mine => {
+            return Err(format!("ERR I'm not the owner of hash slot {slot}"));
+        }
         b"migrating" => {
-            let target = node_named(cluster, request.arg(4))?;
+            let target = other()?;
+            if target == here {
+                return Err("ERR Target node is myself".to_owned());
+            }
+            if !cluster.is_primary(target) {
+                return not_primary();
+            }
             if let Some(node) = cluster.nodes.get_mut(here) {
                 node.migrating.insert(slot, target);
             }
         }
+        b"importing" if mine => {
+            return Err(format!("ERR I'm already the owner of hash slot {slot}"));
+        }
         b"importing" => {
-            let source = node_named(cluster, request.arg(4))?;
+            let source = other()?;
+            if !cluster.is_primary(source) {
+                return not_primary();
+            }
             if let Some(node) = cluster.nodes.get_mut(here) {
                 node.importing.insert(slot, source);
             }
@@ -100,7 +131,8 @@ fn set_slot(cluster: &mut Cluster, here: NodeIndex, request: Request<'_>) -> Out
             }
         }
         b"node" => {
-            let target = node_named(cluster, request.arg(4))?;
+            let target = node_named(cluster, id);
+            let target = target.ok_or_else(|| format!("ERR Unknown node {shown}"))?;
             cluster.assign(slot, target);
         }
         _ => {
@@ -116,7 +148,13 @@ fn set_slot(cluster: &mut Cluster, here: NodeIndex, request: Request<'_>) -> Out
 /// `CLUSTER MIGRATESLOTS SLOTSRANGE first last NODE id`
 fn migrate_slots(cluster: &mut Cluster, request: Request<'_>) -> Outcome {
     let (first, last) = (slot(request, 3)?, slot(request, 4)?);
-    let target = node_named(cluster, request.arg(6))?;
+    let id = request.arg(6).unwrap_or_default();
+    let shown = String::from_utf8_lossy(id);
+    if id.len() != 40 {
+        return Err(format!("ERR Invalid node name: {shown}"));
+    }
+    let target = node_named(cluster, id);
+    let target = target.ok_or_else(|| format!("ERR Unknown node name: {shown}"))?;
     let shard = cluster.nodes.get(target).map_or(0, |node| node.shard);
     let slots = (first.get()..=last.get()).filter_map(Slot::new);
     cluster.migrate_atomically(slots, shard);
@@ -154,6 +192,7 @@ fn migrate(cluster: &mut Cluster, here: NodeIndex, request: Request<'_>) -> Outc
         .iter()
         .filter(|key| cluster.move_key(key, here, target))
         .count();
+    cluster.replicas_follow([here, target]);
     Ok(Value::Simple(
         if moved == 0 { "NOKEY" } else { "OK" }.into(),
     ))

@@ -5,8 +5,8 @@
 //! `TRYAGAIN`), fails over, migrates slots key by key or at once, lags, and breaks as a test
 //! scripts it. [`serve`] puts it behind sockets.
 //!
-//! It knows strings, hashes, lists, sets, sorted sets, expiry, `SCAN` and counters; no scripts,
-//! transactions, subscriptions or streams. What it does not know it refuses as a server refuses a
+//! It knows strings, hashes, lists, sets, sorted sets, expiry, `SCAN`, counters and transactions; no
+//! scripts, subscriptions or streams. What it does not know it refuses as a server refuses a
 //! command that it has never heard of.
 
 mod cluster;
@@ -20,6 +20,7 @@ mod node;
 mod ordered;
 mod serve;
 mod store;
+mod transaction;
 mod zset;
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
 
 use resp::{Protocol, RequestDecoder, RequestLimits};
 
-use crate::store::Store;
+use crate::{store::Store, transaction::Transaction};
 
 /// Which node; a place in the cluster's list, from 0. Primaries come first, shard by shard.
 pub type NodeIndex = usize;
@@ -58,6 +58,7 @@ pub(crate) struct Connection {
     pub(crate) name: Vec<u8>,
     pub(crate) readonly: bool,
     pub(crate) asking: bool,
+    pub(crate) transaction: Transaction,
     pub(crate) closing: bool,
 }
 
@@ -75,6 +76,7 @@ impl Connection {
             name: Vec::new(),
             readonly: false,
             asking: false,
+            transaction: Transaction::default(),
             closing: false,
         }
     }

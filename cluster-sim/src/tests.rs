@@ -1,1 +1,235 @@
+//! What happens to a cluster, as its clients see it. What commands reply is in `tests/captured.rs`.
 
+use std::{net::SocketAddr, time::Duration};
+
+use resp::OwnedRequest;
+use topology::Slot;
+
+use crate::{Cluster, ConnectionId, Layout, NodeIndex};
+
+const MS: Duration = Duration::from_millis(1);
+
+struct Client {
+    cluster: Cluster,
+    now: Duration,
+}
+
+impl Client {
+    fn new(layout: Layout) -> Self {
+        let addresses: Vec<SocketAddr> = (7001..7007)
+            .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+            .collect();
+        Self {
+            cluster: Cluster::new(layout, &addresses),
+            now: MS,
+        }
+    }
+
+    fn connect(&mut self, node: NodeIndex) -> ConnectionId {
+        self.cluster.connect(node, "zone-a", self.now).unwrap()
+    }
+
+    fn send(&mut self, connection: ConnectionId, words: &str) {
+        let request = OwnedRequest::from_args(words.split(' '));
+        self.cluster.received(connection, request.bytes(), self.now);
+    }
+
+    fn take(&mut self, connection: ConnectionId) -> String {
+        let bytes = self.cluster.output(connection, self.now);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn ask(&mut self, connection: ConnectionId, words: &str) -> String {
+        self.send(connection, words);
+        self.take(connection)
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.cluster.tick(self.now);
+    }
+
+    /// The primary of a key's slot.
+    fn home(&self, key: &str) -> NodeIndex {
+        let shard = self.cluster.owner(Slot::of_key(key.as_bytes())).unwrap();
+        self.cluster.primary(shard).unwrap()
+    }
+}
+
+#[test]
+fn a_killed_primary_is_replaced_after_the_node_timeout() {
+    let mut client = Client::new(Layout::default());
+    let old = client.home("k");
+    let connection = client.connect(old);
+    assert_eq!(client.ask(connection, "SET k one"), "+OK\r\n");
+    client.cluster.kill(old);
+    assert!(client.cluster.is_closed(connection));
+    assert!(client.cluster.connect(old, "zone-a", client.now).is_none());
+    client.pass(Duration::from_millis(1999));
+    assert_eq!(client.home("k"), old);
+    client.pass(MS);
+    let new = client.home("k");
+    assert_ne!(new, old);
+    let connection = client.connect(new);
+    assert_eq!(
+        client.ask(connection, "GET k"),
+        "-CLUSTERDOWN The cluster is down\r\n"
+    );
+    client.pass(Duration::from_millis(50));
+    assert_eq!(client.ask(connection, "GET k"), "$3\r\none\r\n");
+
+    // It comes back as a replica, loads, and sends writers away.
+    client.cluster.restart(old, Duration::from_millis(10));
+    let connection = client.connect(old);
+    assert_eq!(
+        client.ask(connection, "GET k"),
+        "-LOADING Valkey is loading the dataset in memory\r\n"
+    );
+    client.pass(Duration::from_millis(10));
+    let there = client.cluster.address(new).unwrap();
+    let slot = Slot::of_key(b"k").get();
+    assert_eq!(
+        client.ask(connection, "SET k two"),
+        format!("-MOVED {slot} {there}\r\n")
+    );
+    assert_eq!(client.ask(connection, "READONLY"), "+OK\r\n");
+    assert_eq!(client.ask(connection, "GET k"), "$3\r\none\r\n");
+}
+
+#[test]
+fn a_lagging_replica_shows_the_past_and_loses_it_when_promoted() {
+    let mut client = Client::new(Layout {
+        replica_lag: Duration::from_millis(100),
+        node_timeout: Duration::from_millis(10),
+        ..Layout::default()
+    });
+    let primary = client.home("k");
+    let replica = primary + 3;
+    let (writer, reader) = (client.connect(primary), client.connect(replica));
+    client.ask(reader, "READONLY");
+    client.ask(writer, "SET k one");
+    client.pass(Duration::from_millis(100));
+    client.ask(writer, "SET k two");
+    client.pass(Duration::from_millis(99));
+    assert_eq!(client.ask(reader, "GET k"), "$3\r\none\r\n");
+    client.pass(MS);
+    assert_eq!(client.ask(reader, "GET k"), "$3\r\ntwo\r\n");
+    client.ask(writer, "SET k three");
+    client.cluster.kill(primary);
+    client.pass(Duration::from_millis(10));
+    client.pass(Duration::from_millis(50));
+    assert_eq!(client.home("k"), replica);
+    assert_eq!(client.ask(reader, "GET k"), "$3\r\ntwo\r\n");
+}
+
+#[test]
+fn a_slot_moves_key_by_key() {
+    let mut client = Client::new(Layout::default());
+    let source = client.home("{s}1");
+    let target = (source + 1) % 3;
+    let slot = Slot::of_key(b"s");
+    let (here, there) = (client.connect(source), client.connect(target));
+    client.ask(here, "MSET {s}1 one {s}2 two");
+    client.cluster.begin_migration(slot, target);
+    assert_eq!(client.cluster.move_keys(slot, 1), 1);
+    let ask = format!(
+        "-ASK {} {}\r\n",
+        slot.get(),
+        client.cluster.address(target).unwrap()
+    );
+    assert_eq!(client.ask(here, "GET {s}1"), ask);
+    assert_eq!(client.ask(here, "GET {s}2"), "$3\r\ntwo\r\n");
+    assert!(client.ask(here, "MGET {s}1 {s}2").starts_with("-TRYAGAIN"));
+    assert_eq!(client.ask(there, "ASKING"), "+OK\r\n");
+    assert_eq!(client.ask(there, "GET {s}1"), "$3\r\none\r\n");
+    assert!(client.ask(there, "GET {s}1").starts_with("-MOVED"));
+    client.cluster.finish_migration(slot);
+    assert_eq!(
+        client.ask(there, "MGET {s}1 {s}2"),
+        "*2\r\n$3\r\none\r\n$3\r\ntwo\r\n"
+    );
+    assert!(client.ask(here, "GET {s}1").starts_with("-MOVED"));
+}
+
+#[test]
+fn slots_move_at_once_and_back() {
+    let mut client = Client::new(Layout::default());
+    let keys: Vec<String> = (0..300).map(|i| format!("key:{i}")).collect();
+    for key in &keys {
+        let home = client.home(key);
+        let connection = client.connect(home);
+        assert_eq!(
+            client.ask(connection, &format!("SET {key} {key}")),
+            "+OK\r\n"
+        );
+    }
+    for to in [2, 0, 1] {
+        let all = (0..Slot::COUNT).filter_map(Slot::new);
+        client.cluster.migrate_atomically(all, to);
+        let (primary, replica) = (client.connect(to), client.connect(to + 3));
+        client.ask(replica, "READONLY");
+        assert_eq!(client.ask(primary, "DBSIZE"), ":300\r\n");
+        for key in &keys {
+            let expected = format!("${}\r\n{key}\r\n", key.len());
+            assert_eq!(client.ask(primary, &format!("GET {key}")), expected);
+            assert_eq!(client.ask(replica, &format!("GET {key}")), expected);
+        }
+    }
+}
+
+#[test]
+fn a_frozen_node_answers_when_it_goes_on() {
+    let mut client = Client::new(Layout::default());
+    let home = client.home("n");
+    let connection = client.connect(home);
+    client.cluster.freeze(home);
+    assert_eq!(client.ask(connection, "INCR n"), "");
+    assert_eq!(client.ask(connection, "INCR n"), "");
+    client.cluster.thaw(home);
+    assert_eq!(client.take(connection), ":1\r\n:2\r\n");
+}
+
+#[test]
+fn scripted_faults_do_what_they_say() {
+    let mut client = Client::new(Layout::default());
+    let home = client.home("n");
+    let connection = client.connect(home);
+    client.cluster.swallow_next(home, 1);
+    assert_eq!(client.ask(connection, "INCR n"), "");
+    client.cluster.answer_next(home, 1, "ERR as told");
+    assert_eq!(client.ask(connection, "INCR n"), "-ERR as told\r\n");
+    assert_eq!(client.ask(connection, "INCR n"), ":2\r\n");
+    client.cluster.drop_connections(home);
+    assert!(client.cluster.is_closed(connection));
+}
+
+#[test]
+fn zones_are_far_from_each_other() {
+    let mut client = Client::new(Layout::default());
+    client.cluster.set_latency("zone-a", "zone-b", MS);
+    let near = client.connect(0);
+    let far = client.connect(1);
+    assert_eq!(client.ask(near, "PING"), "+PONG\r\n");
+    assert_eq!(client.ask(far, "PING"), "");
+    assert_eq!(client.cluster.output_due(far), Some(client.now + MS));
+    client.pass(MS);
+    assert_eq!(client.take(far), "+PONG\r\n");
+}
+
+#[test]
+fn a_watched_key_that_another_writes_ends_the_transaction() {
+    let mut client = Client::new(Layout::default());
+    let home = client.home("k");
+    let (one, other) = (client.connect(home), client.connect(home));
+    client.ask(one, "WATCH k");
+    client.ask(other, "SET elsewhere{k} 1");
+    client.ask(one, "MULTI");
+    client.ask(one, "INCR n{k}");
+    assert_eq!(client.ask(one, "EXEC"), "*1\r\n:1\r\n");
+    client.ask(one, "WATCH k");
+    client.ask(other, "SET k 1");
+    client.ask(one, "MULTI");
+    client.ask(one, "INCR n{k}");
+    assert_eq!(client.ask(one, "EXEC"), "*-1\r\n");
+    assert_eq!(client.ask(one, "GET n{k}"), "$1\r\n1\r\n");
+}

@@ -2,11 +2,11 @@
 
 use super::Call;
 
-pub(super) const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
+pub(crate) const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
 pub(super) const SYNTAX: &str = "ERR syntax error";
 
 /// A canonical decimal number.
-pub(super) fn integer(bytes: &[u8]) -> Option<i64> {
+pub(crate) fn integer(bytes: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(bytes).ok()?;
     let number: i64 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)
@@ -31,6 +31,12 @@ impl Call<'_> {
 
     pub(super) fn float(&self, index: usize) -> Result<f64, String> {
         float(self.arg(index)).ok_or_else(|| "ERR value is not a valid float".to_owned())
+    }
+
+    /// How many elements to take out.
+    pub(super) fn positive(&self, index: usize) -> Result<usize, String> {
+        let count = integer(self.arg(index)).and_then(|count| usize::try_from(count).ok());
+        count.ok_or_else(|| "ERR value is out of range, must be positive".to_owned())
     }
 
     /// Whether an argument is this word, in any case.

@@ -1,7 +1,7 @@
 //! Patterns of `KEYS` and `MATCH`.
 
 /// Whether `text` matches: `*`, `?`, `[a-c]`, `[^x]`, and `\` to take a character as it is.
-pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
+pub(crate) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     // Where to go on after the last `*` when what follows it does not match here.
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;

@@ -129,6 +129,9 @@ fn add(call: &mut Call<'_>) -> Outcome {
 
 fn add_float(call: &mut Call<'_>) -> Outcome {
     let (field, by) = (call.arg(2), call.float(3)?);
+    if !by.is_finite() {
+        return Err("ERR value is NaN or Infinity".to_owned());
+    }
     change(call, |hash| {
         let before = match hash.get(field) {
             Some(value) => args::float(value).ok_or("ERR hash value is not a float")?,
@@ -144,6 +147,10 @@ fn scan(call: &mut Call<'_>) -> Outcome {
     let scan = Scan::read(call, 2, false)?;
     with(call, |hash, _| {
         let (next, fields) = scan.step(hash.keys().cloned());
+        if scan.names_only {
+            let names = fields.iter().map(Value::bulk).collect();
+            return Ok(super::scan::reply(next, names));
+        }
         let pair = |field: &Vec<u8>| [Value::bulk(field), bulk_or_nil(hash.get(field))];
         Ok(super::scan::reply(
             next,

@@ -2,7 +2,7 @@
 
 use resp::Value;
 
-use super::{Call, Outcome, bulks, glob, integer, ok, scan::Scan};
+use super::{Call, Outcome, args, bulks, glob, integer, ok, scan::Scan};
 
 pub(super) fn run(name: &str, call: &mut Call<'_>) -> Option<Outcome> {
     Some(match name {
@@ -24,12 +24,18 @@ pub(super) fn run(name: &str, call: &mut Call<'_>) -> Option<Outcome> {
         "scan" => scan(call),
         "dbsize" => integer(call.store.keys(call.now).len()),
         "randomkey" => Ok(super::bulk_or_nil(call.store.keys(call.now).first())),
-        "flushall" | "flushdb" => {
-            call.store.clear();
-            ok()
-        }
+        "flushall" | "flushdb" => flush(call),
         _ => return None,
     })
+}
+
+fn flush(call: &mut Call<'_>) -> Outcome {
+    let plain = call.count() == 1;
+    if !plain && !(call.count() == 2 && (call.is(1, "sync") || call.is(1, "async"))) {
+        return Err(args::SYNTAX.to_owned());
+    }
+    call.store.clear();
+    ok()
 }
 
 fn remove(call: &mut Call<'_>) -> Outcome {
@@ -70,6 +76,7 @@ fn expire(call: &mut Call<'_>, unit: i64, relative: bool) -> Outcome {
     } else {
         at
     };
+    check_expire_options(call)?;
     let key = call.arg(1);
     let Some(entry) = call.store.get(key, call.now) else {
         return integer(0);
@@ -82,11 +89,8 @@ fn expire(call: &mut Call<'_>, unit: i64, relative: bool) -> Outcome {
             before.is_some()
         } else if call.is(index, "gt") {
             before.is_some_and(|before| at > before)
-        } else if call.is(index, "lt") {
-            before.is_none_or(|before| at < before)
         } else {
-            let option = String::from_utf8_lossy(call.arg(index)).into_owned();
-            return Err(format!("ERR Unsupported option {option}"));
+            before.is_none_or(|before| at < before) // LT
         };
         if !allowed {
             return integer(0);
@@ -98,6 +102,26 @@ fn expire(call: &mut Call<'_>, unit: i64, relative: bool) -> Outcome {
         entry.expires_at = u64::try_from(at).ok();
     }
     integer(1)
+}
+
+fn check_expire_options(call: &Call<'_>) -> Result<(), String> {
+    let known = ["nx", "xx", "gt", "lt"];
+    for at in 3..call.count() {
+        if !known.iter().any(|known| call.is(at, known)) {
+            let option = String::from_utf8_lossy(call.arg(at));
+            return Err(format!("ERR Unsupported option {option}"));
+        }
+    }
+    let has = |name| (3..call.count()).any(|at| call.is(at, name));
+    if has("nx") && (has("xx") || has("gt") || has("lt")) {
+        return Err(
+            "ERR NX and XX, GT or LT options at the same time are not compatible".to_owned(),
+        );
+    }
+    if has("gt") && has("lt") {
+        return Err("ERR GT and LT options at the same time are not compatible".to_owned());
+    }
+    Ok(())
 }
 
 fn ttl(call: &mut Call<'_>, show: fn(i64, i64) -> i64) -> Outcome {

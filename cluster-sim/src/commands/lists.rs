@@ -95,8 +95,7 @@ fn pop(call: &mut Call<'_>, left: bool) -> Outcome {
     if call.count() > 3 {
         return call.wrong_arity();
     }
-    let count = usize::try_from(call.integer(2)?);
-    let count = count.map_err(|_| "ERR value is out of range, must be positive".to_owned())?;
+    let count = call.positive(2)?;
     if !call.store.exists(key, call.now) {
         return Ok(Value::NullArray);
     }

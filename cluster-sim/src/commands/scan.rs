@@ -4,12 +4,16 @@ use resp::Value;
 
 use super::{Call, args, glob};
 
+const TYPES: [&[u8]; 6] = [b"string", b"list", b"set", b"zset", b"hash", b"stream"];
+
 /// What a scan asks for.
 pub(super) struct Scan<'a> {
     cursor: u64,
     count: usize,
     pattern: Option<&'a [u8]>,
     pub(super) kind: Option<&'a [u8]>,
+    /// `HSCAN` without values.
+    pub(super) names_only: bool,
 }
 
 impl<'a> Scan<'a> {
@@ -24,9 +28,15 @@ impl<'a> Scan<'a> {
             count: 10,
             pattern: None,
             kind: None,
+            names_only: false,
         };
         let mut at = at + 1;
         while at < call.count() {
+            if call.is(0, "hscan") && call.is(at, "novalues") {
+                scan.names_only = true;
+                at += 1;
+                continue;
+            }
             if at + 1 >= call.count() {
                 return Err(args::SYNTAX.to_owned());
             }
@@ -37,7 +47,12 @@ impl<'a> Scan<'a> {
                 let count = usize::try_from(count).ok().filter(|count| *count > 0);
                 scan.count = count.ok_or(args::SYNTAX)?;
             } else if with_type && call.is(at, "type") {
-                scan.kind = Some(call.arg(at + 1));
+                let kind = call.arg(at + 1);
+                if !TYPES.iter().any(|known| kind.eq_ignore_ascii_case(known)) {
+                    let kind = String::from_utf8_lossy(kind);
+                    return Err(format!("ERR unknown type name '{kind}'"));
+                }
+                scan.kind = Some(kind);
             } else {
                 return Err(args::SYNTAX.to_owned());
             }

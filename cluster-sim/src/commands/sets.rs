@@ -75,9 +75,7 @@ fn change(call: &mut Call<'_>, change: impl FnOnce(&mut Set) -> usize) -> Outcom
 /// same takes the same.
 fn pop(call: &mut Call<'_>) -> Outcome {
     let single = call.count() < 3;
-    let count = if single { 1 } else { call.integer(2)? };
-    let count = usize::try_from(count);
-    let count = count.map_err(|_| "ERR value is out of range, must be positive".to_owned())?;
+    let count = if single { 1 } else { call.positive(2)? };
     let mut taken = Vec::new();
     change(call, |set| {
         taken = std::iter::from_fn(|| set.pop_first()).take(count).collect();

@@ -44,22 +44,32 @@ fn get(call: &mut Call<'_>) -> Outcome {
 }
 
 #[derive(Default)]
-struct SetOptions {
+struct SetOptions<'a> {
     unless_there: bool,
     if_there: bool,
+    /// Only where the key holds this.
+    if_equal: Option<&'a [u8]>,
     keep_ttl: bool,
     get: bool,
     expires_at: Option<u64>,
 }
 
-fn set_options(call: &Call<'_>) -> Result<SetOptions, String> {
+fn set_options<'a>(call: &Call<'a>) -> Result<SetOptions<'a>, String> {
     let mut options = SetOptions::default();
     let mut at = 3;
     while at < call.count() {
-        if call.is(at, "nx") && !options.if_there {
+        let free = options.if_equal.is_none();
+        if call.is(at, "nx") && !options.if_there && free {
             options.unless_there = true;
-        } else if call.is(at, "xx") && !options.unless_there {
+        } else if call.is(at, "xx") && !options.unless_there && free {
             options.if_there = true;
+        } else if call.is(at, "ifeq")
+            && at + 1 < call.count()
+            && !options.if_there
+            && !options.unless_there
+        {
+            options.if_equal = Some(call.arg(at + 1));
+            at += 1;
         } else if call.is(at, "get") {
             options.get = true;
         } else if call.is(at, "keepttl") && options.expires_at.is_none() {
@@ -110,6 +120,11 @@ fn set(call: &mut Call<'_>) -> Outcome {
     } else {
         None
     };
+    if let Some(wanted) = options.if_equal
+        && call.string(key)?.is_none_or(|held| held != wanted)
+    {
+        return Ok(before.unwrap_or_else(nil));
+    }
     let entry = call.store.get(key, call.now);
     let there = entry.is_some();
     let kept = entry

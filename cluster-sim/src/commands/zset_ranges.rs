@@ -128,7 +128,21 @@ struct Options {
     scores: bool,
     limit: Option<(i64, i64)>,
     by_score: bool,
+    by_name: bool,
     reversed: bool,
+}
+
+impl Options {
+    /// How many to leave out, and how many to take.
+    fn window(&self) -> (usize, usize) {
+        match self.limit {
+            None => (0, usize::MAX),
+            Some((offset, count)) => (
+                usize::try_from(offset).unwrap_or(usize::MAX), // a negative offset finds nothing
+                usize::try_from(count).unwrap_or(usize::MAX),  // a negative count is no limit
+            ),
+        }
+    }
 }
 
 fn options(call: &Call<'_>, zrange: bool) -> Result<Options, String> {
@@ -142,6 +156,8 @@ fn options(call: &Call<'_>, zrange: bool) -> Result<Options, String> {
             at += 2;
         } else if zrange && call.is(at, "byscore") {
             options.by_score = true;
+        } else if zrange && call.is(at, "bylex") {
+            options.by_name = true;
         } else if zrange && call.is(at, "rev") {
             options.reversed = true;
         } else {
@@ -159,13 +175,7 @@ fn query(call: &Call<'_>, options: &Options, reversed: bool) -> Result<ByScore, 
     } else {
         (first, second)
     };
-    let (skip, take) = match options.limit {
-        None => (0, usize::MAX),
-        Some((offset, count)) => (
-            usize::try_from(offset).unwrap_or(usize::MAX), // a negative offset finds nothing
-            usize::try_from(count).unwrap_or(usize::MAX),  // a negative count is no limit
-        ),
-    };
+    let (skip, take) = options.window();
     Ok(ByScore {
         min,
         max,
@@ -184,6 +194,9 @@ fn by_score_command(call: &mut Call<'_>, reversed: bool) -> Outcome {
 
 fn range(call: &mut Call<'_>) -> Outcome {
     let options = options(call, true)?;
+    if options.by_name {
+        return by_name(call, &options);
+    }
     if options.by_score {
         let query = query(call, &options, options.reversed)?;
         return Ok(by_score(&zsets::at(call)?, query, call.resp3));
@@ -194,6 +207,43 @@ fn range(call: &mut Call<'_>) -> Outcome {
         return Err(text.to_owned());
     }
     by_rank(call, options.reversed, Ok(options.scores))
+}
+
+/// Whether a member is behind (`from`) or before an end of a range of names: `-`, `+`, `[name` or
+/// `(name`.
+fn name_bound(bytes: &[u8], from: bool) -> Result<impl Fn(&[u8]) -> bool + '_, String> {
+    if !matches!(bytes, b"-" | b"+" | [b'[' | b'(', ..]) {
+        return Err("ERR min or max not valid string range item".to_owned());
+    }
+    Ok(move |member: &[u8]| match bytes {
+        b"-" => from,
+        b"+" => !from,
+        [b'(', name @ ..] if from => member > name,
+        [b'(', name @ ..] => member < name,
+        [_, name @ ..] if from => member >= name,
+        [_, name @ ..] => member <= name,
+        [] => false,
+    })
+}
+
+fn by_name(call: &mut Call<'_>, options: &Options) -> Outcome {
+    if options.scores {
+        let text = "ERR syntax error, WITHSCORES not supported in combination with BYLEX";
+        return Err(text.to_owned());
+    }
+    let (mut first, mut last) = (call.arg(2), call.arg(3));
+    if options.reversed {
+        std::mem::swap(&mut first, &mut last);
+    }
+    let (from, to) = (name_bound(first, true)?, name_bound(last, false)?);
+    let set = zsets::at(call)?;
+    let names = set.iter().map(|(member, _)| member);
+    let mut names: Vec<_> = names.filter(|name| from(name) && to(name)).collect();
+    if options.reversed {
+        names.reverse();
+    }
+    let (skip, take) = options.window();
+    Ok(super::bulks(names.into_iter().skip(skip).take(take)))
 }
 
 fn count(call: &mut Call<'_>) -> Outcome {

@@ -196,9 +196,7 @@ fn rank(call: &mut Call<'_>, reversed: bool) -> Outcome {
 
 fn pop(call: &mut Call<'_>, highest: bool) -> Outcome {
     let counted = call.count() > 2;
-    let count = if counted { call.integer(2)? } else { 1 };
-    let count = usize::try_from(count);
-    let count = count.map_err(|_| "ERR value is out of range, must be positive".to_owned())?;
+    let count = if counted { call.positive(2)? } else { 1 };
     let set = at(call)?;
     let taken: Vec<(Vec<u8>, f64)> = if highest {
         set.iter()
