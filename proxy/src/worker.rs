@@ -1,7 +1,7 @@
 //! A worker: one thread with one runtime, its dataplane, and the tasks that move bytes for it.
 //!
-//! Every client and every node connection has a task of its own ([`crate::downstream`],
-//! [`crate::upstream`]). They share the dataplane through a `RefCell` that is only borrowed between
+//! Every client and every node connection has a task of its own (`downstream`,
+//! `upstream`). They share the dataplane through a `RefCell` that is only borrowed between
 //! two polls, never across one. What the dataplane wants done is done here, after every call.
 
 use std::{

@@ -1,6 +1,6 @@
 //! A slab whose keys are never reused.
 
-/// A key of a [`Slots`]: a position, and how often that position was taken before.
+/// A position, and how often that position was taken before.
 ///
 /// A reply that comes back for a client that has left finds nothing: never its successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
