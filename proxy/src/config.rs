@@ -177,6 +177,9 @@ pub struct Limits {
     pub client_output_bytes_max: usize,
     /// Commands of one client without a reply at a time; beyond it, reading from that client pauses.
     pub in_flight_max: usize,
+    /// Node connections lent to single clients at a time, for commands that block and for `WATCH`;
+    /// beyond it, those commands wait.
+    pub leases_max: usize,
     /// Size of one command in bytes.
     pub request_bytes_max: usize,
 }
@@ -220,6 +223,7 @@ impl Default for Limits {
             reply_timeout: Duration::from_secs(5),
             client_output_bytes_max: 32 * 1024 * 1024,
             in_flight_max: 1024,
+            leases_max: 1024,
             request_bytes_max: 1024 * 1024 * 1024,
         }
     }

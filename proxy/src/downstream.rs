@@ -142,7 +142,8 @@ struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.worker.metrics.connection_closed();
-        self.worker.with(|plane| plane.client_closed(self.key));
+        self.worker
+            .with(|plane| plane.client_closed(self.key, Instant::now()));
     }
 }
 

@@ -269,6 +269,23 @@ fn dial(addr: &str) -> io::Result<TcpStream> {
     Ok(socket)
 }
 
+/// A reply on one line: as [`text`] has it, `(nil)` for every null, an array's elements one after
+/// another.
+#[must_use]
+pub fn show(value: &Value) -> String {
+    match (value.as_array(), value) {
+        (Some(values), _) => values.iter().map(show).collect::<Vec<_>>().join(" "),
+        (None, Value::Null | Value::NullBulk | Value::NullArray) => "(nil)".to_owned(),
+        (None, Value::Map(pairs)) => {
+            let pairs = pairs
+                .iter()
+                .map(|(key, value)| format!("{} {}", show(key), show(value)));
+            pairs.collect::<Vec<_>>().join(" ")
+        }
+        (None, value) => text(value),
+    }
+}
+
 /// A reply as text for assertions: a string as it is, an error behind `-`, an integer as digits,
 /// anything else as Rust shows it.
 #[must_use]

@@ -30,7 +30,7 @@ mod traffic;
 mod wait;
 
 pub use certificates::Certificates;
-pub use client::{Client, text};
+pub use client::{Client, show, text};
 pub use cluster::{ClusterOptions, RealCluster, slot_of};
 pub use keyway::{Keyway, Settings, http_get};
 pub use node::{Node, Standalone, Version};

@@ -17,10 +17,51 @@ pub enum Handling {
     AnyPrimary,
     /// As `Shared` when all keys are in one slot; otherwise in parts.
     Split(SplitKind),
+    /// Every shard; the replies are put together.
+    FanOut(FanOut),
+    /// `SCAN`: one shard after the other, by the cursor.
+    Scan,
+    /// One node, on a connection that is the client's alone while it blocks.
+    Blocking,
+    /// The session: it gathers commands, and sends them together.
+    Transaction(TransactionKind),
     /// Keyway itself.
     Local(LocalKind),
     /// Nobody.
     Refused(Refusal),
+}
+
+/// How the replies of all shards become one. An error of any shard is the reply, but for
+/// [`FanOut::OneSucceeds`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FanOut {
+    /// The sum of integers.
+    Sum,
+    /// One of them, when all shards have succeeded.
+    Same,
+    /// An array of integers, each of them 1 where all shards say 1.
+    And,
+    /// One array of the elements of all.
+    Concatenate,
+    /// A success, if there is one; otherwise the first error.
+    OneSucceeds,
+    /// One that is not null, by chance; null when all are.
+    Random,
+}
+
+/// What a command about transactions does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TransactionKind {
+    /// `MULTI`
+    Multi,
+    /// `EXEC`
+    Exec,
+    /// `DISCARD`
+    Discard,
+    /// `WATCH key...`
+    Watch,
+    /// `UNWATCH`
+    Unwatch,
 }
 
 /// How a command over several slots is cut and its replies are put together.
@@ -124,9 +165,6 @@ impl Refusal {
         let name = command.name();
         match self {
             Self::Harmful => format!("ERR command '{name}' is not allowed through Keyway"),
-            Self::NotBuilt(NotBuilt::Lease) if command.blocks_by_option() => {
-                format!("ERR command '{name}' with BLOCK is not supported by Keyway yet")
-            }
             Self::NotBuilt(_) => format!("ERR command '{name}' is not supported by Keyway yet"),
         }
     }
@@ -140,9 +178,7 @@ impl Command {
         match self.disposition() {
             Disposition::Always(handling) => handling,
             Disposition::Script => Handling::Shared,
-            Disposition::Streams if streams_block(Args::behind(request, 0)) => {
-                Handling::Refused(Refusal::NotBuilt(NotBuilt::Lease))
-            }
+            Disposition::Streams if streams_block(Args::behind(request, 0)) => Handling::Blocking,
             Disposition::Streams => Handling::Shared,
         }
     }
@@ -186,6 +222,9 @@ impl Disposition {
                 local(name)
                     .map(Handling::Local)
                     .or_else(|| split(name).map(Handling::Split))
+                    .or_else(|| transaction(name).map(Handling::Transaction))
+                    .or_else(|| fan_out(name))
+                    .or_else(|| BLOCKING.contains(&name).then_some(Handling::Blocking))
                     .or_else(|| refused(name).map(Handling::Refused))
                     .unwrap_or_else(|| by_flags(row)),
             ),
@@ -232,8 +271,13 @@ fn any_primary(name: &str) -> bool {
             "acl|cat",
             "acl|genpass",
             "acl|whoami",
+            "function|dump",
+            "function|list",
+            "function|stats",
+            "lastsave",
             "lolwut",
             "publish",
+            "script|show",
             "time",
         ]
         .contains(&name)
@@ -247,6 +291,45 @@ fn split(name: &str) -> Option<SplitKind> {
         _ => None,
     }
 }
+
+fn transaction(name: &str) -> Option<TransactionKind> {
+    Some(match name {
+        "multi" => TransactionKind::Multi,
+        "exec" => TransactionKind::Exec,
+        "discard" => TransactionKind::Discard,
+        "watch" => TransactionKind::Watch,
+        "unwatch" => TransactionKind::Unwatch,
+        _ => return None,
+    })
+}
+
+/// As the table's response policies have it; where it has none, what makes sense.
+fn fan_out(name: &str) -> Option<Handling> {
+    Some(Handling::FanOut(match name {
+        "scan" => return Some(Handling::Scan),
+        "commandlog|len" | "dbsize" | "latency|reset" | "slowlog|len" => FanOut::Sum,
+        "commandlog|reset" | "flushall" | "flushdb" | "function|delete" | "function|flush"
+        | "function|load" | "function|restore" | "memory|purge" | "script|flush"
+        | "script|load" | "slowlog|reset" => FanOut::Same,
+        "script|exists" => FanOut::And,
+        "commandlog|get" | "keys" | "latency|latest" | "slowlog|get" => FanOut::Concatenate,
+        "function|kill" | "script|kill" => FanOut::OneSucceeds,
+        "randomkey" => FanOut::Random,
+        _ => return None,
+    }))
+}
+
+/// They wait for others, and end by themselves or by a client's doing.
+const BLOCKING: &[&str] = &[
+    "blmove",
+    "blmpop",
+    "blpop",
+    "brpop",
+    "brpoplpush",
+    "bzmpop",
+    "bzpopmax",
+    "bzpopmin",
+];
 
 fn local(name: &str) -> Option<LocalKind> {
     Some(match name {
@@ -293,7 +376,6 @@ fn refused(name: &str) -> Option<Refusal> {
         return Some(Refusal::Harmful);
     }
     let needs = match name {
-        "discard" | "exec" | "multi" | "unwatch" | "watch" => NotBuilt::Transaction,
         // Valkey 9.1.2 does not see the keys of MSETEX when it looks for the slot: no MOVED, no
         // CROSSSLOT, and a node that does not own the slot writes there and says 1. Sent by a
         // topology that is a moment old, it would lose acknowledged writes. In a MULTI behind a
@@ -301,30 +383,11 @@ fn refused(name: &str) -> Option<Refusal> {
         "msetex" => NotBuilt::Transaction,
         "psubscribe" | "punsubscribe" | "ssubscribe" | "subscribe" | "sunsubscribe"
         | "unsubscribe" => NotBuilt::Subscription,
-        "dbsize"
-        | "flushall"
-        | "flushdb"
-        | "function|delete"
-        | "function|dump"
-        | "function|flush"
-        | "function|kill"
-        | "function|list"
-        | "function|load"
-        | "function|restore"
-        | "function|stats"
-        | "keys"
-        | "pubsub|channels"
+        "pubsub|channels"
         | "pubsub|numpat"
         | "pubsub|numsub"
         | "pubsub|shardchannels"
-        | "pubsub|shardnumsub"
-        | "randomkey"
-        | "scan"
-        | "script|exists"
-        | "script|flush"
-        | "script|kill"
-        | "script|load"
-        | "script|show" => NotBuilt::FanOut,
+        | "pubsub|shardnumsub" => NotBuilt::FanOut,
         _ => return None,
     };
     Some(Refusal::NotBuilt(needs))

@@ -213,6 +213,19 @@ impl Command {
         !self.is_readonly()
     }
 
+    /// Some of its requests may keep their connection waiting.
+    #[inline]
+    #[must_use]
+    pub fn is_blocking(&self) -> bool {
+        self.row.flags.contains(Flags::BLOCKING)
+    }
+
+    /// It cannot stand between `MULTI` and `EXEC`.
+    #[must_use]
+    pub fn is_barred_from_transactions(&self) -> bool {
+        self.row.flags.contains(Flags::NO_MULTI)
+    }
+
     /// Whether requests of this command can name keys, sharded channels included.
     #[inline]
     #[must_use]

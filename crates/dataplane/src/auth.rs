@@ -46,6 +46,7 @@ impl<H: Host> Core<H> {
     /// The client is somebody else from now on.
     pub(crate) fn change_identity(&mut self, client: &mut State, to: Key) {
         self.leave_identity(client.identity);
+        client.unguarded = None;
         client.identity = to;
         if let Some(identity) = self.identities.get_mut(to) {
             identity.clients += 1;

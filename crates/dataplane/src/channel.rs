@@ -31,6 +31,8 @@ pub(crate) struct Profile {
 pub(crate) enum Purpose {
     /// Commands.
     Commands,
+    /// Commands of one client at a time.
+    Lease,
     /// To hear Valkey's verdict about its identity's credentials; then it closes.
     Verdict,
 }

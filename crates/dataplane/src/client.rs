@@ -4,9 +4,10 @@ use std::{fmt, sync::Arc, time::Instant};
 
 use bytes::BytesMut;
 use resp::RequestDecoder;
+use routing::Slot;
 use session::{Place, Session, local::AfterAuth};
 
-use crate::slots::Key;
+use crate::{lease::Watch, slots::Key};
 
 /// Why a client connection ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub(crate) enum Blocked {
     Auth,
     /// A command that changes who it is or how it speaks waits for those before it.
     Barrier,
+    /// A command of its has a node connection of its own.
+    Lease,
     /// Too many replies are owed.
     InFlight,
     /// Too many bytes wait for it to read them.
@@ -83,6 +86,21 @@ pub(crate) struct PendingAuth {
     pub(crate) since: Instant,
 }
 
+/// Where a client's `SCAN` is sent without a keyed command that makes sure of the slot's owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unguarded {
+    /// The client's user may not run it.
+    Everywhere,
+    /// The slot is being moved key by key: its owner would send the guard elsewhere.
+    In(Slot),
+}
+
+impl Unguarded {
+    pub(crate) fn covers(self, slot: Slot) -> bool {
+        self == Self::Everywhere || self == Self::In(slot)
+    }
+}
+
 /// Everything about a client but its unread bytes and its decoder.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -93,6 +111,13 @@ pub(crate) struct State {
     pub(crate) calm: u64,
     pub(crate) blocked: Option<Blocked>,
     pub(crate) auth: Option<PendingAuth>,
+    /// The node connection that its command in flight has to itself.
+    pub(crate) lease: Option<Key>,
+    /// Its command in flight is to have one, or has it.
+    pub(crate) leasing: bool,
+    pub(crate) watch: Option<Watch>,
+    /// Where its `SCAN` cannot have a guard.
+    pub(crate) unguarded: Option<Unguarded>,
     pub(crate) woken: bool,
     /// One of its parts has got its outcome, and others are kept back.
     pub(crate) poke: bool,

@@ -14,6 +14,7 @@ use crate::{
     channel::{Channel, Profile, Purpose},
     host::Host,
     identity::Identities,
+    lease::Leases,
     settings::Settings,
     slots::{Key, Slots},
     ticket::Ticket,
@@ -48,6 +49,7 @@ pub(crate) struct Core<H> {
     pub(crate) channels: Slots<Channel>,
     by_node: HashMap<(NodeAddr, Profile), Key>,
     routes: Vec<Routes>,
+    pub(crate) leases: Leases,
     pub(crate) identities: Identities,
     /// Changes whenever the way of any command may: a new topology, a lost connection.
     pub(crate) epoch: u64,
@@ -73,6 +75,7 @@ impl<H: Host> Core<H> {
             identities: Identities::new(settings.service.clone(), settings.seed),
             hasher: foldhash::fast::FixedState::with_seed(settings.seed),
             settings,
+            leases: Leases::default(),
             view: View::unknown(),
             channels: Slots::default(),
             by_node: HashMap::new(),
@@ -359,7 +362,7 @@ impl<H: Host> Core<H> {
             let Some(channel) = self.channels.get(key) else {
                 continue;
             };
-            if channel.purpose == Purpose::Verdict || channel.is_ready() {
+            if channel.purpose != Purpose::Commands || channel.is_ready() {
                 continue; // what a ready connection carries, its node will answer
             }
             let node = topology.node_by_addr(&channel.addr);
@@ -409,7 +412,7 @@ fn any_shard<'a>(
     )
 }
 
-fn signal_of(
+pub(crate) fn signal_of(
     abandoned: upstream::Abandoned<Ticket>,
     from: &NodeAddr,
     trouble: &str,

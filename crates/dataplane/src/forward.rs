@@ -5,8 +5,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use command::Command;
 use resp::Request;
-use routing::{Keys, Slot, Split};
-use session::{Held, Op, OpState, Place, Target, Until};
+use routing::{Keys, Merge, Slot, Split};
+use session::{Form, Held, Op, OpState, Place, Target, Until};
 
 use crate::{channel::Profile, client::State, core::Core, host::Host, slots::Key, ticket::Ticket};
 
@@ -15,6 +15,37 @@ use crate::{channel::Profile, client::State, core::Core, host::Host, slots::Key,
 pub(crate) enum Took {
     Yes,
     NoRoom,
+}
+
+/// One request for one node.
+pub(crate) struct Sending<'a> {
+    pub(crate) request: &'a [u8],
+    /// The slot whose owner it is for; any primary's, without one.
+    pub(crate) slot: Option<Slot>,
+    pub(crate) keys: Keys,
+    pub(crate) writes: bool,
+    pub(crate) form: Form,
+    /// What makes the client's reply of the node's, unless they are the same.
+    pub(crate) merge: Option<Merge>,
+}
+
+impl<'a> Sending<'a> {
+    /// A request as the client sent it.
+    pub(crate) fn plain(
+        command: &Command,
+        request: Request<'a>,
+        slot: Option<Slot>,
+        keys: Keys,
+    ) -> Self {
+        Self {
+            request: request.bytes(),
+            slot,
+            keys,
+            writes: command.may_write(),
+            form: Form::Plain,
+            merge: None,
+        }
+    }
 }
 
 /// Where one part of a command goes now.
@@ -39,34 +70,43 @@ impl<H: Host> Core<H> {
         &mut self,
         (client, key): (&mut State, Key),
         command: &Command,
-        request: Request<'_>,
-        (slot, keys): (Option<Slot>, Keys),
+        sending: Sending<'_>,
         now: Instant,
     ) -> Took {
+        let Sending {
+            request,
+            slot,
+            keys,
+            writes,
+            form,
+            merge,
+        } = sending;
         let way = self.way(client, key, slot, &keys, now);
         let state = match &way {
             Way::Channel(channel) => match self.channels.get(*channel) {
                 Some(channel) if channel.has_room() => OpState::InFlight(channel.route),
                 _ => return Took::NoRoom,
             },
-            Way::Held(until) => self.held(*until, Bytes::copy_from_slice(request.bytes()), now),
+            Way::Held(until) => self.held(*until, Bytes::copy_from_slice(request), now),
         };
         let silent = !client.session.take_reply_wanted();
-        let writes = command.may_write();
         let op = Op {
             slot,
             keys,
             writes,
+            form,
             state,
         };
-        let place = client
-            .session
-            .order
-            .reserve_one(command.id(), silent, op, now);
+        let order = &mut client.session.order;
+        let place = match merge {
+            None => order.reserve_one(command.id(), silent, op, now),
+            Some(merge) => order.reserve_many(command.id(), silent, vec![op], merge, now),
+        };
         match way {
             Way::Channel(channel) => {
-                let ticket = Ticket::new(key, place, 0, command, client.session.protocol);
-                self.push(channel, ticket, request.bytes(), None, now);
+                let protocol = client.session.protocol;
+                let ticket = Ticket::new(key, (place, 0), command, (form, writes), protocol);
+                self.push(channel, ticket, request, None, now);
             }
             Way::Held(_) => self.list_as_held(client, key),
         }
@@ -111,6 +151,7 @@ impl<H: Host> Core<H> {
                 slot: Some(part.slot),
                 keys: part.keys,
                 writes: command.may_write(),
+                form: Form::Plain,
                 state,
             });
         }
@@ -121,7 +162,8 @@ impl<H: Host> Core<H> {
             .reserve_many(command.id(), silent, ops, split.merge, now);
         for (part, channel, request) in to_send {
             let part = u16::try_from(part).unwrap_or(u16::MAX);
-            let ticket = Ticket::new(key, place, part, command, client.session.protocol);
+            let how = (Form::Plain, command.may_write());
+            let ticket = Ticket::new(key, (place, part), command, how, client.session.protocol);
             self.push(channel, ticket, &request, Some(&request), now);
         }
         if holds {
@@ -159,7 +201,7 @@ impl<H: Host> Core<H> {
         Way::Channel(channel)
     }
 
-    fn held(&self, until: Until, request: Bytes, now: Instant) -> OpState {
+    pub(crate) fn held(&self, until: Until, request: Bytes, now: Instant) -> OpState {
         let mut error = Vec::new();
         resp::write::error(
             &mut error,

@@ -2,22 +2,38 @@
 
 use std::{sync::Arc, time::Instant};
 
-use command::{CommandTable, LocalKind};
+use command::{CommandTable, LocalKind, TransactionKind};
 use resp::{ProtocolError, Request, RequestLimits};
 use routing::{Keys, Plan};
-use session::local::{self, Context, Endpoint, Outcome};
+use session::{
+    Form,
+    local::{self, Context, Endpoint, Outcome},
+};
 
 use crate::{
     client::{Blocked, Client, State, Why},
     core::Core,
-    forward::Took,
+    forward::{Sending, Took},
     host::{ErrorKind, Host},
+    lease::Loan,
     settings::Limits,
     slots::Key,
 };
 
 /// While so many bytes wait for a client to read them, nothing more is taken from it.
 pub(crate) const OUTPUT_PAUSES_BYTES: usize = 1024 * 1024;
+
+/// What is not queued behind `MULTI`.
+fn ends_transaction(plan: &Plan) -> bool {
+    matches!(
+        plan,
+        Plan::Local(LocalKind::Quit | LocalKind::Reset)
+            | Plan::Transaction {
+                kind: TransactionKind::Exec | TransactionKind::Discard,
+                ..
+            }
+    )
+}
 
 /// The limits of a client's requests.
 pub(crate) fn request_limits(limits: &Limits, authenticated: bool) -> RequestLimits {
@@ -48,6 +64,7 @@ impl<H: Host> Core<H> {
         let Client { decoder, state, .. } = client;
         let mut used = 0;
         while !state.session.closing {
+            self.settle_lease(state, now);
             state.blocked = self.must_pause(state);
             if state.blocked.is_some() {
                 break;
@@ -89,6 +106,9 @@ impl<H: Host> Core<H> {
         if client.auth.is_some() {
             return Some(Blocked::Auth);
         }
+        if client.leasing {
+            return Some(Blocked::Lease);
+        }
         if order.len() >= self.settings.limits.in_flight_max {
             return Some(Blocked::InFlight);
         }
@@ -128,15 +148,40 @@ impl<H: Host> Core<H> {
         let command = match table.lookup(request) {
             Ok(command) => command,
             Err(error) => {
+                if let Some(transaction) = client.session.transaction.as_deref_mut() {
+                    transaction.fail();
+                }
                 self.refuse(client, None, error.text(), now);
                 return None;
             }
         };
-        let took = match routing::plan(command, request, self.settings.cross_slot, &self.hasher) {
+        let plan = routing::plan(command, request, self.settings.cross_slot, &self.hasher);
+        if client.session.transaction.is_some() && !ends_transaction(&plan) {
+            self.queue(client, command, request, &plan, now);
+            return None;
+        }
+        let took = match plan {
             Plan::Slot { slot, keys } => {
-                self.forward((client, key), command, request, (Some(slot), keys), now)
+                let sending = Sending::plain(command, request, Some(slot), keys);
+                self.forward((client, key), command, sending, now)
             }
-            Plan::Any => self.forward((client, key), command, request, (None, Keys::none()), now),
+            Plan::Any => {
+                let sending = Sending::plain(command, request, None, Keys::none());
+                self.forward((client, key), command, sending, now)
+            }
+            Plan::FanOut(kind) => self.fan_out((client, key), command, request, kind, now),
+            Plan::Scan => self.scan((client, key), command, request, now),
+            Plan::Blocking { slot, keys } => {
+                let sending = Sending {
+                    form: Form::Leased(0),
+                    ..Sending::plain(command, request, Some(slot), keys)
+                };
+                return self.lend((client, key), command, sending, Loan::Command, now);
+            }
+            Plan::Transaction { kind, slot, keys } => {
+                let (about, place) = ((command, kind), (slot, keys));
+                return self.transact((client, key), about, request, place, table, now);
+            }
             Plan::Split(split) => self.forward_split((client, key), command, *split, now),
             Plan::Refuse(text) => {
                 self.refuse(client, Some(command.id()), text.as_bytes(), now);
@@ -160,7 +205,7 @@ impl<H: Host> Core<H> {
         None
     }
 
-    fn refuse(
+    pub(crate) fn refuse(
         &mut self,
         client: &mut State,
         command: Option<command::CommandId>,
@@ -171,6 +216,21 @@ impl<H: Host> Core<H> {
         resp::write::error(&mut self.scratch, text);
         let silent = !client.session.take_reply_wanted();
         self.reply_here(client, command, silent, now);
+    }
+
+    /// An error of the proxy's own, of another kind.
+    pub(crate) fn fail(
+        &mut self,
+        client: &mut State,
+        command: &command::Command,
+        text: &[u8],
+        kind: ErrorKind,
+        now: Instant,
+    ) {
+        self.host.error(kind);
+        resp::write::error(&mut self.scratch, text);
+        let silent = !client.session.take_reply_wanted();
+        self.reply_here(client, Some(command.id()), silent, now);
     }
 
     /// Answers a command that no node is needed for.
@@ -188,6 +248,7 @@ impl<H: Host> Core<H> {
         });
         self.scratch = out;
         if kind == LocalKind::Reset {
+            self.break_watch(client);
             self.change_identity(client, self.initial_identity());
         }
         match outcome {

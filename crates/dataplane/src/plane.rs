@@ -32,6 +32,9 @@ pub struct Opening {
     pub local: SocketAddr,
 }
 
+/// Bytes kept of what a client sends while a command of its blocks.
+const BLOCKED_PENDING_MAX: usize = 64 * 1024;
+
 /// One worker: its clients, its node connections, and what it knows of the cluster.
 ///
 /// After every call that takes `&mut self`, [`Dataplane::take_actions`] has what is to be done.
@@ -112,6 +115,10 @@ impl<H: Host> Dataplane<H> {
                 calm: 0,
                 blocked: None,
                 auth: None,
+                lease: None,
+                leasing: false,
+                watch: None,
+                unguarded: None,
                 woken: false,
                 poke: false,
                 listed_as_held: false,
@@ -156,6 +163,7 @@ impl<H: Host> Dataplane<H> {
             return;
         };
         client.state.woken = false;
+        self.core.settle_lease(&mut client.state, now);
         if client.pending.is_empty() {
             client.state.blocked = None;
             end_after_eof(client);
@@ -174,9 +182,13 @@ impl<H: Host> Dataplane<H> {
     /// Whether bytes are wanted from a client. If not, it is woken when they are.
     #[must_use]
     pub fn client_wants_read(&self, key: Key) -> bool {
-        self.clients
-            .get(key)
-            .is_some_and(|client| client.state.blocked.is_none() && !client.state.session.closing)
+        let Some(client) = self.clients.get(key) else {
+            return false;
+        };
+        let state = &client.state;
+        // Whoever leaves while it is blocked shows itself only by being read.
+        let blocked = state.leasing && client.pending.len() < BLOCKED_PENDING_MAX;
+        (blocked || state.blocked.is_none()) && !state.session.closing
     }
 
     /// Bytes to write to a client now.
@@ -207,6 +219,9 @@ impl<H: Host> Dataplane<H> {
     pub fn client_eof(&mut self, key: Key) {
         if let Some(client) = self.clients.get_mut(key) {
             client.state.eof = true;
+            if client.state.leasing && client.state.session.order.open() > 0 {
+                client.state.end(Why::Eof, true);
+            }
             end_after_eof(client);
         }
     }
@@ -225,8 +240,9 @@ impl<H: Host> Dataplane<H> {
     }
 
     /// A client is gone. What it has in flight is answered to nobody.
-    pub fn client_closed(&mut self, key: Key) {
-        if let Some(client) = self.clients.remove(key) {
+    pub fn client_closed(&mut self, key: Key, now: Instant) {
+        if let Some(mut client) = self.clients.remove(key) {
+            self.core.take_leases(&mut client.state, now);
             self.core.leave_identity(client.state.identity);
         }
         self.check_invariants();

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use routing::{
-    ErrorClass,
+    ErrorClass, Page, Slot,
     retry::{self, Verdict},
 };
 use topology::NodeAddr;
@@ -11,7 +11,7 @@ use upstream::{Replies, Retained};
 
 use crate::{
     action::Action,
-    client::{Client, State, Why},
+    client::{Client, State, Unguarded, Why},
     core::Signal,
     host::{Host, RedirectKind},
     slots::{Key, Slots},
@@ -34,6 +34,20 @@ pub(crate) struct Sink<'a, H> {
 }
 
 impl<H: Host> Sink<'_, H> {
+    /// The guard of a `SCAN` cannot pass: the client asks again, and gets the page without.
+    fn scan_unguarded(&mut self, ticket: Ticket, slot: Slot, everywhere: bool) {
+        if let Some(client) = self.clients.get_mut(ticket.client) {
+            client.state.unguarded = Some(if everywhere {
+                Unguarded::Everywhere
+            } else {
+                Unguarded::In(slot)
+            });
+        }
+        let mut again = Vec::new();
+        Page::again(slot, &mut again);
+        self.pass_on(ticket, &again, true, false);
+    }
+
     fn pass_on(&mut self, ticket: Ticket, bytes: &[u8], done: bool, ran: bool) {
         let Some(client) = self.clients.get_mut(ticket.client) else {
             return;
@@ -101,14 +115,28 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
         if let Some(kind) = kind_of(&class) {
             self.host.redirect(kind);
         }
+        let ask = matches!(&class, ErrorClass::Redirect(redirect) if redirect.ask);
+        let barred = line.is_some_and(|line| line.starts_with(b"NOPERM "));
+        if let Some(slot) = ticket.page.filter(|_| ticket.is_block() && (ask || barred)) {
+            self.scan_unguarded(ticket, slot, barred);
+            return;
+        }
         let signal = retry::Signal::Error(class);
         if retry::verdict(&signal, ticket.nature) == Verdict::Deliver {
             let mut shown = Vec::new();
-            let hidden = matches!(signal, retry::Signal::Error(ErrorClass::Redirect(_)));
-            if hidden {
+            let own = [&b"EXECABORT "[..], b"CROSSSLOT "];
+            if matches!(signal, retry::Signal::Error(ErrorClass::Redirect(_))) {
                 resp::write::error(&mut shown, SLOT_IS_MOVING.as_bytes());
+            } else if let Some(line) = line
+                .filter(|line| ticket.is_block() && !own.iter().any(|own| line.starts_with(own)))
+            {
+                // One of its commands could not be queued, which the client was told it was.
+                let mut text = b"EXECABORT Transaction discarded because of: ".to_vec();
+                text.extend_from_slice(line);
+                resp::write::error(&mut shown, &text);
             }
-            self.pass_on(ticket, if hidden { &shown } else { reply }, true, true);
+            let reply = if shown.is_empty() { reply } else { &shown };
+            self.pass_on(ticket, reply, true, true);
             return;
         }
         self.signals.push(Signal {

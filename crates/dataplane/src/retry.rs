@@ -6,7 +6,7 @@ use routing::{
     ErrorClass, Slot,
     retry::{self, Verdict},
 };
-use session::{Conflict, Held, OpState, Order, Place, Target, Until};
+use session::{Conflict, Form, Held, OpState, Order, Place, Route, Target, Until};
 use smallvec::SmallVec;
 use topology::NodeAddr;
 
@@ -71,6 +71,20 @@ impl<H: Host> Dataplane<H> {
         // An answer may have freed others, or made room.
         self.core.wake(state, key);
     }
+}
+
+/// What a client gets instead of having a command of this form sent again.
+fn instead(form: Form, protocol: resp::Protocol) -> Option<Vec<u8>> {
+    let mut reply = Vec::new();
+    match form {
+        // The keys are not watched anywhere else: that is as if one had been written to.
+        Form::Leased(preludes) if preludes > 0 => {
+            resp::write::null_array(&mut reply, protocol);
+        }
+        Form::Page(slot, _) => routing::Page::again(slot, &mut reply),
+        _ => return None,
+    }
+    Some(reply)
 }
 
 /// Whether a part that is kept back may go now, if there is a way.
@@ -146,13 +160,23 @@ impl<H: Host> Core<H> {
 
     fn judge(&mut self, (client, key): Named<'_>, signal: Signal, now: Instant) {
         let ticket = signal.ticket;
-        if client.session.order.op(ticket.place, ticket.part).is_none() {
+        let Some(op) = client.session.order.op(ticket.place, ticket.part) else {
             debug_assert!(client.ending.is_some(), "a command without a place");
             return;
-        }
+        };
         let verdict = retry::verdict(&signal.signal, ticket.nature);
+        let form = op.form;
         if signal.deliver {
             self.give_up(client, ticket, &signal.reply, ErrorKind::Auth, now);
+            return;
+        }
+        let again = !matches!(
+            verdict,
+            Verdict::Deliver | Verdict::OutcomeUnknown | Verdict::Close
+        );
+        let waits = matches!(form, Form::Page(..)) && verdict == Verdict::BackOff;
+        if let Some(reply) = instead(form, client.session.protocol).filter(|_| again && !waits) {
+            self.give(client, ticket, &reply, false, now);
             return;
         }
         match verdict {
@@ -220,7 +244,11 @@ impl<H: Host> Core<H> {
     ) {
         let ticket = signal.ticket;
         let order = &mut client.session.order;
-        let started = order.started(ticket.place).unwrap_or(now);
+        let op = order.op(ticket.place, ticket.part);
+        // A command that blocks may have blocked for longer than others may wait.
+        let leased = op.is_some_and(|op| matches!(op.form, Form::Leased(_)));
+        let started = order.started(ticket.place).filter(|_| !leased);
+        let started = started.unwrap_or(now);
         let mut error = signal.reply;
         if matches!(signal.signal, retry::Signal::Error(ErrorClass::Redirect(_))) {
             error.clear();
@@ -254,7 +282,14 @@ impl<H: Host> Core<H> {
         let (OpState::Held(held), Some(command)) = (&op.state, table.get(command)) else {
             return;
         };
-        let mut ticket = Ticket::new(key, place, part, command, profile.protocol);
+        let form = op.form;
+        let mut ticket = Ticket::new(
+            key,
+            (place, part),
+            command,
+            (form, op.writes),
+            profile.protocol,
+        );
         ticket.hops = held.hops;
         match ripeness(order, (place, part), held, self.view.looks, now) {
             Ripeness::Now => {}
@@ -265,15 +300,15 @@ impl<H: Host> Core<H> {
                 return;
             }
         }
+        if let Form::Page(..) = form
+            && let Some(reply) = instead(form, profile.protocol)
+        {
+            self.give(client, ticket, &reply, false, now);
+            return;
+        }
         let (slot, keys, target) = (op.slot, op.keys.clone(), held.target.clone());
-        let channel = match &target {
-            Target::Ask(addr) => self.route_to(profile, addr, now),
-            Target::Owner | Target::OwnerOtherThan(_) => self.route(profile, slot, key.index, now),
-        };
-        let ready = channel.and_then(|channel| Some((channel, self.channels.get(channel)?)));
-        let Some((channel, route)) = ready
-            .filter(|(_, channel)| channel.has_room())
-            .map(|(key, channel)| (key, channel.route))
+        let leased = matches!(form, Form::Leased(_));
+        let Some((channel, route)) = self.way_again((client, key), leased, slot, &target, now)
         else {
             self.refresh();
             return;
@@ -287,7 +322,7 @@ impl<H: Host> Core<H> {
             self.give_up_held(client, ticket, now);
             return;
         }
-        if client.session.order.must_wait(&keys, route, Some(place)) {
+        if !leased && client.session.order.must_wait(&keys, route, Some(place)) {
             return;
         }
         let sent = client
@@ -306,6 +341,26 @@ impl<H: Host> Core<H> {
             asking,
             now,
         );
+    }
+
+    /// The connection for a part that is sent again, if there is one with room.
+    fn way_again(
+        &mut self,
+        (client, key): Named<'_>,
+        leased: bool,
+        slot: Option<Slot>,
+        target: &Target,
+        now: Instant,
+    ) -> Option<(Key, Route)> {
+        let profile = self.profile(client);
+        let channel = match target {
+            Target::Ask(addr) if leased => self.lease_again(client, slot, Some(addr), now),
+            _ if leased => self.lease_again(client, slot, None, now),
+            Target::Ask(addr) => self.route_to(profile, addr, now),
+            Target::Owner | Target::OwnerOtherThan(_) => self.route(profile, slot, key.index, now),
+        }?;
+        let ready = self.channels.get(channel)?;
+        ready.has_room().then_some((channel, ready.route))
     }
 
     fn give_up_held(&mut self, client: &mut State, ticket: Ticket, now: Instant) {

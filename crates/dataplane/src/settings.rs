@@ -37,6 +37,8 @@ pub struct Limits {
     pub client_output_bytes_max: usize,
     /// Bytes of replies that wait for all clients of this worker.
     pub worker_output_bytes_max: usize,
+    /// Node connections lent to single clients, for commands that block and for `WATCH`.
+    pub leases_max: usize,
     /// Client connections, as `INFO` shows it.
     pub clients_max: usize,
 }

@@ -35,6 +35,7 @@ impl<H: Host> Dataplane<H> {
         if now.saturating_duration_since(self.swept_at) >= SWEEP {
             self.swept_at = now;
             self.sweep_clients(now);
+            self.core.tick_leases(now);
             for key in self.core.identities.keys() {
                 self.core.identities.forget_unused(key, now);
             }
@@ -78,12 +79,12 @@ impl<H: Host> Dataplane<H> {
             };
             let pipeline = channel.connection.pipeline();
             let oldest = pipeline.oldest_queued_at();
+            if channel.purpose != Purpose::Commands {
+                continue; // it has its timeouts, and whoever opened it looks after it
+            }
             if !channel.is_ready() && oldest.is_some_and(|oldest| oldest + deadline <= now) {
                 self.core.requeue(key, now);
-            } else if pipeline.in_flight() == 0
-                && channel.purpose == Purpose::Commands
-                && channel.used_at + IDLE <= now
-            {
+            } else if pipeline.in_flight() == 0 && channel.used_at + IDLE <= now {
                 self.core.retire(key);
             }
         }
@@ -153,12 +154,14 @@ impl<H: Host> Dataplane<H> {
         let Some(channel) = self.core.channels.get(key) else {
             return;
         };
-        if channel.purpose == Purpose::Verdict {
-            let addr = channel.addr.clone();
-            self.core.host.channel_lost(&addr, reason, 1);
-            self.verdict(key, Some(reason), now);
-        } else {
-            self.core.lose(key, reason, now);
+        match channel.purpose {
+            Purpose::Verdict => {
+                let addr = channel.addr.clone();
+                self.core.host.channel_lost(&addr, reason, 1);
+                self.verdict(key, Some(reason), now);
+            }
+            Purpose::Lease => self.core.lose_lease(key, reason),
+            Purpose::Commands => self.core.lose(key, reason, now),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use command::{Command, KindSet};
 use resp::Protocol;
-use routing::retry::Nature;
-use session::Place;
+use routing::{Slot, retry::Nature};
+use session::{Form, Place};
 
 use crate::slots::Key;
 
@@ -16,19 +16,29 @@ pub(crate) struct Ticket {
     pub(crate) kinds: KindSet,
     pub(crate) hops: u8,
     pub(crate) nature: Nature,
+    preludes: u16,
+    /// It is a page of `SCAN` from this slot on.
+    pub(crate) page: Option<Slot>,
+    patient: bool,
 }
 
 impl Ticket {
+    /// The ticket of one part of a command. What `writes` is told for a transaction is said of its
+    /// commands, not of `EXEC`.
     pub(crate) fn new(
         client: Key,
-        place: Place,
-        part: u16,
+        (place, part): (Place, u16),
         command: &Command,
+        (form, writes): (Form, bool),
         protocol: Protocol,
     ) -> Self {
         let nature = Nature {
-            may_write: command.may_write(),
+            may_write: writes,
             script: command.is_script(),
+        };
+        let preludes = match form {
+            Form::Block(preludes) | Form::Leased(preludes) | Form::Page(_, preludes) => preludes,
+            Form::Plain => 0,
         };
         Self {
             client,
@@ -37,7 +47,18 @@ impl Ticket {
             kinds: command.reply_kinds(protocol),
             hops: 0,
             nature,
+            preludes,
+            page: match form {
+                Form::Page(slot, _) => Some(slot),
+                _ => None,
+            },
+            patient: form == Form::Leased(0) && command.is_blocking(),
         }
+    }
+
+    /// Whether it is a transaction's.
+    pub(crate) fn is_block(&self) -> bool {
+        self.preludes > 0
     }
 }
 
@@ -45,5 +66,15 @@ impl upstream::Ticket for Ticket {
     #[inline]
     fn accepts(&self, first_byte: u8) -> bool {
         self.kinds.contains(first_byte)
+    }
+
+    #[inline]
+    fn preludes(&self) -> u16 {
+        self.preludes
+    }
+
+    #[inline]
+    fn is_patient(&self) -> bool {
+        self.patient
     }
 }

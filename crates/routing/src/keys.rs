@@ -9,7 +9,11 @@ use smallvec::SmallVec;
 /// Two commands conflict when they share a key. Equal keys always have equal fingerprints;
 /// different keys collide once in four thousand million, which costs a wait and nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Keys(SmallVec<[u32; 2]>);
+pub struct Keys {
+    some: SmallVec<[u32; 2]>,
+    /// Every key there is.
+    all: bool,
+}
 
 impl Keys {
     /// No keys: conflicts with nothing.
@@ -18,31 +22,47 @@ impl Keys {
         Self::default()
     }
 
+    /// Every key: conflicts with everything but no keys.
+    #[must_use]
+    pub fn all() -> Self {
+        Self {
+            some: SmallVec::new(),
+            all: true,
+        }
+    }
+
+    /// Adds another command's keys.
+    pub fn extend(&mut self, other: &Self) {
+        self.all |= other.all;
+        for key in &other.some {
+            if !self.some.contains(key) {
+                self.some.push(*key);
+            }
+        }
+    }
+
     /// Adds a key.
     pub fn push(&mut self, key: &[u8], hasher: &foldhash::fast::FixedState) {
         let mut state = hasher.build_hasher();
         state.write(key);
         let hash = state.finish();
-        self.0
+        self.some
             .push(u32::try_from((hash ^ (hash >> 32)) & 0xffff_ffff).unwrap_or_default());
     }
 
     /// Whether both name a key with the same fingerprint.
     #[must_use]
     pub fn conflicts(&self, other: &Self) -> bool {
-        self.0.iter().any(|key| other.0.contains(key))
-    }
-
-    /// How many keys there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
+        if self.all || other.all {
+            return !self.is_empty() && !other.is_empty();
+        }
+        self.some.iter().any(|key| other.some.contains(key))
     }
 
     /// Whether there are no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.some.is_empty() && !self.all
     }
 }
 
@@ -64,5 +84,11 @@ mod tests {
         assert!(keys(&["a", "b", "c"]).conflicts(&keys(&["x", "c"])));
         assert!(!keys(&["a", "b"]).conflicts(&keys(&["c", "d"])));
         assert!(!keys(&[]).conflicts(&keys(&["a"])));
+        assert!(Keys::all().conflicts(&keys(&["a"])) && keys(&["a"]).conflicts(&Keys::all()));
+        assert!(Keys::all().conflicts(&Keys::all()));
+        assert!(!Keys::all().conflicts(&keys(&[])));
+        let mut both = keys(&["a"]);
+        both.extend(&keys(&["b"]));
+        assert!(both.conflicts(&keys(&["b"])) && both.conflicts(&keys(&["a"])));
     }
 }

@@ -1,6 +1,12 @@
 //! The replies to a split command's parts, put together into one.
 
-use resp::{ReplyFramer, Value};
+use command::FanOut;
+use resp::Value;
+
+mod parts;
+
+pub use parts::Page;
+use parts::split_reply;
 
 #[derive(Debug)]
 enum Kind {
@@ -10,6 +16,17 @@ enum Kind {
     AllOk,
     /// `DEL`, `UNLINK`, `EXISTS`, `TOUCH`: the sum.
     Sum,
+    /// Every shard has said the same.
+    Same,
+    And,
+    Concatenate,
+    OneSucceeds,
+    /// One of those that are not null; this number chooses.
+    Random(u64),
+    /// `EXEC`, with replies that were made here in their places.
+    Insert(Vec<(usize, Vec<u8>)>),
+    /// `SCAN`
+    Page(Page),
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +58,32 @@ impl Merge {
 
     pub(crate) fn sum(parts: usize) -> Self {
         Self::new(Kind::Sum, parts)
+    }
+
+    /// The replies of all shards as `kind` has it. `chance` chooses where it is needed.
+    #[must_use]
+    pub fn fan_out(kind: FanOut, shards: usize, chance: u64) -> Self {
+        let kind = match kind {
+            FanOut::Sum => Kind::Sum,
+            FanOut::Same => Kind::Same,
+            FanOut::And => Kind::And,
+            FanOut::Concatenate => Kind::Concatenate,
+            FanOut::OneSucceeds => Kind::OneSucceeds,
+            FanOut::Random => Kind::Random(chance),
+        };
+        Self::new(kind, shards)
+    }
+
+    /// `EXEC`'s reply with others at their places in its array, in the order of the places.
+    #[must_use]
+    pub fn insert(here: Vec<(usize, Vec<u8>)>) -> Self {
+        Self::new(Kind::Insert(here), 1)
+    }
+
+    /// A page of `SCAN`.
+    #[must_use]
+    pub fn page(page: Page) -> Self {
+        Self::new(Kind::Page(page), 1)
     }
 
     fn new(kind: Kind, parts: usize) -> Self {
@@ -76,10 +119,12 @@ impl Merge {
 
     /// Appends the one reply to `out`. Every part must have its reply.
     pub fn finish(&self, out: &mut Vec<u8>) {
-        let failed = self
-            .parts
-            .iter()
-            .find(|part| matches!(part.bytes.first(), Some(b'-' | b'!')));
+        let is_error = |part: &&Collected| matches!(part.bytes.first(), Some(b'-' | b'!'));
+        let succeeded = self.parts.iter().find(|part| !is_error(part));
+        let failed = match (&self.kind, succeeded) {
+            (Kind::OneSucceeds, Some(_)) => None,
+            _ => self.parts.iter().find(is_error),
+        };
         if let Some(failed) = failed {
             out.extend_from_slice(&failed.bytes);
             return;
@@ -89,6 +134,22 @@ impl Merge {
             Kind::AllOk => self.all_are_ok().then(|| resp::write::simple(out, "OK")),
             Kind::Sum => self.integers().map(|sum| resp::write::integer(out, sum)),
             Kind::Array(part_of_key) => self.interleave(part_of_key, out),
+            Kind::Same | Kind::OneSucceeds => {
+                succeeded.map(|part| out.extend_from_slice(&part.bytes))
+            }
+            Kind::And => parts::and(self.replies(), out),
+            Kind::Concatenate => parts::concatenate(self.replies(), out),
+            Kind::Random(chance) => {
+                parts::any_value(self.replies(), *chance).map(|reply| out.extend_from_slice(reply))
+            }
+            Kind::Insert(here) => self
+                .replies()
+                .next()
+                .and_then(|reply| parts::insert(reply, here, out)),
+            Kind::Page(page) => self
+                .replies()
+                .next()
+                .and_then(|reply| page.turn(reply, out)),
         };
         if merged.is_none() {
             out.truncate(start);
@@ -97,6 +158,10 @@ impl Merge {
                 b"ERR KEYWAY a shard's part of the reply has another shape",
             );
         }
+    }
+
+    fn replies(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        self.parts.iter().map(|part| part.bytes.as_slice())
     }
 
     fn all_are_ok(&self) -> bool {
@@ -148,8 +213,7 @@ fn split_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (b'$' | b'_') = bytes.first()? else {
         return None;
     };
-    let walk = ReplyFramer::new().advance(bytes).ok()?;
-    walk.done.then(|| bytes.split_at_checked(walk.consumed))?
+    split_reply(bytes)
 }
 
 #[cfg(test)]

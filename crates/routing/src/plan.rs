@@ -1,6 +1,6 @@
 //! What becomes of a command.
 
-use command::{Command, Handling, KeyRefs, LocalKind, SplitKind};
+use command::{Command, FanOut, Handling, KeyRefs, LocalKind, SplitKind, TransactionKind};
 use resp::Request;
 use topology::Slot;
 
@@ -35,6 +35,26 @@ pub enum Plan {
     Any,
     /// It is cut into parts for several slots.
     Split(Box<Split>),
+    /// It goes to every shard.
+    FanOut(FanOut),
+    /// It looks through one shard after the other.
+    Scan,
+    /// It may block: it goes to the owner of this slot, on a connection of its own.
+    Blocking {
+        /// The slot of all its keys.
+        slot: Slot,
+        /// Its keys.
+        keys: Keys,
+    },
+    /// It is about a transaction. `WATCH` has keys, and they are in one slot.
+    Transaction {
+        /// What it does.
+        kind: TransactionKind,
+        /// The slot of its keys.
+        slot: Option<Slot>,
+        /// Its keys.
+        keys: Keys,
+    },
     /// The proxy answers.
     Local(LocalKind),
     /// It goes nowhere. The error line, without `-` and CRLF.
@@ -74,6 +94,25 @@ pub fn plan(
                     command.name()
                 )),
                 Some(split) => Plan::Split(Box::new(split)),
+            },
+        },
+        Handling::FanOut(kind) => Plan::FanOut(kind),
+        Handling::Scan => Plan::Scan,
+        Handling::Blocking => match whole(command, request, hasher) {
+            Plan::Slot { slot, keys } => Plan::Blocking { slot, keys },
+            other => other, // malformed: nothing to wait for
+        },
+        Handling::Transaction(kind) => match whole(command, request, hasher) {
+            Plan::Slot { slot, keys } => Plan::Transaction {
+                kind,
+                slot: Some(slot),
+                keys,
+            },
+            Plan::Refuse(text) => Plan::Refuse(text),
+            _ => Plan::Transaction {
+                kind,
+                slot: None,
+                keys: Keys::none(),
             },
         },
         Handling::Local(kind) => Plan::Local(kind),

@@ -11,7 +11,9 @@ pub mod local;
 mod order;
 mod output;
 mod state;
+mod transaction;
 
-pub use order::{Completed, Conflict, Held, Op, OpState, Order, Place, Route, Target, Until};
+pub use order::{Completed, Conflict, Form, Held, Op, OpState, Order, Place, Route, Target, Until};
 pub use output::Output;
 pub use state::{ReplyMode, Session, User};
+pub use transaction::{Block, Transaction, TransactionError};

@@ -79,8 +79,25 @@ pub struct Op {
     pub keys: Keys,
     /// It may change them.
     pub writes: bool,
+    /// What is sent, and how.
+    pub form: Form,
     /// How far it is.
     pub state: OpState,
+}
+
+/// What a part of a command is on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// One request with one reply, on a shared connection.
+    #[default]
+    Plain,
+    /// Several requests in a row; the last one's reply counts, after this many others.
+    Block(u16),
+    /// The same on a connection that is the client's alone. What is sent there may block.
+    Leased(u16),
+    /// A page of `SCAN` from this slot on, perhaps behind others' replies, as in a block. What it
+    /// says depends on the node, so it is not sent to another one: the client asks again.
+    Page(Slot, u16),
 }
 
 #[derive(Debug)]

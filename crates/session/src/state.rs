@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use resp::Protocol;
 
-use crate::{order::Order, output::Output};
+use crate::{order::Order, output::Output, transaction::Transaction};
 
 /// Who a session's commands run as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub struct Session {
     pub reply_mode: ReplyMode,
     /// Nothing more is read; the connection closes when what is owed has been written.
     pub closing: bool,
+    /// Behind `MULTI`: what is to run with `EXEC`.
+    pub transaction: Option<Box<Transaction>>,
     /// The replies owed.
     pub order: Order,
     /// Bytes to write.
@@ -100,6 +102,7 @@ impl Session {
             no_touch: false,
             reply_mode: ReplyMode::On,
             closing: false,
+            transaction: None,
             order: Order::default(),
             output: Output::default(),
         }
@@ -115,5 +118,6 @@ impl Session {
         self.no_evict = false;
         self.no_touch = false;
         self.reply_mode = ReplyMode::On;
+        self.transaction = None;
     }
 }

@@ -24,6 +24,17 @@ pub trait Ticket: Copy {
     ///
     /// A reply of an impossible shape proves that replies and requests no longer match.
     fn accepts(&self, first_byte: u8) -> bool;
+
+    /// How many replies come before the one that counts: a request may be several commands of which
+    /// the caller wants the last one's reply (`MULTI`, what it queues, `EXEC`).
+    fn preludes(&self) -> u16 {
+        0
+    }
+
+    /// The node may take as long as it likes to answer: the command blocks.
+    fn is_patient(&self) -> bool {
+        false
+    }
 }
 
 /// Where a pipeline puts what it receives.
@@ -114,6 +125,10 @@ pub struct Pipeline<T> {
     held: Vec<u8>,
     /// Some of the head's reply has been passed on already.
     head_in_part: bool,
+    /// Replies of the head that came before the one that counts.
+    preludes: u16,
+    /// The first error among them.
+    trouble: Vec<u8>,
     pushing: bool,
     since_sentinel: u32,
     nonce: u64,
@@ -132,6 +147,8 @@ impl<T: Ticket> Pipeline<T> {
             framer: ReplyFramer::new(),
             held: Vec::new(),
             head_in_part: false,
+            preludes: 0,
+            trouble: Vec::new(),
             pushing: false,
             since_sentinel: 0,
             nonce: seed,
@@ -251,9 +268,13 @@ impl<T: Ticket> Pipeline<T> {
     }
 
     /// Since when the node has shown no life: the later of the last reply bytes and the last write
-    /// before it had the oldest request whole. `None` while it owes nothing.
+    /// before it had the oldest request whole. `None` while it owes nothing, or may take its time.
     #[must_use]
     pub fn waiting_since(&self) -> Option<Instant> {
+        let head = self.in_flight.front().map(|head| &head.owner);
+        if matches!(head, Some(Owner::Caller(ticket)) if ticket.is_patient()) {
+            return None;
+        }
         (self.queued_bytes > self.outbox.unwritten())
             .then_some(self.last_progress)
             .flatten()
@@ -304,7 +325,9 @@ impl<T: Ticket> Pipeline<T> {
             return Err(Poison::Unsolicited);
         };
         let written = self.queued_bytes - self.outbox.unwritten();
-        if written < head.body.len() {
+        let prelude =
+            matches!(&head.owner, Owner::Caller(ticket) if self.preludes < ticket.preludes());
+        if written < head.body.len() && !(prelude && written > 0) {
             return Err(if written == 0 {
                 Poison::Unsolicited
             } else {
@@ -312,6 +335,9 @@ impl<T: Ticket> Pipeline<T> {
             });
         }
         let legal = match &head.owner {
+            Owner::Caller(ticket) if self.preludes < ticket.preludes() => {
+                matches!(first, b'+' | b'-' | b'$')
+            }
             Owner::Caller(ticket) => first == b'|' || ticket.accepts(first),
             Owner::Asking => matches!(first, b'+' | b'-'),
             Owner::Sentinel(_) => matches!(first, b'$' | b'-'),
@@ -344,6 +370,7 @@ impl<T: Ticket> Pipeline<T> {
             .copied()
             .unwrap_or_default();
         let whole = match self.in_flight.front().map(|head| &head.owner) {
+            Some(Owner::Caller(ticket)) if self.preludes < ticket.preludes() => walk.done,
             Some(Owner::Caller(ticket)) if self.head_in_part || !matches!(first, b'-' | b'!') => {
                 let short = self.held.len() + bytes.len() < CUT_BYTES_MIN && !self.head_in_part;
                 if short && !(walk.done && self.held.is_empty()) {
@@ -385,7 +412,16 @@ impl<T: Ticket> Pipeline<T> {
     fn finish(&mut self, reply: &[u8], replies: &mut impl Replies<T>) -> Result<(), Poison> {
         if let Some(head) = self.in_flight.front() {
             match &head.owner {
+                Owner::Caller(ticket) if self.preludes < ticket.preludes() => {
+                    self.preludes += 1;
+                    if reply.starts_with(b"-") && self.trouble.is_empty() {
+                        self.trouble.extend_from_slice(reply);
+                    }
+                    return Ok(());
+                }
                 Owner::Caller(ticket) => {
+                    let refused = reply.starts_with(b"-EXECABORT ") && !self.trouble.is_empty();
+                    let reply = if refused { &self.trouble } else { reply };
                     replies.error(*ticket, reply, self.outbox.front(&head.body));
                 }
                 Owner::Asking => {}
@@ -404,6 +440,8 @@ impl<T: Ticket> Pipeline<T> {
 
     fn pop(&mut self) {
         self.head_in_part = false;
+        self.preludes = 0;
+        self.trouble.clear();
         if let Some(head) = self.in_flight.pop_front() {
             self.queued_bytes -= head.body.len();
             self.outbox.release(&head.body);
@@ -416,7 +454,9 @@ impl<T: Ticket> Pipeline<T> {
         let mut in_part = self.head_in_part;
         let mut abandoned = Vec::with_capacity(self.in_flight.len());
         while let Some(head) = self.in_flight.pop_front() {
-            let touched = written > 0;
+            // A transaction whose EXEC was not handed over certainly did not run.
+            let block = matches!(&head.owner, Owner::Caller(ticket) if ticket.preludes() > 0);
+            let touched = written > 0 && (!block || written >= head.body.len());
             written = written.saturating_sub(head.body.len());
             if let Owner::Caller(ticket) = head.owner {
                 abandoned.push(Abandoned {

@@ -19,6 +19,10 @@ pub(crate) fn start() -> Instant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tag(pub(crate) usize, pub(crate) &'static [u8]);
 
+/// A tag with this number is a block of three commands, one with that number blocks.
+pub(crate) const BLOCK: usize = 90_003;
+pub(crate) const PATIENT: usize = 90_004;
+
 impl Tag {
     pub(crate) fn any(number: usize) -> Self {
         Self(number, b"+-:$*_#,(!=%~|")
@@ -28,6 +32,14 @@ impl Tag {
 impl Ticket for Tag {
     fn accepts(&self, first_byte: u8) -> bool {
         self.1.contains(&first_byte)
+    }
+
+    fn preludes(&self) -> u16 {
+        if self.0 == BLOCK { 2 } else { 0 }
+    }
+
+    fn is_patient(&self) -> bool {
+        self.0 == PATIENT
     }
 }
 

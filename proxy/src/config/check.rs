@@ -323,6 +323,12 @@ impl Checker<'_> {
             usual.in_flight_max,
             (1, 1_000_000),
         );
+        let leases_max = number(
+            "leases_max",
+            typed.leases_max,
+            usual.leases_max,
+            (1, 100_000),
+        );
         let request_bytes_max = number(
             "request_bytes_max",
             typed.request_bytes_max,
@@ -336,6 +342,7 @@ impl Checker<'_> {
             handshakes_max,
             client_output_bytes_max,
             in_flight_max,
+            leases_max,
             request_bytes_max,
             handshake_timeout: millis(
                 "handshake_timeout",

@@ -112,6 +112,7 @@ impl Config {
             limits.client_output_bytes_max
         )?;
         writeln!(f, "in_flight_max = {}", limits.in_flight_max)?;
+        writeln!(f, "leases_max = {}", limits.leases_max)?;
         writeln!(f, "request_bytes_max = {}", limits.request_bytes_max)
     }
 }

@@ -82,6 +82,7 @@ const EVERY_KEY: &str = r#"
         reply_timeout_ms = 17
         client_output_bytes_max = 65538
         in_flight_max = 19
+        leases_max = 21
         request_bytes_max = 65540
         [admin]
         address = "127.0.0.1:1"
@@ -122,6 +123,7 @@ fn every_key_is_read() {
             reply_timeout: millis(17),
             client_output_bytes_max: 65538,
             in_flight_max: 19,
+            leases_max: 21,
             request_bytes_max: 65540,
         }
     );

@@ -78,6 +78,7 @@ pub(super) struct Limits {
     pub(super) reply_timeout_ms: Option<Whole>,
     pub(super) client_output_bytes_max: Option<Whole>,
     pub(super) in_flight_max: Option<Whole>,
+    pub(super) leases_max: Option<Whole>,
     pub(super) request_bytes_max: Option<Whole>,
 }
 

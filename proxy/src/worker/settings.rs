@@ -27,6 +27,7 @@ pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
             request_bytes_max: limits.request_bytes_max,
             client_output_bytes_max: limits.client_output_bytes_max,
             worker_output_bytes_max: WORKER_OUTPUT_BYTES_MAX,
+            leases_max: limits.leases_max.div_ceil(config.listen.workers.max(1)),
             clients_max: limits.clients_max,
         },
         cross_slot: match config.cluster.cross_slot {

@@ -40,7 +40,14 @@ fn every_forwarded_command_has_its_set() {
         let forwarded = matches!(
             command.disposition(),
             Disposition::Streams
-                | Disposition::Always(Handling::Shared | Handling::AnyPrimary | Handling::Split(_))
+                | Disposition::Always(
+                    Handling::Shared
+                        | Handling::AnyPrimary
+                        | Handling::Split(_)
+                        | Handling::FanOut(_)
+                        | Handling::Scan
+                        | Handling::Blocking
+                )
         );
         let name = command.name();
         let narrow = command.reply_kinds(Protocol::Resp3) != KindSet::ANY;

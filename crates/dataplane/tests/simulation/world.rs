@@ -79,6 +79,7 @@ impl World {
                 request_bytes_max: 1 << 30,
                 client_output_bytes_max: 1 << 25,
                 worker_output_bytes_max: 1 << 30,
+                leases_max: 100,
                 clients_max: 100,
             },
             cross_slot: routing::CrossSlot::Split,

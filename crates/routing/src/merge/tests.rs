@@ -352,3 +352,156 @@ proptest! {
         }
     }
 }
+
+mod whole_keyspace {
+    use command::FanOut;
+    use topology::Slot;
+
+    use super::*;
+
+    fn all(kind: FanOut, replies: &[&[u8]]) -> String {
+        let out = merged(Merge::fan_out(kind, replies.len(), 4), replies);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn replies_of_all_shards_become_one() {
+        assert_eq!(
+            all(FanOut::Sum, &[b":1\r\n", b":0\r\n", b":41\r\n"]),
+            ":42\r\n"
+        );
+        assert_eq!(all(FanOut::Same, &[b"+OK\r\n", b"+OK\r\n"]), "+OK\r\n");
+        assert_eq!(
+            all(FanOut::Same, &[b"+OK\r\n", b"-ERR no\r\n"]),
+            "-ERR no\r\n"
+        );
+        let bits: [&[u8]; 2] = [b"*3\r\n:1\r\n:1\r\n:0\r\n", b"*3\r\n:1\r\n:0\r\n:0\r\n"];
+        assert_eq!(all(FanOut::And, &bits), "*3\r\n:1\r\n:0\r\n:0\r\n");
+        let uneven: [&[u8]; 2] = [b"*1\r\n:1\r\n", b"*2\r\n:1\r\n:1\r\n"];
+        assert_eq!(all(FanOut::And, &uneven).as_bytes(), WRONG_SHAPE);
+        let names: [&[u8]; 3] = [
+            b"*1\r\n$1\r\na\r\n",
+            b"*0\r\n",
+            b"*2\r\n$1\r\nb\r\n$1\r\nc\r\n",
+        ];
+        let expected = "*3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n";
+        assert_eq!(all(FanOut::Concatenate, &names), expected);
+        assert_eq!(
+            all(FanOut::Concatenate, &[b"*0\r\n", b"+OK\r\n"]).as_bytes(),
+            WRONG_SHAPE
+        );
+        assert_eq!(
+            all(FanOut::OneSucceeds, &[b"-ERR no\r\n", b"+OK\r\n"]),
+            "+OK\r\n"
+        );
+        assert_eq!(
+            all(FanOut::OneSucceeds, &[b"-ERR a\r\n", b"-ERR b\r\n"]),
+            "-ERR a\r\n"
+        );
+        let one: [&[u8]; 3] = [b"$-1\r\n", b"$1\r\na\r\n", b"_\r\n"];
+        assert_eq!(all(FanOut::Random, &one), "$1\r\na\r\n");
+        assert_eq!(all(FanOut::Random, &[b"$-1\r\n", b"$-1\r\n"]), "$-1\r\n");
+    }
+
+    #[test]
+    fn what_is_answered_here_has_its_place_in_a_transaction() {
+        let here = vec![(0, b":7\r\n".to_vec()), (2, b"+hi\r\n".to_vec())];
+        let reply = b"*2\r\n*1\r\n:1\r\n-ERR a\r\n";
+        let expected = b"*4\r\n:7\r\n*1\r\n:1\r\n+hi\r\n-ERR a\r\n";
+        assert_eq!(merged(Merge::insert(here.clone()), &[reply]), expected);
+        for alone in [&b"*-1\r\n"[..], b"_\r\n", b"-EXECABORT no\r\n"] {
+            assert_eq!(merged(Merge::insert(here.clone()), &[alone]), alone);
+        }
+    }
+
+    fn page(slot: u16, foreign: Option<u16>, guarded: bool) -> Page {
+        Page {
+            slot: Slot::new(slot).unwrap(),
+            foreign: foreign.and_then(Slot::new),
+            mark: 5,
+            guarded,
+        }
+    }
+
+    fn turned(page: Page, cursor: u64, keys: &[&str]) -> (u64, Vec<String>) {
+        let mut reply = Vec::new();
+        if page.guarded {
+            reply.extend_from_slice(b"*2\r\n:0\r\n");
+        }
+        write::array(&mut reply, 2);
+        write::bulk(&mut reply, cursor.to_string());
+        write::array(&mut reply, keys.len());
+        keys.iter().for_each(|key| write::bulk(&mut reply, key));
+        let out = merged(Merge::page(page), &[&reply]);
+        let (Value::Array(parts), _) = Value::parse(&out).unwrap() else {
+            panic!("{}", out.escape_ascii())
+        };
+        let text = |value: &Value| String::from_utf8(value.as_bytes().unwrap().to_vec()).unwrap();
+        let keys = parts[1].as_array().unwrap().iter().map(text).collect();
+        (text(&parts[0]).parse().unwrap(), keys)
+    }
+
+    #[test]
+    fn a_cursor_goes_through_all_slots_whoever_owns_them() {
+        // `foo` is in slot 12182, `hello` in 866.
+        for guarded in [false, true] {
+            let whole = page(0, None, guarded);
+            assert_eq!(turned(whole, 0, &["foo"]), (0, vec!["foo".to_owned()]));
+            // At the node's end comes the next slot of another node.
+            let first = page(0, Some(5461), guarded);
+            assert_eq!(
+                turned(first, 0, &["hello"]),
+                (5461, vec!["hello".to_owned()])
+            );
+            // Beyond it nothing counts: it comes when that slot has its turn.
+            assert_eq!(
+                turned(first, 12182, &["hello", "foo"]),
+                (5461, vec!["hello".to_owned()])
+            );
+            assert_eq!(
+                turned(first, 800, &["hello"]),
+                (800, vec!["hello".to_owned()])
+            );
+            // Within a slot the cursor is marked as this node's.
+            let within = 866 | 3 << 14;
+            assert_eq!(turned(first, within, &[]), (within | 5 << 48, vec![]));
+            assert_eq!(
+                Page::cursor(within | 5 << 48),
+                Some((Slot::new(866).unwrap(), within, 5))
+            );
+        }
+    }
+
+    #[test]
+    fn a_page_that_is_asked_for_again_never_looks_like_the_end() {
+        let mut again = Vec::new();
+        Page::again(Slot::new(0).unwrap(), &mut again);
+        let out = merged(Merge::page(page(0, None, true)), &[&again]);
+        assert_eq!(out, again);
+        let (Value::Array(parts), _) = Value::parse(&out).unwrap() else {
+            panic!()
+        };
+        let cursor: u64 = std::str::from_utf8(parts[0].as_bytes().unwrap())
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert_ne!(cursor, 0);
+        assert_eq!(Page::cursor(cursor).unwrap().0, Slot::new(0).unwrap());
+    }
+
+    #[test]
+    fn a_guard_is_in_the_slot_it_guards() {
+        for slot in [0, 1, 866, 16383] {
+            let slot = Slot::new(slot).unwrap();
+            let block = Page::guard(slot, b"*2\r\n$4\r\nSCAN\r\n$1\r\n0\r\n");
+            let text = String::from_utf8(block).unwrap();
+            let words: Vec<&str> = text.split("\r\n").collect();
+            let at = words.iter().position(|word| *word == "EXISTS").unwrap();
+            assert_eq!(Slot::of_key(words[at + 2].as_bytes()), slot);
+            assert!(text.ends_with("SCAN\r\n$1\r\n0\r\n*1\r\n$4\r\nEXEC\r\n"));
+        }
+        let reply = b"*2\r\n:0\r\n-ERR invalid cursor\r\n";
+        let out = merged(Merge::page(page(0, None, true)), &[reply]);
+        assert_eq!(out, b"-ERR invalid cursor\r\n");
+    }
+}

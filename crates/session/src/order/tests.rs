@@ -48,6 +48,7 @@ fn one(line: &str, route: u64) -> (CommandId, Op) {
         slot: Some(slot),
         keys,
         writes: !line.contains("GET"),
+        form: Form::Plain,
         state: OpState::InFlight(Route(route)),
     };
     (id, op)
@@ -62,6 +63,7 @@ fn many(line: &str) -> (CommandId, Vec<Op>, Merge) {
         slot: Some(part.slot),
         keys: part.keys,
         writes: !line.contains("GET"),
+        form: Form::Plain,
         state: OpState::InFlight(Route(route)),
     };
     (id, (0..).zip(split.parts).map(op).collect(), split.merge)

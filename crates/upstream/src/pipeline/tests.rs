@@ -7,7 +7,7 @@ mod time;
 use resp::Value;
 
 use super::*;
-use crate::testing::{Event, Feed, Inbox, Tag, push, request, start, write};
+use crate::testing::{BLOCK, Event, Feed, Inbox, PATIENT, Tag, push, request, start, write};
 
 /// A pipeline with these requests, all of them written.
 fn written(tags: &[Tag]) -> Pipeline<Tag> {
@@ -116,6 +116,64 @@ fn a_big_request_is_kept_by_reference_and_a_small_one_is_not() {
         }
     }
     assert_eq!(seen, Some((true, true)));
+}
+
+#[test]
+fn only_the_last_reply_to_a_block_is_passed_on() {
+    let mut pipeline = written(&[Tag::any(BLOCK), Tag::any(1)]);
+    let replies = b"+OK\r\n+QUEUED\r\n*1\r\n:7\r\n:8\r\n";
+    for end in 1..replies.len() {
+        let (mut inbox, mut feed) = (Inbox::default(), Feed::default());
+        let mut pipeline = written(&[Tag::any(BLOCK), Tag::any(1)]);
+        for half in [&replies[..end], &replies[end..]] {
+            feed.arrive(&mut pipeline, half, start(), &mut inbox)
+                .unwrap();
+        }
+        assert_eq!(
+            inbox.take(),
+            [piece(BLOCK, b"*1\r\n:7\r\n"), piece(1, b":8\r\n")]
+        );
+    }
+    // What could not be queued is the reply, not that EXEC therefore failed.
+    let aborted = b"+OK\r\n-MOVED 1 a:1\r\n-EXECABORT because\r\n";
+    let events = answered(&mut pipeline, aborted).unwrap();
+    assert_eq!(events, [error(BLOCK, b"-MOVED 1 a:1\r\n")]);
+    // EXEC's own error is its own.
+    let mut pipeline = written(&[Tag::any(BLOCK)]);
+    let events = answered(&mut pipeline, b"+OK\r\n+QUEUED\r\n-ASK 1 a:1\r\n").unwrap();
+    assert_eq!(events, [error(BLOCK, b"-ASK 1 a:1\r\n")]);
+    // An array cannot come before the commands are queued.
+    let mut pipeline = written(&[Tag::any(BLOCK)]);
+    assert_eq!(
+        answered(&mut pipeline, b"+OK\r\n*0\r\n"),
+        Err(Poison::Shape(b'*'))
+    );
+}
+
+#[test]
+fn a_block_has_run_only_when_its_last_command_was_handed_over() {
+    for (count, touched) in [(0, false), (10, false), (usize::MAX, true)] {
+        let mut pipeline = Pipeline::new(1);
+        push(&mut pipeline, Tag::any(BLOCK), start());
+        write(&mut pipeline, count, start());
+        if count == 10 {
+            // The node may answer what it has.
+            answered(&mut pipeline, b"+OK\r\n").unwrap();
+        }
+        let abandoned = pipeline.abandon();
+        assert_eq!(abandoned[0].touched, touched, "{count} bytes");
+    }
+}
+
+#[test]
+fn a_command_that_blocks_is_not_waited_for() {
+    let mut pipeline = written(&[Tag::any(PATIENT), Tag::any(1)]);
+    assert_eq!(pipeline.waiting_since(), None);
+    answered(&mut pipeline, b"*-1\r\n").unwrap();
+    assert!(
+        pipeline.waiting_since().is_some(),
+        "the next one does not block"
+    );
 }
 
 #[test]

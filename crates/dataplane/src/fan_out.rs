@@ -1,0 +1,132 @@
+//! Commands about the whole keyspace: to every shard at once, or to one after the other.
+
+use std::{hash::BuildHasher, time::Instant};
+
+use command::{Command, FanOut};
+use resp::Request;
+use routing::{Keys, Merge, Page, Part, Slot, Split};
+use session::Form;
+
+use crate::{
+    client::State,
+    core::Core,
+    forward::{Sending, Took},
+    host::{ErrorKind, Host},
+    slots::Key,
+};
+
+const NO_CLUSTER: &str =
+    "ERR KEYWAY.UNAVAILABLE the cluster is not known yet: the command was not run";
+
+impl<H: Host> Core<H> {
+    /// Sends a command to the primary of every shard.
+    pub(crate) fn fan_out(
+        &mut self,
+        (client, key): (&mut State, Key),
+        command: &Command,
+        request: Request<'_>,
+        kind: FanOut,
+        now: Instant,
+    ) -> Took {
+        let Some(topology) = self.view.topology.as_deref() else {
+            return self.no_cluster(client, command, now);
+        };
+        // The first slot of a shard stands for whoever owns it when the command is sent.
+        let mut slots: Vec<Option<Slot>> = vec![None; topology.shards().len()];
+        for (range, shard) in topology.ranges() {
+            if let Some(slot) = slots.get_mut(shard.get()) {
+                slot.get_or_insert(range.first());
+            }
+        }
+        let part = |slot| Part {
+            slot,
+            keys: Keys::all(),
+            request: request.bytes().to_vec(),
+        };
+        let parts: Vec<Part> = slots.into_iter().flatten().map(part).collect();
+        if parts.is_empty() {
+            return self.no_cluster(client, command, now);
+        }
+        let chance = self
+            .hasher
+            .hash_one((key.as_u64(), client.session.commands));
+        let merge = Merge::fan_out(kind, parts.len(), chance);
+        self.forward_split((client, key), command, Split { parts, merge }, now)
+    }
+
+    /// `SCAN`: the page of the node that owns the cursor's slot.
+    pub(crate) fn scan(
+        &mut self,
+        (client, key): (&mut State, Key),
+        command: &Command,
+        request: Request<'_>,
+        now: Instant,
+    ) -> Took {
+        let cursor = request
+            .arg(1)
+            .and_then(|cursor| std::str::from_utf8(cursor).ok()?.parse().ok())
+            .and_then(Page::cursor);
+        let Some((slot, theirs, mark)) = cursor else {
+            // A node says what is wrong with it.
+            let sending = Sending::plain(command, request, None, Keys::none());
+            return self.forward((client, key), command, sending, now);
+        };
+        let Some(topology) = self.view.topology.as_deref() else {
+            return self.no_cluster(client, command, now);
+        };
+        let owner = topology.owner_index(slot);
+        let ours = topology
+            .primary(slot)
+            .map_or(0, |node| Page::mark(node.id.as_str()));
+        let foreign = (slot.get() + 1..Slot::COUNT)
+            .filter_map(Slot::new)
+            .find(|slot| topology.owner_index(*slot) != owner);
+        // Another node's place within the slot means nothing to this one.
+        let cursor = if mark == ours {
+            theirs
+        } else {
+            u64::from(slot.get())
+        };
+        let digits = cursor.to_string();
+        let args: Vec<&[u8]> = request
+            .args()
+            .enumerate()
+            .map(|(index, arg)| if index == 1 { digits.as_bytes() } else { arg })
+            .collect();
+        let mut bytes = Vec::with_capacity(request.bytes().len() + 16);
+        resp::write::request(&mut bytes, &args);
+        let guarded = client.unguarded.is_none_or(|except| !except.covers(slot));
+        let (bytes, preludes) = if guarded {
+            (Page::guard(slot, &bytes), Page::GUARD_PRELUDES)
+        } else {
+            (bytes, 0)
+        };
+        let page = Page {
+            slot,
+            foreign,
+            mark: ours,
+            guarded,
+        };
+        let sending = Sending {
+            request: &bytes,
+            slot: Some(slot),
+            keys: Keys::all(),
+            writes: false,
+            form: Form::Page(slot, preludes),
+            merge: Some(Merge::page(page)),
+        };
+        self.forward((client, key), command, sending, now)
+    }
+
+    fn no_cluster(&mut self, client: &mut State, command: &Command, now: Instant) -> Took {
+        self.refresh();
+        self.fail(
+            client,
+            command,
+            NO_CLUSTER.as_bytes(),
+            ErrorKind::Unavailable,
+            now,
+        );
+        Took::Yes
+    }
+}

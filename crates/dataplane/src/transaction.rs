@@ -1,0 +1,280 @@
+//! `MULTI` to `EXEC`, and `WATCH`.
+
+use std::time::Instant;
+
+use command::{Command, CommandTable, Handling, LocalKind, TransactionKind};
+use resp::{OwnedRequest, Request};
+use routing::{Keys, Merge, Plan, Slot};
+use session::{
+    Block, Form, Transaction,
+    local::{self},
+};
+
+use crate::{
+    client::{Blocked, State},
+    core::Core,
+    forward::{Sending, Took},
+    host::Host,
+    lease::{Lent, Loan},
+    slots::Key,
+};
+
+const CROSSSLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
+
+impl<H: Host> Core<H> {
+    /// A command about transactions. Returns why it cannot be taken yet.
+    pub(crate) fn transact(
+        &mut self,
+        (client, key): (&mut State, Key),
+        (command, kind): (&Command, TransactionKind),
+        request: Request<'_>,
+        (slot, keys): (Option<Slot>, Keys),
+        table: &CommandTable,
+        now: Instant,
+    ) -> Option<Blocked> {
+        let session = &mut client.session;
+        match kind {
+            TransactionKind::Multi => {
+                session.transaction = Some(Box::default());
+                self.say(client, command, "OK", now);
+            }
+            TransactionKind::Exec => return self.exec((client, key), command, table, now),
+            TransactionKind::Discard if session.transaction.is_none() => {
+                self.refuse(
+                    client,
+                    Some(command.id()),
+                    b"ERR DISCARD without MULTI",
+                    now,
+                );
+            }
+            TransactionKind::Discard | TransactionKind::Unwatch => {
+                if client.watch.is_some() {
+                    let blocked = self.unwatch((client, key), command, now);
+                    if blocked.is_none() {
+                        client.session.transaction = None;
+                    }
+                    return blocked;
+                }
+                client.session.transaction = None;
+                self.say(client, command, "OK", now);
+            }
+            TransactionKind::Watch => {
+                let other = client.watch.as_ref().map(|watch| watch.slot);
+                if other.is_some_and(|other| Some(other) != slot) {
+                    // The watched keys of one transaction are on one connection to one node.
+                    self.refuse(client, Some(command.id()), CROSSSLOT.as_bytes(), now);
+                    return None;
+                }
+                let sending = Sending {
+                    request: request.bytes(),
+                    slot,
+                    keys,
+                    writes: false,
+                    form: Form::Leased(0),
+                    merge: None,
+                };
+                return self.lend((client, key), command, sending, Loan::Watch, now);
+            }
+        }
+        None
+    }
+
+    /// A command between `MULTI` and `EXEC`.
+    pub(crate) fn queue(
+        &mut self,
+        client: &mut State,
+        command: &Command,
+        request: Request<'_>,
+        plan: &Plan,
+        now: Instant,
+    ) {
+        let Some(transaction) = client.session.transaction.as_deref_mut() else {
+            return;
+        };
+        let max = self.settings.limits.request_bytes_max;
+        let name = command.name();
+        let barred = || {
+            Some(format!(
+                "ERR command '{name}' cannot be part of a transaction through Keyway"
+            ))
+        };
+        let queue = |transaction: &mut Transaction, slot, keys: &Keys| {
+            let queued = transaction.queue(command, request, (slot, keys), max);
+            queued.err().map(|error| error.to_string())
+        };
+        let refusal = if command.is_barred_from_transactions() {
+            Some(format!(
+                "ERR Command '{name}' not allowed inside a transaction"
+            ))
+        } else {
+            match plan {
+                Plan::Slot { slot, keys } | Plan::Blocking { slot, keys } => {
+                    queue(transaction, Some(*slot), keys)
+                }
+                Plan::Any
+                | Plan::Transaction { .. }
+                | Plan::Local(LocalKind::Ping | LocalKind::Echo) => {
+                    queue(transaction, None, &Keys::none())
+                }
+                Plan::Split(_) => Some(CROSSSLOT.to_owned()),
+                Plan::FanOut(_) | Plan::Scan | Plan::Local(LocalKind::Auth | LocalKind::Hello) => {
+                    barred()
+                }
+                Plan::Local(_) => {
+                    let queued = transaction.queue_here(request, max);
+                    queued.err().map(|error| error.to_string())
+                }
+                Plan::Refuse(text) => Some(text.clone()),
+            }
+        };
+        match refusal {
+            None => self.say(client, command, "QUEUED", now),
+            Some(text) => {
+                transaction.fail();
+                self.refuse(client, Some(command.id()), text.as_bytes(), now);
+            }
+        }
+    }
+
+    fn exec(
+        &mut self,
+        (client, key): (&mut State, Key),
+        command: &Command,
+        table: &CommandTable,
+        now: Instant,
+    ) -> Option<Blocked> {
+        let id = Some(command.id());
+        let Some(transaction) = client.session.transaction.as_deref() else {
+            self.refuse(client, id, b"ERR EXEC without MULTI", now);
+            return None;
+        };
+        let block = match transaction.finish() {
+            Ok(block) => block,
+            Err(error) => {
+                client.session.transaction = None;
+                self.break_watch(client);
+                self.refuse(client, id, error.to_string().as_bytes(), now);
+                return None;
+            }
+        };
+        if let Some(reply) = self.watch_failed(client, &block) {
+            client.session.transaction = None;
+            self.break_watch(client);
+            self.scratch.extend_from_slice(&reply);
+            let silent = !client.session.take_reply_wanted();
+            self.reply_here(client, id, silent, now);
+            return None;
+        }
+        let (merge, here) = self.answer_queued(client, &block, table, now);
+        if !block.is_for_a_node() {
+            client.session.transaction = None;
+            self.break_watch(client);
+            resp::write::array(&mut self.scratch, here.len());
+            for (_, reply) in &here {
+                self.scratch.extend_from_slice(reply);
+            }
+            let silent = !client.session.take_reply_wanted();
+            self.reply_here(client, id, silent, now);
+            return None;
+        }
+        let watched = client.watch.is_some();
+        let sending = Sending {
+            request: &block.request,
+            slot: block.slot,
+            keys: block.keys,
+            writes: block.writes,
+            form: if watched {
+                Form::Leased(block.preludes)
+            } else {
+                Form::Block(block.preludes)
+            },
+            merge,
+        };
+        let blocked = if watched {
+            self.lend((client, key), command, sending, Loan::Watched, now)
+        } else {
+            match self.forward((client, key), command, sending, now) {
+                Took::Yes => None,
+                Took::NoRoom => {
+                    self.waiting_for_room.push(key);
+                    Some(Blocked::Room)
+                }
+            }
+        };
+        if blocked.is_none() {
+            client.session.transaction = None;
+        }
+        blocked
+    }
+
+    /// What `EXEC` says when the watched keys already rule it out.
+    fn watch_failed(&self, client: &State, block: &Block) -> Option<Vec<u8>> {
+        let watch = client.watch.as_ref()?;
+        let mut reply = Vec::new();
+        let intact = self
+            .channels
+            .get(watch.channel)
+            .is_some_and(|channel| channel.is_ready() && channel.route == watch.route);
+        if !intact {
+            // Nobody can say whether a watched key was written to.
+            resp::write::null_array(&mut reply, client.session.protocol);
+        } else if block.slot.is_some_and(|slot| slot != watch.slot) {
+            resp::write::error(&mut reply, CROSSSLOT);
+        } else {
+            return None;
+        }
+        Some(reply)
+    }
+
+    /// The replies to what the proxy answers itself, and what puts them at their places.
+    fn answer_queued(
+        &mut self,
+        client: &mut State,
+        block: &Block,
+        table: &CommandTable,
+        now: Instant,
+    ) -> (Option<Merge>, Lent) {
+        let mut here = Vec::with_capacity(block.here.len());
+        for (place, bytes) in &block.here {
+            let mut out = Vec::new();
+            if let Ok(request) = OwnedRequest::parse(bytes.clone())
+                && let Ok(command) = table.lookup(request.as_request())
+                && let Handling::Local(kind) = command.handling(request.as_request())
+            {
+                self.with_context(client, table, now, |session, context| {
+                    local::answer(kind, request.as_request(), session, context, &mut out)
+                });
+            }
+            here.push((*place, out));
+        }
+        let merge = (!here.is_empty()).then(|| Merge::insert(here.clone()));
+        (merge, here)
+    }
+
+    /// `UNWATCH`, or `DISCARD` with watched keys: said to the node, so that the connection can serve
+    /// another client.
+    fn unwatch(
+        &mut self,
+        client: (&mut State, Key),
+        command: &Command,
+        now: Instant,
+    ) -> Option<Blocked> {
+        let slot = client.0.watch.as_ref().map(|watch| watch.slot);
+        let sending = Sending {
+            request: b"*1\r\n$7\r\nUNWATCH\r\n",
+            slot,
+            keys: Keys::none(),
+            writes: false,
+            form: Form::Leased(0),
+            merge: None,
+        };
+        self.lend(client, command, sending, Loan::Watched, now)
+    }
+
+    /// A status that is made here.
+    fn say(&mut self, client: &mut State, command: &Command, text: &str, now: Instant) {
+        resp::write::simple(&mut self.scratch, text);
+        let silent = !client.session.take_reply_wanted();
+        self.reply_here(client, Some(command.id()), silent, now);
+    }
+}
