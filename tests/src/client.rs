@@ -71,6 +71,20 @@ impl Client {
         })
     }
 
+    /// How long the next reads wait, instead of 30 s.
+    ///
+    /// # Panics
+    /// The connection is gone.
+    pub fn set_patience(&mut self, limit: Duration) {
+        let socket = match &self.stream {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(tls) => tls.get_ref(),
+        };
+        socket
+            .set_read_timeout(Some(limit))
+            .expect("a connected socket");
+    }
+
     /// Sends bytes as they are.
     ///
     /// # Errors

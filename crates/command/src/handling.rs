@@ -25,10 +25,32 @@ pub enum Handling {
     Blocking,
     /// The session: it gathers commands, and sends them together.
     Transaction(TransactionKind),
+    /// `SUBSCRIBE` and its like.
+    Subscription(Subscription),
     /// Keyway itself.
     Local(LocalKind),
     /// Nobody.
     Refused(Refusal),
+}
+
+/// What messages can be subscribed to by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TopicKind {
+    /// `SUBSCRIBE`: a channel of the whole cluster.
+    Channel,
+    /// `PSUBSCRIBE`: all channels whose names match.
+    Pattern,
+    /// `SSUBSCRIBE`: a channel of one slot.
+    Shard,
+}
+
+/// `SUBSCRIBE` and its like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Subscription {
+    /// What it is about.
+    pub kind: TopicKind,
+    /// To begin; otherwise to end.
+    pub begin: bool,
 }
 
 /// How the replies of all shards become one. An error of any shard is the reply, but for
@@ -37,12 +59,16 @@ pub enum Handling {
 pub enum FanOut {
     /// The sum of integers.
     Sum,
+    /// Pairs of a name and an integer, as many from each shard: the sums.
+    SumPairs,
     /// One of them, when all shards have succeeded.
     Same,
     /// An array of integers, each of them 1 where all shards say 1.
     And,
     /// One array of the elements of all.
     Concatenate,
+    /// The same without repetitions.
+    Union,
     /// A success, if there is one; otherwise the first error.
     OneSucceeds,
     /// One that is not null, by chance; null when all are.
@@ -148,12 +174,8 @@ pub enum Refusal {
 pub enum NotBuilt {
     /// A node's connection to itself while it blocks.
     Lease,
-    /// Several nodes.
-    FanOut,
     /// `MULTI`, `WATCH` and what belongs to them.
     Transaction,
-    /// Messages that nobody asked for.
-    Subscription,
     /// Something else; also every command that Keyway knows nothing about but its name.
     Other,
 }
@@ -223,6 +245,7 @@ impl Disposition {
                     .map(Handling::Local)
                     .or_else(|| split(name).map(Handling::Split))
                     .or_else(|| transaction(name).map(Handling::Transaction))
+                    .or_else(|| subscription(name).map(Handling::Subscription))
                     .or_else(|| fan_out(name))
                     .or_else(|| BLOCKING.contains(&name).then_some(Handling::Blocking))
                     .or_else(|| refused(name).map(Handling::Refused))
@@ -303,11 +326,28 @@ fn transaction(name: &str) -> Option<TransactionKind> {
     })
 }
 
+fn subscription(name: &str) -> Option<Subscription> {
+    let (kind, begin) = match name {
+        "subscribe" => (TopicKind::Channel, true),
+        "unsubscribe" => (TopicKind::Channel, false),
+        "psubscribe" => (TopicKind::Pattern, true),
+        "punsubscribe" => (TopicKind::Pattern, false),
+        "ssubscribe" => (TopicKind::Shard, true),
+        "sunsubscribe" => (TopicKind::Shard, false),
+        _ => return None,
+    };
+    Some(Subscription { kind, begin })
+}
+
 /// As the table's response policies have it; where it has none, what makes sense.
 fn fan_out(name: &str) -> Option<Handling> {
     Some(Handling::FanOut(match name {
         "scan" => return Some(Handling::Scan),
-        "commandlog|len" | "dbsize" | "latency|reset" | "slowlog|len" => FanOut::Sum,
+        "commandlog|len" | "dbsize" | "latency|reset" | "pubsub|numpat" | "slowlog|len" => {
+            FanOut::Sum
+        }
+        "pubsub|numsub" | "pubsub|shardnumsub" => FanOut::SumPairs,
+        "pubsub|channels" | "pubsub|shardchannels" => FanOut::Union,
         "commandlog|reset" | "flushall" | "flushdb" | "function|delete" | "function|flush"
         | "function|load" | "function|restore" | "memory|purge" | "script|flush"
         | "script|load" | "slowlog|reset" => FanOut::Same,
@@ -381,13 +421,6 @@ fn refused(name: &str) -> Option<Refusal> {
         // topology that is a moment old, it would lose acknowledged writes. In a MULTI behind a
         // keyed read of the same slot the node would refuse it.
         "msetex" => NotBuilt::Transaction,
-        "psubscribe" | "punsubscribe" | "ssubscribe" | "subscribe" | "sunsubscribe"
-        | "unsubscribe" => NotBuilt::Subscription,
-        "pubsub|channels"
-        | "pubsub|numpat"
-        | "pubsub|numsub"
-        | "pubsub|shardchannels"
-        | "pubsub|shardnumsub" => NotBuilt::FanOut,
         _ => return None,
     };
     Some(Refusal::NotBuilt(needs))

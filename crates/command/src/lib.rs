@@ -30,7 +30,10 @@ mod testing;
 pub use category::Categories;
 pub use extend::ExtendError;
 pub use flags::{Flags, KeyFlags};
-pub use handling::{FanOut, Handling, LocalKind, NotBuilt, Refusal, SplitKind, TransactionKind};
+pub use handling::{
+    FanOut, Handling, LocalKind, NotBuilt, Refusal, SplitKind, Subscription, TopicKind,
+    TransactionKind,
+};
 pub use keys::{KeyError, KeyRef, KeyRefs};
 pub use kinds::KindSet;
 pub use lookup::LookupError;

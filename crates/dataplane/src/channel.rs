@@ -33,6 +33,8 @@ pub(crate) enum Purpose {
     Commands,
     /// Commands of one client at a time.
     Lease,
+    /// Messages of subscriptions.
+    Messages,
     /// To hear Valkey's verdict about its identity's credentials; then it closes.
     Verdict,
 }

@@ -7,7 +7,11 @@ use resp::RequestDecoder;
 use routing::Slot;
 use session::{Place, Session, local::AfterAuth};
 
-use crate::{lease::Watch, slots::Key};
+use crate::{
+    lease::Watch,
+    slots::Key,
+    subscribe::{Pending, Subscriptions},
+};
 
 /// Why a client connection ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +72,8 @@ pub(crate) enum Blocked {
     Barrier,
     /// A command of its has a node connection of its own.
     Lease,
+    /// A subscription is not confirmed.
+    Subscription,
     /// Too many replies are owed.
     InFlight,
     /// Too many bytes wait for it to read them.
@@ -116,6 +122,9 @@ pub(crate) struct State {
     /// Its command in flight is to have one, or has it.
     pub(crate) leasing: bool,
     pub(crate) watch: Option<Watch>,
+    pub(crate) subscriptions: Option<Box<Subscriptions>>,
+    /// The one that waits to be confirmed.
+    pub(crate) subscribing: Option<Box<Pending>>,
     /// Where its `SCAN` cannot have a guard.
     pub(crate) unguarded: Option<Unguarded>,
     pub(crate) woken: bool,

@@ -15,6 +15,7 @@ use crate::{
     host::Host,
     identity::Identities,
     lease::Leases,
+    messages::Messages,
     settings::Settings,
     slots::{Key, Slots},
     ticket::Ticket,
@@ -50,6 +51,7 @@ pub(crate) struct Core<H> {
     by_node: HashMap<(NodeAddr, Profile), Key>,
     routes: Vec<Routes>,
     pub(crate) leases: Leases,
+    pub(crate) messages: Messages,
     pub(crate) identities: Identities,
     /// Changes whenever the way of any command may: a new topology, a lost connection.
     pub(crate) epoch: u64,
@@ -76,6 +78,7 @@ impl<H: Host> Core<H> {
             hasher: foldhash::fast::FixedState::with_seed(settings.seed),
             settings,
             leases: Leases::default(),
+            messages: Messages::default(),
             view: View::unknown(),
             channels: Slots::default(),
             by_node: HashMap::new(),

@@ -109,6 +109,9 @@ impl<H: Host> Core<H> {
         if client.leasing {
             return Some(Blocked::Lease);
         }
+        if let Some(blocked) = client.waits_for_subscription() {
+            return Some(blocked);
+        }
         if order.len() >= self.settings.limits.in_flight_max {
             return Some(Blocked::InFlight);
         }
@@ -156,6 +159,9 @@ impl<H: Host> Core<H> {
             }
         };
         let plan = routing::plan(command, request, self.settings.cross_slot, &self.hasher);
+        if self.restrict_subscriber(client, command, request, &plan, now) {
+            return None;
+        }
         if client.session.transaction.is_some() && !ends_transaction(&plan) {
             self.queue(client, command, request, &plan, now);
             return None;
@@ -181,6 +187,10 @@ impl<H: Host> Core<H> {
             Plan::Transaction { kind, slot, keys } => {
                 let (about, place) = ((command, kind), (slot, keys));
                 return self.transact((client, key), about, request, place, table, now);
+            }
+            Plan::Subscription(about) => {
+                self.subscribe((client, key), (command, about), request, now);
+                Took::Yes
             }
             Plan::Split(split) => self.forward_split((client, key), command, *split, now),
             Plan::Refuse(text) => {
@@ -249,6 +259,7 @@ impl<H: Host> Core<H> {
         self.scratch = out;
         if kind == LocalKind::Reset {
             self.break_watch(client);
+            self.leave_topics((&mut *client, key), now);
             self.change_identity(client, self.initial_identity());
         }
         match outcome {

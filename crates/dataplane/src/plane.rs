@@ -119,6 +119,8 @@ impl<H: Host> Dataplane<H> {
                 leasing: false,
                 watch: None,
                 unguarded: None,
+                subscriptions: None,
+                subscribing: None,
                 woken: false,
                 poke: false,
                 listed_as_held: false,
@@ -243,6 +245,7 @@ impl<H: Host> Dataplane<H> {
     pub fn client_closed(&mut self, key: Key, now: Instant) {
         if let Some(mut client) = self.clients.remove(key) {
             self.core.take_leases(&mut client.state, now);
+            self.core.leave_topics((&mut client.state, key), now);
             self.core.leave_identity(client.state.identity);
         }
         self.check_invariants();
@@ -320,6 +323,7 @@ impl<H: Host> Dataplane<H> {
             spare,
             host,
             settings,
+            messages,
             ..
         } = &mut self.core;
         let Some(channel) = channels.get_mut(key) else {
@@ -332,6 +336,8 @@ impl<H: Host> Dataplane<H> {
             spare,
             host,
             from: &channel.addr,
+            messages,
+            identity: channel.profile.identity,
             output_max: settings.limits.client_output_bytes_max,
             now,
         };

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use command::TopicKind;
+use resp::Protocol;
 use routing::{
     ErrorClass, Page, Slot,
     retry::{self, Verdict},
@@ -14,6 +16,7 @@ use crate::{
     client::{Client, State, Unguarded, Why},
     core::Signal,
     host::{Host, RedirectKind},
+    messages::{Event, Messages, event_of, split_push},
     slots::{Key, Slots},
     ticket::Ticket,
 };
@@ -29,6 +32,9 @@ pub(crate) struct Sink<'a, H> {
     pub(crate) spare: &'a mut Vec<Vec<u8>>,
     pub(crate) host: &'a mut H,
     pub(crate) from: &'a NodeAddr,
+    pub(crate) messages: &'a mut Messages,
+    /// As whom the connection runs.
+    pub(crate) identity: Key,
     pub(crate) output_max: usize,
     pub(crate) now: Instant,
 }
@@ -91,6 +97,9 @@ pub(crate) fn pass_on<H: Host>(
     let completed = session
         .order
         .piece(at, bytes, done, ran, &mut session.output);
+    if !session.deferred.is_empty() && !session.order.front_is_begun() {
+        session.output.buffer().append(&mut session.deferred);
+    }
     if done && session.order.held() > 0 {
         state.poke = true;
     }
@@ -111,6 +120,12 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
         let line = reply
             .strip_prefix(b"-")
             .and_then(|line| line.strip_suffix(b"\r\n"));
+        if let Some(topic) = ticket.topic {
+            if let (Some(topic), Some(line)) = (topic, line) {
+                self.messages.events.push(event_of(topic, line, self.from));
+            }
+            return;
+        }
         let class = line.map_or(ErrorClass::Other, ErrorClass::of);
         if let Some(kind) = kind_of(&class) {
             self.host.redirect(kind);
@@ -148,6 +163,62 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
             deliver: false,
         });
     }
+
+    fn push(&mut self, frame: &[u8], head: Option<Ticket>) -> bool {
+        let Some((kind, name)) = split_push(frame) else {
+            return false;
+        };
+        let topic_kind = match kind {
+            b"message" => TopicKind::Channel,
+            b"pmessage" => TopicKind::Pattern,
+            b"smessage" => TopicKind::Shard,
+            b"subscribe" | b"psubscribe" | b"ssubscribe" => {
+                let Some(Some(topic)) = head.and_then(|head| head.topic) else {
+                    return false;
+                };
+                self.messages.events.push(Event::Confirmed(topic));
+                return true;
+            }
+            b"unsubscribe" | b"punsubscribe" | b"sunsubscribe" => {
+                if head.and_then(|head| head.topic) == Some(None) {
+                    return true;
+                }
+                self.messages.ended(self.identity, name);
+                return false;
+            }
+            _ => return false,
+        };
+        for key in self.messages.subscribers(self.identity, topic_kind, name) {
+            if let Some(client) = self.clients.get_mut(*key) {
+                let state = &mut client.state;
+                deliver(state, frame, self.output_max, self.spare);
+                if !state.woken {
+                    state.woken = true;
+                    self.actions.push(Action::WakeClient(*key));
+                }
+            }
+        }
+        false
+    }
+}
+
+/// Appends a message to what a client gets, behind a reply that it has the beginning of.
+fn deliver(state: &mut State, frame: &[u8], output_max: usize, spare: &mut Vec<Vec<u8>>) {
+    let session = &mut state.session;
+    let waiting = session.output.len() + session.order.early_bytes() + session.deferred.len();
+    if waiting > output_max {
+        state.end(Why::Output { waiting }, true);
+        return;
+    }
+    session.output.equip(spare);
+    let resp3 = session.protocol == Protocol::Resp3;
+    let out = if session.order.front_is_begun() {
+        &mut session.deferred
+    } else {
+        session.output.buffer()
+    };
+    out.push(if resp3 { b'>' } else { b'*' });
+    out.extend_from_slice(frame.get(1..).unwrap_or_default());
 }
 
 /// Instead of a redirect that cannot be followed.

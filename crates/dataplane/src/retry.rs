@@ -31,6 +31,7 @@ const WAIT_MAX: Duration = Duration::from_millis(500);
 impl<H: Host> Dataplane<H> {
     /// Looks at everything that happened to commands, then sends again what may be.
     pub(crate) fn settle(&mut self, now: Instant) {
+        self.settle_messages(now);
         let mut touched: SmallVec<[Key; 8]> = SmallVec::new();
         while !self.core.signals.is_empty() {
             for signal in std::mem::take(&mut self.core.signals) {
@@ -140,7 +141,7 @@ impl<H: Host> Core<H> {
     }
 
     /// A node says that a slot has moved. Returns whether the new owner is known.
-    fn slot_moved(&mut self, slot: Slot, to: &NodeAddr, now: Instant) -> bool {
+    pub(crate) fn slot_moved(&mut self, slot: Slot, to: &NodeAddr, now: Instant) -> bool {
         let Some(current) = &self.view.topology else {
             return false;
         };

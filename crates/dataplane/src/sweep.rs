@@ -27,6 +27,8 @@ impl<H: Host> Dataplane<H> {
         self.settle(now);
         self.tick_held(now);
         self.tick_auth(now);
+        self.core.tick_messages(now);
+        self.settle(now);
         for key in std::mem::take(&mut self.core.waiting_for_room) {
             if let Some(client) = self.clients.get_mut(key) {
                 self.core.wake(&mut client.state, key);
@@ -36,6 +38,7 @@ impl<H: Host> Dataplane<H> {
             self.swept_at = now;
             self.sweep_clients(now);
             self.core.tick_leases(now);
+            self.tick_subscribing(now);
             for key in self.core.identities.keys() {
                 self.core.identities.forget_unused(key, now);
             }
@@ -161,6 +164,7 @@ impl<H: Host> Dataplane<H> {
                 self.verdict(key, Some(reason), now);
             }
             Purpose::Lease => self.core.lose_lease(key, reason),
+            Purpose::Messages => self.core.lose_home(key, reason, now),
             Purpose::Commands => self.core.lose(key, reason, now),
         }
     }

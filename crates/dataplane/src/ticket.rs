@@ -17,6 +17,8 @@ pub(crate) struct Ticket {
     pub(crate) hops: u8,
     pub(crate) nature: Nature,
     preludes: u16,
+    /// It begins a subscription (of a topic) or ends one: a push is its reply.
+    pub(crate) topic: Option<Option<Key>>,
     /// It is a page of `SCAN` from this slot on.
     pub(crate) page: Option<Slot>,
     patient: bool,
@@ -48,11 +50,35 @@ impl Ticket {
             hops: 0,
             nature,
             preludes,
+            topic: None,
             page: match form {
                 Form::Page(slot, _) => Some(slot),
                 _ => None,
             },
             patient: form == Form::Leased(0) && command.is_blocking(),
+        }
+    }
+
+    /// The ticket of a subscription that begins, or of one that ends. No client has it.
+    pub(crate) fn of_topic(topic: Option<Key>) -> Self {
+        let nobody = Key {
+            index: u32::MAX,
+            generation: u32::MAX,
+        };
+        Self {
+            client: nobody,
+            place: Place(0),
+            part: 0,
+            kinds: KindSet::ANY,
+            hops: 0,
+            nature: Nature {
+                may_write: false,
+                script: false,
+            },
+            preludes: 0,
+            topic: Some(topic),
+            page: None,
+            patient: false,
         }
     }
 
@@ -65,6 +91,9 @@ impl Ticket {
 impl upstream::Ticket for Ticket {
     #[inline]
     fn accepts(&self, first_byte: u8) -> bool {
+        if self.topic.is_some() {
+            return first_byte == b'-';
+        }
         self.kinds.contains(first_byte)
     }
 

@@ -117,9 +117,10 @@ impl<H: Host> Core<H> {
                     queue(transaction, None, &Keys::none())
                 }
                 Plan::Split(_) => Some(CROSSSLOT.to_owned()),
-                Plan::FanOut(_) | Plan::Scan | Plan::Local(LocalKind::Auth | LocalKind::Hello) => {
-                    barred()
-                }
+                Plan::FanOut(_)
+                | Plan::Subscription(_)
+                | Plan::Scan
+                | Plan::Local(LocalKind::Auth | LocalKind::Hello) => barred(),
                 Plan::Local(_) => {
                     let queued = transaction.queue_here(request, max);
                     queued.err().map(|error| error.to_string())

@@ -20,6 +20,8 @@ enum Kind {
     Same,
     And,
     Concatenate,
+    Union,
+    SumPairs,
     OneSucceeds,
     /// One of those that are not null; this number chooses.
     Random(u64),
@@ -68,6 +70,8 @@ impl Merge {
             FanOut::Same => Kind::Same,
             FanOut::And => Kind::And,
             FanOut::Concatenate => Kind::Concatenate,
+            FanOut::Union => Kind::Union,
+            FanOut::SumPairs => Kind::SumPairs,
             FanOut::OneSucceeds => Kind::OneSucceeds,
             FanOut::Random => Kind::Random(chance),
         };
@@ -139,6 +143,8 @@ impl Merge {
             }
             Kind::And => parts::and(self.replies(), out),
             Kind::Concatenate => parts::concatenate(self.replies(), out),
+            Kind::Union => parts::union(self.replies(), out),
+            Kind::SumPairs => parts::sum_pairs(self.replies(), out),
             Kind::Random(chance) => {
                 parts::any_value(self.replies(), *chance).map(|reply| out.extend_from_slice(reply))
             }

@@ -1,6 +1,8 @@
 //! What becomes of a command.
 
-use command::{Command, FanOut, Handling, KeyRefs, LocalKind, SplitKind, TransactionKind};
+use command::{
+    Command, FanOut, Handling, KeyRefs, LocalKind, SplitKind, Subscription, TransactionKind,
+};
 use resp::Request;
 use topology::Slot;
 
@@ -55,6 +57,8 @@ pub enum Plan {
         /// Its keys.
         keys: Keys,
     },
+    /// It begins or ends subscriptions.
+    Subscription(Subscription),
     /// The proxy answers.
     Local(LocalKind),
     /// It goes nowhere. The error line, without `-` and CRLF.
@@ -98,6 +102,10 @@ pub fn plan(
         },
         Handling::FanOut(kind) => Plan::FanOut(kind),
         Handling::Scan => Plan::Scan,
+        Handling::Subscription(about) => match whole(command, request, hasher) {
+            Plan::Refuse(text) => Plan::Refuse(text),
+            _ => Plan::Subscription(about),
+        },
         Handling::Blocking => match whole(command, request, hasher) {
             Plan::Slot { slot, keys } => Plan::Blocking { slot, keys },
             other => other, // malformed: nothing to wait for
@@ -210,10 +218,18 @@ mod tests {
             planned("PING", CrossSlot::Split),
             Plan::Local(LocalKind::Ping)
         ));
-        let Plan::Refuse(text) = planned("SUBSCRIBE a", CrossSlot::Split) else {
+        let Plan::Refuse(text) = planned("SHUTDOWN", CrossSlot::Split) else {
             panic!()
         };
-        assert!(text.contains("subscribe"), "{text}");
+        assert!(text.contains("shutdown"), "{text}");
+        assert!(matches!(
+            planned("SUBSCRIBE a b", CrossSlot::Split),
+            Plan::Subscription(_)
+        ));
+        assert!(matches!(
+            planned("SSUBSCRIBE a b", CrossSlot::Split),
+            Plan::Refuse(_)
+        ));
     }
 
     #[test]

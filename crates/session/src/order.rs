@@ -222,6 +222,14 @@ impl Order {
             .is_some_and(|entry| entry.begun)
     }
 
+    /// Whether the client has the beginning of a reply, but not its end: nothing else may come
+    /// between.
+    #[must_use]
+    pub fn front_is_begun(&self) -> bool {
+        let front = self.entries.front();
+        front.is_some_and(|front| front.begun && !matches!(front.ops, Ops::Many(..)))
+    }
+
     /// Takes the next place for a command that is answered by [`Order::complete_local`]; `None` is
     /// one that the table does not know.
     pub fn reserve_local(

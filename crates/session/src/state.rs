@@ -76,6 +76,8 @@ pub struct Session {
     pub order: Order,
     /// Bytes to write.
     pub output: Output,
+    /// Messages that came while a reply was half written; they go behind it.
+    pub deferred: Vec<u8>,
 }
 
 impl Session {
@@ -105,6 +107,7 @@ impl Session {
             transaction: None,
             order: Order::default(),
             output: Output::default(),
+            deferred: Vec::new(),
         }
     }
 

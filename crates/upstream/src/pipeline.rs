@@ -46,6 +46,13 @@ pub trait Replies<T> {
 
     /// A whole error reply (`-...\r\n`, or RESP3 `!`), with the request that it answers.
     fn error(&mut self, ticket: T, reply: &[u8], request: Retained<'_>);
+
+    /// A whole push (RESP3 `>`), with the ticket of the oldest request without a reply. Returns
+    /// whether the push is that request's reply, as it is for `SUBSCRIBE`.
+    fn push(&mut self, frame: &[u8], head: Option<T>) -> bool {
+        let _ = (frame, head);
+        false
+    }
 }
 
 /// Why a connection cannot be trusted with another reply. Everything in flight gets an outcome;
@@ -130,6 +137,8 @@ pub struct Pipeline<T> {
     /// The first error among them.
     trouble: Vec<u8>,
     pushing: bool,
+    /// The push that is being received.
+    push_frame: Vec<u8>,
     since_sentinel: u32,
     nonce: u64,
     last_progress: Option<Instant>,
@@ -150,6 +159,7 @@ impl<T: Ticket> Pipeline<T> {
             preludes: 0,
             trouble: Vec::new(),
             pushing: false,
+            push_frame: Vec::new(),
             since_sentinel: 0,
             nonce: seed,
             last_progress: None,
@@ -239,7 +249,7 @@ impl<T: Ticket> Pipeline<T> {
         self.outbox.unwritten()
     }
 
-    /// Pushes (RESP3 `>`) that came out of band and were dropped.
+    /// Pushes (RESP3 `>`) that came out of band.
     #[must_use]
     pub fn pushes(&self) -> u64 {
         self.pushes
@@ -354,9 +364,14 @@ impl<T: Ticket> Pipeline<T> {
         let walk = self.framer.advance(rest).map_err(|_| Poison::Malformed)?;
         let bytes = rest.get(..walk.consumed).unwrap_or_default();
         if self.pushing {
-            if walk.done {
-                self.pushing = false;
-                self.pushes += 1;
+            if !walk.done {
+                self.push_frame.extend_from_slice(bytes);
+            } else if self.push_frame.is_empty() {
+                self.pushed(bytes, replies);
+            } else {
+                let mut frame = std::mem::take(&mut self.push_frame);
+                frame.extend_from_slice(bytes);
+                self.pushed(&frame, replies);
             }
             return Ok(walk.consumed);
         }
@@ -406,6 +421,23 @@ impl<T: Ticket> Pipeline<T> {
             }
         }
         Ok(walk.consumed)
+    }
+
+    fn pushed(&mut self, frame: &[u8], replies: &mut impl Replies<T>) {
+        self.pushing = false;
+        self.pushes += 1;
+        let written = self.queued_bytes - self.outbox.unwritten();
+        let head = match self.in_flight.front() {
+            Some(Entry {
+                owner: Owner::Caller(ticket),
+                body,
+                ..
+            }) if written >= body.len() => Some(*ticket),
+            _ => None,
+        };
+        if replies.push(frame, head) && head.is_some() {
+            self.pop();
+        }
     }
 
     /// A reply that is only looked at whole: an error, or the answer to something of our own.

@@ -25,6 +25,7 @@ fn every_command_is_on_the_list_it_belongs_to() {
             Disposition::Always(Handling::AnyPrimary) => "any primary",
             Disposition::Always(Handling::Split(_)) => "split",
             Disposition::Always(Handling::FanOut(_)) => "fan out",
+            Disposition::Always(Handling::Subscription(_)) => "subscription",
             Disposition::Always(Handling::Scan) => "scan",
             Disposition::Always(Handling::Blocking) => "blocking",
             Disposition::Always(Handling::Transaction(_)) => "transaction",
@@ -32,9 +33,7 @@ fn every_command_is_on_the_list_it_belongs_to() {
             Disposition::Always(Handling::Refused(Refusal::Harmful)) => "harmful",
             Disposition::Always(Handling::Refused(Refusal::NotBuilt(needs))) => match needs {
                 NotBuilt::Lease => "not built: lease",
-                NotBuilt::FanOut => "not built: fan out",
                 NotBuilt::Transaction => "not built: transaction",
-                NotBuilt::Subscription => "not built: subscription",
                 NotBuilt::Other => "other",
             },
         };

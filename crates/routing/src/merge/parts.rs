@@ -1,6 +1,6 @@
 //! Replies of several shards, or of several commands, as one.
 
-use std::sync::OnceLock;
+use std::{collections::BTreeSet, sync::OnceLock};
 
 use resp::{ReplyFramer, Value, write};
 use topology::Slot;
@@ -37,6 +37,53 @@ pub(super) fn concatenate<'a>(
     write::array(out, arrays.iter().map(|(count, _)| count).sum());
     for (_, elements) in arrays {
         out.extend_from_slice(elements);
+    }
+    Some(())
+}
+
+/// The same, each element once, in the order of their bytes.
+pub(super) fn union<'a>(replies: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) -> Option<()> {
+    let mut elements = BTreeSet::new();
+    for reply in replies {
+        let (count, mut rest) = array_of(reply)?;
+        for _ in 0..count {
+            let (element, left) = split_reply(rest)?;
+            elements.insert(element);
+            rest = left;
+        }
+    }
+    write::array(out, elements.len());
+    elements
+        .into_iter()
+        .for_each(|element| out.extend_from_slice(element));
+    Some(())
+}
+
+/// Names and integers in turn, the same names from all: the sums.
+pub(super) fn sum_pairs<'a>(
+    replies: impl Iterator<Item = &'a [u8]>,
+    out: &mut Vec<u8>,
+) -> Option<()> {
+    let mut sums: Vec<(&[u8], i64)> = Vec::new();
+    for (turn, reply) in replies.enumerate() {
+        let (count, mut rest) = array_of(reply)?;
+        for pair in 0..count / 2 {
+            let (name, behind) = split_reply(rest)?;
+            let (Value::Integer(number), len) = Value::parse(behind).ok()? else {
+                return None;
+            };
+            rest = behind.get(len..)?;
+            match sums.get_mut(pair) {
+                None if turn == 0 => sums.push((name, number)),
+                Some((known, sum)) if *known == name => *sum = sum.checked_add(number)?,
+                _ => return None,
+            }
+        }
+    }
+    write::array(out, sums.len() * 2);
+    for (name, sum) in sums {
+        out.extend_from_slice(name);
+        write::integer(out, sum);
     }
     Some(())
 }

@@ -390,6 +390,10 @@ mod whole_keyspace {
             all(FanOut::Concatenate, &[b"*0\r\n", b"+OK\r\n"]).as_bytes(),
             WRONG_SHAPE
         );
+        let twice: [&[u8]; 2] = [b"*2\r\n$1\r\nb\r\n$1\r\na\r\n", b"*1\r\n$1\r\nb\r\n"];
+        assert_eq!(all(FanOut::Union, &twice), "*2\r\n$1\r\na\r\n$1\r\nb\r\n");
+        let pairs: [&[u8]; 2] = [b"*2\r\n$1\r\na\r\n:1\r\n", b"*2\r\n$1\r\na\r\n:2\r\n"];
+        assert_eq!(all(FanOut::SumPairs, &pairs), "*2\r\n$1\r\na\r\n:3\r\n");
         assert_eq!(
             all(FanOut::OneSucceeds, &[b"-ERR no\r\n", b"+OK\r\n"]),
             "+OK\r\n"
