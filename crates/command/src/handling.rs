@@ -15,6 +15,8 @@ pub enum Handling {
     Shared,
     /// As `Shared`, and it never has keys: any primary.
     AnyPrimary,
+    /// The owner of the slot whose number is the argument behind the subcommand.
+    BySlot,
     /// As `Shared` when all keys are in one slot; otherwise in parts.
     Split(SplitKind),
     /// Every shard; the replies are put together.
@@ -158,6 +160,26 @@ pub enum LocalKind {
     ClusterKeySlot,
     /// `CLUSTER MYID`
     ClusterMyId,
+    /// `CLUSTER MYSHARDID`
+    ClusterMyShardId,
+    /// `CLUSTER LINKS` and `CLUSTER GETSLOTMIGRATIONS`: there are none.
+    ClusterNone,
+    /// `CLUSTER REPLICAS id` and `CLUSTER SLAVES id`
+    ClusterReplicas,
+    /// `CLUSTER COUNT-FAILURE-REPORTS id`
+    ClusterFailureReports,
+    /// `ROLE`
+    Role,
+    /// `CLIENT CAPA capability...`
+    ClientCapa,
+    /// `CLIENT TRACKING OFF`; `ON` is refused.
+    ClientTracking,
+    /// `CLIENT TRACKINGINFO`
+    ClientTrackingInfo,
+    /// `CLIENT GETREDIR`
+    ClientGetRedir,
+    /// `CLIENT CACHING YES|NO`
+    ClientCaching,
 }
 
 /// Why a command is refused.
@@ -199,6 +221,8 @@ impl Command {
     pub fn handling(&self, request: Request<'_>) -> Handling {
         match self.disposition() {
             Disposition::Always(handling) => handling,
+            Disposition::ConfigGet if only_what_clients_probe(request) => Handling::AnyPrimary,
+            Disposition::ConfigGet => Handling::Local(LocalKind::ConfigGet),
             Disposition::Script => Handling::Shared,
             Disposition::Streams if streams_block(Args::behind(request, 0)) => Handling::Blocking,
             Disposition::Streams => Handling::Shared,
@@ -227,6 +251,8 @@ pub(crate) enum Disposition {
     Script,
     /// `XREAD`, `XREADGROUP`: shared unless it blocks.
     Streams,
+    /// `CONFIG GET`: from a node what clients probe for; nothing else is shown.
+    ConfigGet,
 }
 
 impl Disposition {
@@ -240,6 +266,7 @@ impl Disposition {
         match row.name.as_ref() {
             "eval" | "eval_ro" | "evalsha" | "evalsha_ro" | "fcall" | "fcall_ro" => Self::Script,
             "xread" | "xreadgroup" => Self::Streams,
+            "config|get" => Self::ConfigGet,
             name => Self::Always(
                 local(name)
                     .map(Handling::Local)
@@ -247,6 +274,7 @@ impl Disposition {
                     .or_else(|| transaction(name).map(Handling::Transaction))
                     .or_else(|| subscription(name).map(Handling::Subscription))
                     .or_else(|| fan_out(name))
+                    .or_else(|| by_slot(name).then_some(Handling::BySlot))
                     .or_else(|| BLOCKING.contains(&name).then_some(Handling::Blocking))
                     .or_else(|| refused(name).map(Handling::Refused))
                     .unwrap_or_else(|| by_flags(row)),
@@ -292,13 +320,22 @@ fn any_primary(name: &str) -> bool {
     name.ends_with("|help")
         || [
             "acl|cat",
+            "acl|dryrun",
             "acl|genpass",
             "acl|whoami",
             "function|dump",
             "function|list",
             "function|stats",
             "lastsave",
+            "latency|doctor",
+            "latency|graph",
+            "latency|histogram",
+            "latency|history",
             "lolwut",
+            "memory|doctor",
+            "memory|malloc-stats",
+            "memory|stats",
+            "module|list",
             "publish",
             "script|show",
             "time",
@@ -324,6 +361,39 @@ fn transaction(name: &str) -> Option<TransactionKind> {
         "unwatch" => TransactionKind::Unwatch,
         _ => return None,
     })
+}
+
+fn by_slot(name: &str) -> bool {
+    ["cluster|countkeysinslot", "cluster|getkeysinslot"].contains(&name)
+}
+
+/// Parameters that clients and tools ask for to know how they may speak; none of them tells where
+/// the nodes are or how they are protected.
+const PROBED: [&str; 15] = [
+    "appendonly",
+    "busy-reply-threshold",
+    "cluster-databases",
+    "cluster-require-full-coverage",
+    "databases",
+    "lua-time-limit",
+    "maxmemory",
+    "maxmemory-policy",
+    "maxmemory-samples",
+    "notify-keyspace-events",
+    "proto-max-bulk-len",
+    "replica-read-only",
+    "save",
+    "slowlog-log-slower-than",
+    "timeout",
+];
+
+fn only_what_clients_probe(request: Request<'_>) -> bool {
+    let probed = |name: &[u8]| {
+        PROBED
+            .iter()
+            .any(|p| name.eq_ignore_ascii_case(p.as_bytes()))
+    };
+    request.args().skip(2).all(probed)
 }
 
 fn subscription(name: &str) -> Option<Subscription> {
@@ -352,7 +422,9 @@ fn fan_out(name: &str) -> Option<Handling> {
         | "function|load" | "function|restore" | "memory|purge" | "script|flush"
         | "script|load" | "slowlog|reset" => FanOut::Same,
         "script|exists" => FanOut::And,
-        "commandlog|get" | "keys" | "latency|latest" | "slowlog|get" => FanOut::Concatenate,
+        "cluster|slot-stats" | "commandlog|get" | "keys" | "latency|latest" | "slowlog|get" => {
+            FanOut::Concatenate
+        }
         "function|kill" | "script|kill" => FanOut::OneSucceeds,
         "randomkey" => FanOut::Random,
         _ => return None,
@@ -396,7 +468,6 @@ fn local(name: &str) -> Option<LocalKind> {
         | "command|help"
         | "command|info"
         | "command|list" => LocalKind::Command,
-        "config|get" => LocalKind::ConfigGet,
         "info" => LocalKind::Info,
         "readonly" => LocalKind::ReadOnly,
         "readwrite" => LocalKind::ReadWrite,
@@ -407,6 +478,16 @@ fn local(name: &str) -> Option<LocalKind> {
         "cluster|info" => LocalKind::ClusterInfo,
         "cluster|keyslot" => LocalKind::ClusterKeySlot,
         "cluster|myid" => LocalKind::ClusterMyId,
+        "cluster|myshardid" => LocalKind::ClusterMyShardId,
+        "cluster|links" | "cluster|getslotmigrations" => LocalKind::ClusterNone,
+        "cluster|replicas" | "cluster|slaves" => LocalKind::ClusterReplicas,
+        "cluster|count-failure-reports" => LocalKind::ClusterFailureReports,
+        "role" => LocalKind::Role,
+        "client|capa" => LocalKind::ClientCapa,
+        "client|tracking" => LocalKind::ClientTracking,
+        "client|trackinginfo" => LocalKind::ClientTrackingInfo,
+        "client|getredir" => LocalKind::ClientGetRedir,
+        "client|caching" => LocalKind::ClientCaching,
         _ => return None,
     })
 }
@@ -430,9 +511,13 @@ fn refused(name: &str) -> Option<Refusal> {
 /// reach into connections that are not the client's.
 const HARMFUL: &[&str] = &[
     "acl|deluser",
+    "acl|getuser",
+    "acl|list",
     "acl|load",
+    "acl|log",
     "acl|save",
     "acl|setuser",
+    "acl|users",
     "bgrewriteaof",
     "bgsave",
     "client|import-source",

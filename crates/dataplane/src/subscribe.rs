@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use bytes::Bytes;
-use command::{Command, LocalKind, Subscription, TopicKind};
+use command::{Command, Handling, LocalKind, Subscription, TopicKind};
 use resp::{Protocol, Request};
 use routing::Plan;
 use session::Place;
@@ -98,15 +98,16 @@ impl<H: Host> Core<H> {
         plan: &Plan,
         now: Instant,
     ) -> bool {
+        let about_them = matches!(command.handling(request), Handling::Subscription(_));
         let subscribed = client
             .subscriptions
             .as_ref()
             .is_some_and(|subs| subs.len() > 0);
-        if !subscribed || client.session.protocol == Protocol::Resp3 {
+        if about_them || !subscribed || client.session.protocol == Protocol::Resp3 {
             return false;
         }
         match plan {
-            Plan::Subscription(_) | Plan::Local(LocalKind::Quit | LocalKind::Reset) => false,
+            Plan::Local(LocalKind::Quit | LocalKind::Reset) => false,
             Plan::Local(LocalKind::Ping) => {
                 resp::write::array(&mut self.scratch, 2);
                 resp::write::bulk(&mut self.scratch, "pong");

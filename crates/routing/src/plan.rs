@@ -87,8 +87,22 @@ pub fn plan(
             }
         }
         Handling::AnyPrimary => Plan::Any,
-        // A key without its value: the node says so, and no part of it may run.
-        Handling::Split(SplitKind::Mset) if request.argc().is_multiple_of(2) => Plan::Any,
+        Handling::BySlot => {
+            let number = request
+                .arg(2)
+                .and_then(|arg| std::str::from_utf8(arg).ok()?.parse().ok());
+            match number.and_then(Slot::new) {
+                Some(slot) => Plan::Slot {
+                    slot,
+                    keys: Keys::all(),
+                },
+                None => Plan::Any, // a node says what is wrong with it
+            }
+        }
+        // A key without its value: no part of it may run.
+        Handling::Split(SplitKind::Mset) if request.argc().is_multiple_of(2) => {
+            Plan::Refuse("ERR wrong number of arguments for 'mset' command".to_owned())
+        }
         Handling::Split(kind) => match cross_slot {
             CrossSlot::Refuse => whole(command, request, hasher),
             CrossSlot::Split => match Split::cut(kind, request, hasher) {
@@ -249,6 +263,9 @@ mod tests {
         };
         assert!(requests.contains(&expected(&["MSET", "a", "1", "x{a}", "3"])));
         assert!(requests.contains(&expected(&["MSET", "b", "2"])));
-        assert!(matches!(planned("MSET a 1 b", CrossSlot::Split), Plan::Any));
+        assert!(matches!(
+            planned("MSET a 1 b", CrossSlot::Split),
+            Plan::Refuse(_)
+        ));
     }
 }

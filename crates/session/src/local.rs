@@ -236,6 +236,24 @@ fn reply(
         LocalKind::ClusterInfo => cluster::info(session, context, out),
         LocalKind::ClusterKeySlot => cluster::key_slot(request, out),
         LocalKind::ClusterMyId => write::bulk(out, context.node_id),
+        LocalKind::ClusterMyShardId => write::bulk(out, context.shard_id),
+        LocalKind::ClusterNone => write::array(out, 0),
+        LocalKind::ClusterReplicas => cluster::about_node(request, context, out, |out| {
+            write::array(out, 0);
+        }),
+        LocalKind::ClusterFailureReports => cluster::about_node(request, context, out, |out| {
+            write::integer(out, 0);
+        }),
+        LocalKind::Role => basic::role(out),
+        LocalKind::ClientCapa => write::simple(out, "OK"),
+        LocalKind::ClientTracking => client::tracking(request, out),
+        LocalKind::ClientTrackingInfo => client::tracking_info(session, out),
+        LocalKind::ClientGetRedir => write::integer(out, -1),
+        LocalKind::ClientCaching => write::error(
+            out,
+            "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN \
+             or OPTOUT mode enabled",
+        ),
         LocalKind::Auth | LocalKind::Hello | LocalKind::Quit => {
             debug_assert!(false, "answered by `answer`");
         }

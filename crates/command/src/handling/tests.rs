@@ -20,6 +20,8 @@ fn every_command_is_on_the_list_it_belongs_to() {
     for command in CommandTable::builtin().iter() {
         let list = match command.disposition() {
             Disposition::Script => "script",
+            Disposition::ConfigGet => "config get",
+            Disposition::Always(Handling::BySlot) => "by slot",
             Disposition::Streams => "streams",
             Disposition::Always(Handling::Shared) => "shared",
             Disposition::Always(Handling::AnyPrimary) => "any primary",

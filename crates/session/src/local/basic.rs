@@ -38,6 +38,14 @@ pub(super) fn select(request: Request<'_>, context: &Context<'_>, out: &mut Vec<
     }
 }
 
+/// `ROLE`: a primary. Its replicas are the cluster's, and none of the client's.
+pub(super) fn role(out: &mut Vec<u8>) {
+    write::array(out, 3);
+    write::bulk(out, "master");
+    write::integer(out, 0);
+    write::array(out, 0);
+}
+
 /// `QUIT`. After a `CLIENT REPLY OFF` Valkey 9.1.2 says nothing and keeps the connection; this
 /// says nothing and closes it, which is what the client asked for.
 pub(super) fn quit(out: &mut Vec<u8>) -> Outcome {

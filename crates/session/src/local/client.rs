@@ -99,6 +99,34 @@ pub(super) fn switch(request: Request<'_>, setting: &mut bool, out: &mut Vec<u8>
     write::simple(out, OK);
 }
 
+/// `CLIENT TRACKING`: off. A node tells of keys that it has shown to a connection; the connections
+/// are shared here, so it could not be told whose they are.
+pub(super) fn tracking(request: Request<'_>, out: &mut Vec<u8>) {
+    let argument = request.arg(2).unwrap_or_default();
+    if argument.eq_ignore_ascii_case(b"off") {
+        write::simple(out, OK);
+    } else if argument.eq_ignore_ascii_case(b"on") {
+        write::error(
+            out,
+            "ERR CLIENT TRACKING is not supported by Keyway: connections to the nodes are shared",
+        );
+    } else {
+        write::error(out, "ERR syntax error");
+    }
+}
+
+/// `CLIENT TRACKINGINFO`: it is off.
+pub(super) fn tracking_info(session: &Session, out: &mut Vec<u8>) {
+    write::map(out, session.protocol, 3);
+    write::bulk(out, "flags");
+    write::set(out, session.protocol, 1);
+    write::bulk(out, "off");
+    write::bulk(out, "redirect");
+    write::integer(out, -1);
+    write::bulk(out, "prefixes");
+    write::array(out, 0);
+}
+
 /// `CLIENT REPLY ON|OFF|SKIP`. Only `ON` has a reply; `SKIP` does nothing after `OFF`.
 pub(super) fn reply(request: Request<'_>, session: &mut Session, out: &mut Vec<u8>) {
     let argument = request.arg(2).unwrap_or_default();

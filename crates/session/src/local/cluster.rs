@@ -139,6 +139,23 @@ pub(super) fn info(session: &Session, context: &Context<'_>, out: &mut Vec<u8>) 
     write::verbatim(out, session.protocol, b"txt", text);
 }
 
+/// A question about the node whose id is the argument: there is one.
+pub(super) fn about_node(
+    request: Request<'_>,
+    context: &Context<'_>,
+    out: &mut Vec<u8>,
+    answer: impl FnOnce(&mut Vec<u8>),
+) {
+    let id = request.arg(2).unwrap_or_default();
+    if id == context.node_id.as_bytes() {
+        answer(out);
+    } else {
+        let mut text = b"ERR Unknown node ".to_vec();
+        text.extend_from_slice(id);
+        write::error(out, &text);
+    }
+}
+
 /// `CLUSTER KEYSLOT key`.
 pub(super) fn key_slot(request: Request<'_>, out: &mut Vec<u8>) {
     let slot = Slot::of_key(request.arg(2).unwrap_or_default());
