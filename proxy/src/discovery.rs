@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use command::CommandTable;
 use dataplane::View;
 use session::local::Facts;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -26,6 +27,8 @@ use node::{Look, LookError, look_at};
 
 /// Between two looks that nobody asked for.
 const REGULAR: Duration = Duration::from_secs(10);
+/// The cluster is asked this often which commands it knows.
+const COMMANDS_EVERY: Duration = Duration::from_secs(60);
 /// Between two looks, however many are asked for.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// One node's time to answer everything.
@@ -50,6 +53,8 @@ pub(crate) fn spawn(context: DiscoveryContext, shared: Arc<Shared>) -> io::Resul
                 looks: 0,
                 failures: 0,
                 turn: 0,
+                table: None,
+                commands_at: None,
             };
             runtime.block_on(async {
                 tokio::select! {
@@ -69,6 +74,9 @@ struct Discovery {
     failures: u32,
     /// Makes every look begin with another node.
     turn: usize,
+    /// What the cluster knows beyond the built-in commands, and when that was asked.
+    table: Option<Arc<CommandTable>>,
+    commands_at: Option<Instant>,
 }
 
 impl Discovery {
@@ -121,7 +129,10 @@ impl Discovery {
         let mut unconfirmed: Option<Candidate> = None;
         let mut troubles: Vec<String> = Vec::new();
         for addr in self.nodes_to_ask() {
-            let looked = timeout(NODE_TIMEOUT, look_at(&self.context, &addr)).await;
+            let due = self
+                .commands_at
+                .is_none_or(|at| at.elapsed() >= COMMANDS_EVERY);
+            let looked = timeout(NODE_TIMEOUT, look_at(&self.context, &addr, due)).await;
             let look = match looked.unwrap_or(Err(LookError::Silent(NODE_TIMEOUT))) {
                 Ok(look) => look,
                 Err(error) => {
@@ -194,6 +205,9 @@ impl Discovery {
         }
         let topology = next.map(Arc::new).or_else(|| self.topology.clone());
         let Some(current) = &topology else { return };
+        if let Some(commands) = &look.commands {
+            self.learn(commands);
+        }
         let facts = Facts {
             version: look.version,
             default_user_open: look.default_user_open,
@@ -201,6 +215,7 @@ impl Discovery {
             shards: u16::try_from(current.shards().len()).unwrap_or(u16::MAX),
             nodes: u16::try_from(current.nodes().count()).unwrap_or(u16::MAX),
             epoch: current.epoch().unwrap_or_default(),
+            databases: look.databases,
         };
         if current.covers_all() {
             self.context.readiness.ready();
@@ -226,7 +241,32 @@ impl Discovery {
             topology,
             facts,
             looks: self.looks,
+            table: self.table.clone(),
         });
+    }
+
+    /// Completes the table of commands: with modules', or a newer server's.
+    fn learn(&mut self, commands: &resp::Value) {
+        self.commands_at = Some(Instant::now());
+        let before = self
+            .table
+            .as_deref()
+            .map_or(CommandTable::builtin().len(), CommandTable::len);
+        match CommandTable::builtin().extended(commands) {
+            Ok(table) if table.len() == before => {}
+            Ok(table) => {
+                tracing::info!(
+                    commands = table.len(),
+                    beyond_the_built_in = table.len() - CommandTable::builtin().len(),
+                    "the cluster knows other commands"
+                );
+                self.table = Some(Arc::new(table));
+            }
+            Err(error) => tracing::warn!(
+                %error,
+                "the cluster's commands cannot be read; only the built-in ones are served"
+            ),
+        }
     }
 
     fn found_nothing(&mut self, troubles: &[String]) {

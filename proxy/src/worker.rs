@@ -59,6 +59,7 @@ impl contract::DataPlane for Plane {
         let (sender, receiver) = mpsc::unbounded_channel();
         let counters = Arc::new(Counters::default());
         self.shared.add_counters(&counters);
+        self.shared.add_worker(context.index, sender.clone());
         let handle = Handle {
             sender,
             counters: Arc::clone(&counters),
@@ -80,18 +81,26 @@ impl contract::DataPlane for Plane {
     }
 }
 
+/// What a worker is told from outside.
+pub(crate) enum Mail {
+    /// A client has connected.
+    Client(Accepted),
+    /// A client of another worker has shown a script.
+    Script(bytes::Bytes),
+}
+
 /// The acceptor's end of a worker.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    /// Bounded by `clients_max`: the acceptor gives no more.
-    sender: mpsc::UnboundedSender<Accepted>,
+    /// Bounded by `clients_max` (the acceptor gives no more) and by how many scripts clients show.
+    sender: mpsc::UnboundedSender<Mail>,
     counters: Arc<Counters>,
 }
 
 impl contract::WorkerHandle for Handle {
     fn give(&self, accepted: Accepted) {
         self.counters.connection_given();
-        if self.sender.send(accepted).is_err() {
+        if self.sender.send(Mail::Client(accepted)).is_err() {
             self.counters.connection_gone(); // the worker has ended, and so will the process
         }
     }
@@ -103,6 +112,7 @@ impl contract::WorkerHandle for Handle {
 
 /// What the tasks of one worker share.
 pub(crate) struct Worker {
+    index: usize,
     pub(crate) config: Arc<Config>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) counters: Arc<Counters>,
@@ -168,6 +178,7 @@ impl Worker {
             Action::Connect { attempt, addr } => {
                 tokio::task::spawn_local(upstream::run(Rc::clone(self), attempt, addr));
             }
+            Action::Script(body) => self.shared.tell_others(self.index, &body),
             Action::Refresh => self.shared.ask_for_look(),
             Action::Moved { slot, to } => self.shared.tell_moved(slot, to),
         }
@@ -216,7 +227,7 @@ async fn run(
     context: WorkerContext,
     shared: Arc<Shared>,
     counters: Arc<Counters>,
-    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+    mut mail: mpsc::UnboundedReceiver<Mail>,
 ) {
     let WorkerContext {
         index,
@@ -236,6 +247,7 @@ async fn run(
     let table = Arc::new(command::CommandTable::builtin().clone());
     let plane = Dataplane::new(settings, table, host, Instant::now());
     let worker = Rc::new(Worker {
+        index,
         config,
         shared,
         counters,
@@ -256,11 +268,12 @@ async fn run(
     loop {
         tokio::select! {
             () = &mut requested => return,
-            next = accepted.recv() => match next {
-                Some(accepted) => {
+            next = mail.recv() => match next {
+                Some(Mail::Client(accepted)) => {
                     let task = downstream::serve(Rc::clone(&worker), accepted);
                     tokio::task::spawn_local(task);
                 }
+                Some(Mail::Script(body)) => worker.with(|plane| plane.script_shown(&body)),
                 None => return,
             },
         }

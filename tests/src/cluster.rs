@@ -27,6 +27,8 @@ pub struct ClusterOptions {
     pub password: Option<String>,
     /// Users to create on every node: name and ACL rules, without `on`.
     pub users: Vec<(String, String)>,
+    /// More arguments for every node.
+    pub extra: Vec<String>,
 }
 
 impl ClusterOptions {
@@ -40,6 +42,7 @@ impl ClusterOptions {
             node_timeout_ms: 2_000,
             password: None,
             users: Vec::new(),
+            extra: Vec::new(),
         }
     }
 }
@@ -76,12 +79,13 @@ impl RealCluster {
         let nodes = (0..total)
             .map(|index| {
                 let zone = zone(index, options.shards, options.replicas);
-                let extra = [
+                let mut extra = vec![
                     "--availability-zone",
                     zone,
                     "--cluster-node-timeout",
                     &timeout,
                 ];
+                extra.extend(options.extra.iter().map(String::as_str));
                 Node::start(
                     options.version,
                     certificates.clone(),

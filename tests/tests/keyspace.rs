@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use keyway_tests::{Client, Keyway, RealCluster, Version, show, slot_of, text};
+use keyway_tests::{Client, ClusterOptions, Keyway, RealCluster, Version, show, slot_of, text};
 use resp::Value;
 
 fn names(value: &Value) -> Vec<String> {
@@ -195,4 +195,109 @@ fn scan_misses_nothing_while_slots_move() {
         missed.len(),
         &missed[..1]
     );
+}
+
+#[test]
+fn a_script_is_known_where_a_node_has_forgotten_it() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let keyway = Keyway::start(&cluster);
+    let mut loader = keyway.client();
+    let sha = text(&loader.cmd(&["SCRIPT", "LOAD", "return {KEYS[1], 'known'}"]));
+    let forget = || {
+        for node in 0..3 {
+            cluster.client(node).cmd(&["SCRIPT", "FLUSH"]);
+        }
+    };
+    // Also for clients of another worker, and for scripts that EVAL has shown.
+    let mut clients: Vec<Client> = (0..4).map(|_| keyway.client()).collect();
+    for round in 0..3 {
+        forget();
+        for client in &mut clients {
+            for key in ["a", "b", "c", "d"] {
+                let reply = show(&client.cmd(&["EVALSHA", &sha, "1", key]));
+                assert_eq!(reply, format!("{key} known"), "round {round}");
+            }
+        }
+    }
+    assert_eq!(show(&loader.cmd(&["EVAL", "return 'shown'", "0"])), "shown");
+    forget();
+    let shown = "9fd5a7c4b7ba4d0e4c8f8a9a7a7d5d5d5d5d5d5d";
+    let unknown = "-NOSCRIPT No matching script.";
+    assert_eq!(show(&loader.cmd(&["EVALSHA", shown, "0"])), unknown);
+    let sha = text(&cluster.client(0).cmd(&["SCRIPT", "LOAD", "return 'shown'"]));
+    forget();
+    assert_eq!(show(&loader.cmd(&["EVALSHA", &sha, "0"])), "shown");
+}
+
+#[test]
+fn several_keys_are_set_at_their_owner() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let keyway = Keyway::start(&cluster);
+    let mut client = keyway.client();
+    let mut ask = |line: &str| show(&client.cmd(&line.split(' ').collect::<Vec<_>>()));
+    assert_eq!(ask("MSETEX 2 {e}1 one {e}2 two EX 100"), "1");
+    assert_eq!(ask("MSETEX 2 {e}1 other {e}3 three NX"), "0");
+    assert_eq!(ask("MGET {e}1 {e}2 {e}3"), "one two (nil)");
+    assert_eq!(
+        ask("MSETEX 2 a 1 b 2"),
+        "-CROSSSLOT Keys in request don't hash to the same slot"
+    );
+    // A node that has just lost the slot would take it without a word.
+    let slot = slot_of("{e}");
+    let from = cluster.owner(slot);
+    cluster.migrate_slots_atomically(slot, slot, from, (from + 1) % 3);
+    assert_eq!(ask("MSETEX 2 {e}1 moved {e}2 too"), "1");
+    assert_eq!(ask("MGET {e}1 {e}2"), "moved too");
+}
+
+#[test]
+fn a_client_waits_for_the_replicas_of_every_shard() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 1);
+    let keyway = Keyway::start(&cluster);
+    let mut client = keyway.client();
+    let mut ask = |line: &str| show(&client.cmd(&line.split(' ').collect::<Vec<_>>()));
+    for key in ["a", "b", "c", "d"] {
+        ask(&format!("SET {key} 1"));
+    }
+    assert_eq!(ask("WAIT 1 5000"), "1");
+    assert_eq!(ask("WAITAOF 0 0 100"), "0 0");
+    // One replica stands still: its shard's writes are not confirmed.
+    let stopped = cluster.owner(slot_of("a"));
+    cluster.nodes()[3 + stopped].freeze();
+    ask("SET a 2");
+    assert_eq!(ask("WAIT 1 200"), "0");
+    cluster.nodes()[3 + stopped].thaw();
+    assert_eq!(ask("WAIT 1 5000"), "1");
+    assert_eq!(
+        ask("WAIT x 1"),
+        "-ERR value is not an integer or out of range"
+    );
+}
+
+#[test]
+fn databases_are_apart() {
+    let mut options = ClusterOptions::new(Version::V9_1, 3, 0);
+    options.extra = vec!["--cluster-databases".to_owned(), "4".to_owned()];
+    let cluster = RealCluster::with(options);
+    let keyway = Keyway::start(&cluster);
+    let mut client = keyway.client();
+    let mut ask = |line: &str| show(&client.cmd(&line.split(' ').collect::<Vec<_>>()));
+    assert_eq!(ask("SET k zero"), "OK");
+    assert_eq!(ask("SELECT 3"), "OK");
+    assert_eq!(ask("GET k"), "(nil)");
+    assert_eq!(ask("SET k three"), "OK");
+    assert_eq!(ask("DBSIZE"), "1");
+    assert_eq!(ask("SELECT 0"), "OK");
+    assert_eq!(ask("GET k"), "zero");
+    assert_eq!(ask("COPY k k DB 1"), "1");
+    assert_eq!(ask("MOVE k 2"), "1");
+    assert_eq!(ask("GET k"), "(nil)");
+    assert_eq!(ask("SELECT 1"), "OK");
+    assert_eq!(ask("GET k"), "zero");
+    assert_eq!(ask("SELECT 4"), "-ERR DB index is out of range");
+    assert_eq!(ask("FLUSHDB"), "OK");
+    assert_eq!(ask("RESET"), "RESET");
+    assert_eq!(ask("DBSIZE"), "0");
+    assert_eq!(ask("SELECT 3"), "OK");
+    assert_eq!(ask("GET k"), "three");
 }

@@ -25,6 +25,10 @@ pub enum Handling {
     Scan,
     /// One node, on a connection that is the client's alone while it blocks.
     Blocking,
+    /// `WAIT` and `WAITAOF`: every shard, each on such a connection.
+    Wait,
+    /// As `Shared`, in a transaction with a command whose keys a node looks for.
+    Guarded,
     /// The session: it gathers commands, and sends them together.
     Transaction(TransactionKind),
     /// `SUBSCRIBE` and its like.
@@ -65,8 +69,10 @@ pub enum FanOut {
     SumPairs,
     /// One of them, when all shards have succeeded.
     Same,
-    /// An array of integers, each of them 1 where all shards say 1.
+    /// An array of integers, each the least that a shard says.
     And,
+    /// The least of integers.
+    Min,
     /// One array of the elements of all.
     Concatenate,
     /// The same without repetitions.
@@ -196,8 +202,6 @@ pub enum Refusal {
 pub enum NotBuilt {
     /// A node's connection to itself while it blocks.
     Lease,
-    /// `MULTI`, `WATCH` and what belongs to them.
-    Transaction,
     /// Something else; also every command that Keyway knows nothing about but its name.
     Other,
 }
@@ -267,6 +271,10 @@ impl Disposition {
             "eval" | "eval_ro" | "evalsha" | "evalsha_ro" | "fcall" | "fcall_ro" => Self::Script,
             "xread" | "xreadgroup" => Self::Streams,
             "config|get" => Self::ConfigGet,
+            "wait" | "waitaof" => Self::Always(Handling::Wait),
+            // Valkey 9.1.2 does not see the keys of MSETEX when it looks for the slot: no MOVED, no
+            // CROSSSLOT, and a node that does not own the slot writes there and says 1.
+            "msetex" => Self::Always(Handling::Guarded),
             name => Self::Always(
                 local(name)
                     .map(Handling::Local)
@@ -493,18 +501,7 @@ fn local(name: &str) -> Option<LocalKind> {
 }
 
 fn refused(name: &str) -> Option<Refusal> {
-    if HARMFUL.contains(&name) {
-        return Some(Refusal::Harmful);
-    }
-    let needs = match name {
-        // Valkey 9.1.2 does not see the keys of MSETEX when it looks for the slot: no MOVED, no
-        // CROSSSLOT, and a node that does not own the slot writes there and says 1. Sent by a
-        // topology that is a moment old, it would lose acknowledged writes. In a MULTI behind a
-        // keyed read of the same slot the node would refuse it.
-        "msetex" => NotBuilt::Transaction,
-        _ => return None,
-    };
-    Some(Refusal::NotBuilt(needs))
+    HARMFUL.contains(&name).then_some(Refusal::Harmful)
 }
 
 /// They change the server or the cluster rather than data, stop it, dump it to whoever asks, or

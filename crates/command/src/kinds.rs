@@ -142,6 +142,8 @@ const TABLE: &[(&str, &str, &[&str])] = &[
     ("$", "$", &["memory|malloc-stats"]),
     ("+$", "+$", &["acl|dryrun"]),
     ("$*", "$_", &["blmove", "brpoplpush"]),
+    // It comes in a transaction's reply.
+    (":*", ":*_", &["msetex"]),
 ];
 
 const INTEGERS: &[&str] = &[
@@ -182,7 +184,6 @@ const INTEGERS: &[&str] = &[
     "lpushx",
     "lrem",
     "move",
-    "msetex",
     "msetnx",
     "persist",
     "pexpire",
@@ -214,6 +215,7 @@ const INTEGERS: &[&str] = &[
     "touch",
     "ttl",
     "unlink",
+    "wait",
     "xack",
     "xdel",
     "xgroup|createconsumer",
@@ -343,6 +345,7 @@ const ARRAYS: &[&str] = &[
     "sort_ro",
     "sscan",
     "time",
+    "waitaof",
     "xautoclaim",
     "xclaim",
     "xinfo|consumers",

@@ -1,5 +1,6 @@
 //! What the dataplane wants done by those who can.
 
+use bytes::Bytes;
 use topology::{NodeAddr, Slot};
 
 use crate::{channel::Attempt, slots::Key};
@@ -21,6 +22,8 @@ pub enum Action {
     WakeChannel(Attempt),
     /// There may be something to write to a client, to take from it, or to end it.
     WakeClient(Key),
+    /// A client has shown a script that other workers may not have seen.
+    Script(Bytes),
     /// Find out the topology again; what is known may be old.
     Refresh,
     /// A node said that a slot has moved to a node that is known.

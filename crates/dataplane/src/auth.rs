@@ -120,6 +120,7 @@ impl<H: Host> Core<H> {
         let profile = Profile {
             identity: key,
             protocol: Protocol::Resp2,
+            database: 0,
         };
         let channel = self.open(&addr, Some(id), profile, Purpose::Verdict, now);
         if let Some(identity) = self.identities.get_mut(key) {

@@ -24,6 +24,7 @@ pub struct Attempt {
 pub(crate) struct Profile {
     pub(crate) identity: Key,
     pub(crate) protocol: Protocol,
+    pub(crate) database: u32,
 }
 
 /// What a channel is for.

@@ -119,6 +119,8 @@ pub(crate) struct State {
     pub(crate) auth: Option<PendingAuth>,
     /// The node connection that its command in flight has to itself.
     pub(crate) lease: Option<Key>,
+    /// One to each shard, for `WAIT`.
+    pub(crate) waits: Vec<Key>,
     /// Its command in flight is to have one, or has it.
     pub(crate) leasing: bool,
     pub(crate) watch: Option<Watch>,

@@ -16,6 +16,7 @@ use crate::{
     identity::Identities,
     lease::Leases,
     messages::Messages,
+    scripts::Scripts,
     settings::Settings,
     slots::{Key, Slots},
     ticket::Ticket,
@@ -52,6 +53,7 @@ pub(crate) struct Core<H> {
     routes: Vec<Routes>,
     pub(crate) leases: Leases,
     pub(crate) messages: Messages,
+    pub(crate) scripts: Scripts,
     pub(crate) identities: Identities,
     /// Changes whenever the way of any command may: a new topology, a lost connection.
     pub(crate) epoch: u64,
@@ -79,6 +81,7 @@ impl<H: Host> Core<H> {
             settings,
             leases: Leases::default(),
             messages: Messages::default(),
+            scripts: Scripts::default(),
             view: View::unknown(),
             channels: Slots::default(),
             by_node: HashMap::new(),
@@ -233,6 +236,7 @@ impl<H: Host> Core<H> {
         let setup = Setup {
             protocol: profile.protocol,
             credentials: self.identities.credentials(profile.identity).cloned(),
+            database: profile.database,
             readonly: false,
             node_id: node.map(|id| Arc::from(id.as_str())),
             version: self.settings.version,

@@ -28,22 +28,13 @@ impl<H: Host> Core<H> {
         kind: FanOut,
         now: Instant,
     ) -> Took {
-        let Some(topology) = self.view.topology.as_deref() else {
-            return self.no_cluster(client, command, now);
-        };
-        // The first slot of a shard stands for whoever owns it when the command is sent.
-        let mut slots: Vec<Option<Slot>> = vec![None; topology.shards().len()];
-        for (range, shard) in topology.ranges() {
-            if let Some(slot) = slots.get_mut(shard.get()) {
-                slot.get_or_insert(range.first());
-            }
-        }
+        let slots = self.slot_of_each_shard();
         let part = |slot| Part {
             slot,
             keys: Keys::all(),
             request: request.bytes().to_vec(),
         };
-        let parts: Vec<Part> = slots.into_iter().flatten().map(part).collect();
+        let parts: Vec<Part> = slots.into_iter().map(part).collect();
         if parts.is_empty() {
             return self.no_cluster(client, command, now);
         }
@@ -52,6 +43,20 @@ impl<H: Host> Core<H> {
             .hash_one((key.as_u64(), client.session.commands));
         let merge = Merge::fan_out(kind, parts.len(), chance);
         self.forward_split((client, key), command, Split { parts, merge }, now)
+    }
+
+    /// The first slot of each shard: it stands for whoever owns it when a command is sent.
+    pub(crate) fn slot_of_each_shard(&self) -> Vec<Slot> {
+        let Some(topology) = self.view.topology.as_deref() else {
+            return Vec::new();
+        };
+        let mut slots: Vec<Option<Slot>> = vec![None; topology.shards().len()];
+        for (range, shard) in topology.ranges() {
+            if let Some(slot) = slots.get_mut(shard.get()) {
+                slot.get_or_insert(range.first());
+            }
+        }
+        slots.into_iter().flatten().collect()
     }
 
     /// `SCAN`: the page of the node that owns the cursor's slot.
@@ -118,7 +123,12 @@ impl<H: Host> Core<H> {
         self.forward((client, key), command, sending, now)
     }
 
-    fn no_cluster(&mut self, client: &mut State, command: &Command, now: Instant) -> Took {
+    pub(crate) fn no_cluster(
+        &mut self,
+        client: &mut State,
+        command: &Command,
+        now: Instant,
+    ) -> Took {
         self.refresh();
         self.fail(
             client,

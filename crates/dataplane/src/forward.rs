@@ -61,6 +61,7 @@ impl<H: Host> Core<H> {
         Profile {
             identity: client.identity,
             protocol: client.session.protocol,
+            database: client.session.database,
         }
     }
 

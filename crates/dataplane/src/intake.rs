@@ -2,15 +2,16 @@
 
 use std::{sync::Arc, time::Instant};
 
-use command::{CommandTable, LocalKind, TransactionKind};
+use command::{Command, CommandTable, LocalKind, TransactionKind};
 use resp::{ProtocolError, Request, RequestLimits};
-use routing::{Keys, Plan};
+use routing::{Keys, Merge, Plan};
 use session::{
     Form,
     local::{self, Context, Endpoint, Outcome},
 };
 
 use crate::{
+    action::Action,
     client::{Blocked, Client, State, Why},
     core::Core,
     forward::{Sending, Took},
@@ -22,6 +23,28 @@ use crate::{
 
 /// While so many bytes wait for a client to read them, nothing more is taken from it.
 pub(crate) const OUTPUT_PAUSES_BYTES: usize = 1024 * 1024;
+
+/// A command whose keys a node does not look for when it looks for their owner, in a transaction with
+/// one whose keys it does look for.
+fn guarded(request: Request<'_>, command: &Command) -> Vec<u8> {
+    let mut refs = command::KeyRefs::new();
+    let mut exists: Vec<&[u8]> = vec![b"EXISTS"];
+    if command.keys(request, &mut refs).is_ok() {
+        exists.extend(refs.iter().filter_map(|key| request.arg(key.index())));
+    }
+    let mut out = Vec::with_capacity(2 * request.bytes().len() + 64);
+    resp::write::request(&mut out, &["MULTI"]);
+    resp::write::request(&mut out, &exists);
+    out.extend_from_slice(request.bytes());
+    resp::write::request(&mut out, &["EXEC"]);
+    out
+}
+
+/// Whether a `SELECT` chooses the database that the client is in.
+pub(crate) fn stays_in_database(request: Request<'_>, client: &State) -> bool {
+    let number = request.arg(1).and_then(|arg| std::str::from_utf8(arg).ok());
+    number.and_then(|number| number.parse().ok()) == Some(client.session.database)
+}
 
 /// What is not queued behind `MULTI`.
 fn ends_transaction(plan: &Plan) -> bool {
@@ -158,6 +181,10 @@ impl<H: Host> Core<H> {
                 return None;
             }
         };
+        if command.is_script() || command.name() == "script|load" {
+            let shown = self.scripts.note(command, request, &self.hasher);
+            self.actions.extend(shown.map(Action::Script));
+        }
         let plan = routing::plan(command, request, self.settings.cross_slot, &self.hasher);
         if self.restrict_subscriber(client, command, request, &plan, now) {
             return None;
@@ -166,52 +193,94 @@ impl<H: Host> Core<H> {
             self.queue(client, command, request, &plan, now);
             return None;
         }
+        self.carry_out((client, key), command, request, plan, table, now)
+    }
+
+    /// Does what was planned. Returns why it cannot be done yet.
+    fn carry_out(
+        &mut self,
+        (client, key): (&mut State, Key),
+        command: &Command,
+        request: Request<'_>,
+        plan: Plan,
+        table: &CommandTable,
+        now: Instant,
+    ) -> Option<Blocked> {
+        let client = (client, key);
         let took = match plan {
             Plan::Slot { slot, keys } => {
                 let sending = Sending::plain(command, request, Some(slot), keys);
-                self.forward((client, key), command, sending, now)
+                self.forward(client, command, sending, now)
             }
             Plan::Any => {
                 let sending = Sending::plain(command, request, None, Keys::none());
-                self.forward((client, key), command, sending, now)
+                self.forward(client, command, sending, now)
             }
-            Plan::FanOut(kind) => self.fan_out((client, key), command, request, kind, now),
-            Plan::Scan => self.scan((client, key), command, request, now),
+            Plan::Split(split) => self.forward_split(client, command, *split, now),
+            Plan::FanOut(kind) => self.fan_out(client, command, request, kind, now),
+            Plan::Scan => self.scan(client, command, request, now),
+            Plan::Guarded { slot, keys } => {
+                let block = guarded(request, command);
+                let sending = Sending {
+                    request: &block,
+                    form: Form::Block(3),
+                    merge: Some(Merge::last()),
+                    ..Sending::plain(command, request, Some(slot), keys)
+                };
+                self.forward(client, command, sending, now)
+            }
+            Plan::Wait => return self.wait(client, command, request, now),
             Plan::Blocking { slot, keys } => {
                 let sending = Sending {
                     form: Form::Leased(0),
                     ..Sending::plain(command, request, Some(slot), keys)
                 };
-                return self.lend((client, key), command, sending, Loan::Command, now);
+                return self.lend(client, command, sending, Loan::Command, now);
             }
             Plan::Transaction { kind, slot, keys } => {
                 let (about, place) = ((command, kind), (slot, keys));
-                return self.transact((client, key), about, request, place, table, now);
+                return self.transact(client, about, request, place, table, now);
             }
             Plan::Subscription(about) => {
-                self.subscribe((client, key), (command, about), request, now);
-                Took::Yes
+                self.subscribe(client, (command, about), request, now);
+                return None;
             }
-            Plan::Split(split) => self.forward_split((client, key), command, *split, now),
             Plan::Refuse(text) => {
-                self.refuse(client, Some(command.id()), text.as_bytes(), now);
-                Took::Yes
+                self.refuse(client.0, Some(command.id()), text.as_bytes(), now);
+                return None;
             }
             Plan::Local(kind) => {
-                // What changes who a client is, or how it is spoken to, must not change that for
-                // commands that are still on their way.
-                let changes = matches!(kind, LocalKind::Auth | LocalKind::Hello | LocalKind::Reset);
-                if changes && client.session.order.open() > 0 {
-                    return Some(Blocked::Barrier);
-                }
-                self.answer((client, key), (kind, command.id()), request, table, now);
-                Took::Yes
+                return self.take_local(client, command, kind, request, table, now);
             }
         };
         if took == Took::NoRoom {
             self.waiting_for_room.push(key);
             return Some(Blocked::Room);
         }
+        None
+    }
+
+    /// Takes a command that is answered here.
+    fn take_local(
+        &mut self,
+        (client, key): (&mut State, Key),
+        command: &Command,
+        kind: LocalKind,
+        request: Request<'_>,
+        table: &CommandTable,
+        now: Instant,
+    ) -> Option<Blocked> {
+        // What changes who a client is, or how it is spoken to, must not change that for commands
+        // that are still on their way.
+        let changes = match kind {
+            LocalKind::Auth | LocalKind::Hello | LocalKind::Reset => true,
+            LocalKind::Select => !stays_in_database(request, client),
+            _ => false,
+        };
+        if changes && client.session.order.open() > 0 {
+            return Some(Blocked::Barrier);
+        }
+        self.answer((client, key), (kind, command.id()), request, table, now);
         None
     }
 
@@ -232,7 +301,7 @@ impl<H: Host> Core<H> {
     pub(crate) fn fail(
         &mut self,
         client: &mut State,
-        command: &command::Command,
+        command: &Command,
         text: &[u8],
         kind: ErrorKind,
         now: Instant,

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use command::Command;
-use session::{Op, OpState, Route, Until};
+use command::{Command, FanOut};
+use resp::Request;
+use routing::{Keys, Merge};
+use session::{Form, Op, OpState, Route, Until};
 use topology::{NodeAddr, NodeId, Slot};
 use upstream::{CloseReason, Phase};
 
@@ -23,6 +25,9 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(60);
 /// Leases that wait for the next client are kept warm, but not more than this.
 const WARM_MAX: usize = 64;
+
+/// What `FUNCTION DUMP` of Valkey 8.0 replies where there are no functions: newer servers take it.
+const EMPTY_DUMP: &[u8] = b"\x0b\x00\x34\x44\xe1\x33\xf2\xe0\x4b\x53";
 
 /// Replies made here, with their places.
 pub(crate) type Lent = Vec<(usize, Vec<u8>)>;
@@ -202,10 +207,79 @@ impl<H: Host> Core<H> {
     pub(crate) fn settle_lease(&mut self, client: &mut State, now: Instant) {
         if client.leasing && client.session.order.open() == 0 {
             client.leasing = false;
-            if let Some(lease) = client.lease.take() {
+            for lease in client
+                .lease
+                .take()
+                .into_iter()
+                .chain(client.waits.drain(..))
+            {
                 self.give_back(lease, now);
             }
         }
+    }
+
+    /// `WAIT` and `WAITAOF`: on a connection to the primary of every shard. A node waits for the
+    /// last write of the connection that asks. So each connection makes one that changes nothing,
+    /// behind everything that was written before: it restores functions from an empty dump.
+    pub(crate) fn wait(
+        &mut self,
+        (client, key): (&mut State, Key),
+        command: &Command,
+        request: Request<'_>,
+        now: Instant,
+    ) -> Option<Blocked> {
+        if client.session.order.open() > 0 {
+            return Some(Blocked::Barrier);
+        }
+        let slots = self.slot_of_each_shard();
+        if slots.is_empty() {
+            self.no_cluster(client, command, now);
+            return None;
+        }
+        let profile = self.profile(client);
+        for slot in &slots {
+            let owner = self.owner_of(Some(*slot));
+            let lease = owner.and_then(|(addr, id)| self.lease(&addr, id, profile, now));
+            client.waits.extend(lease);
+        }
+        if client.waits.len() < slots.len() {
+            for lease in std::mem::take(&mut client.waits) {
+                self.give_back(lease, now);
+            }
+            self.waiting_for_room.push(key);
+            return Some(Blocked::Room);
+        }
+        let mut bytes = Vec::with_capacity(request.bytes().len() + 64);
+        resp::write::request(&mut bytes, &[&b"FUNCTION"[..], b"RESTORE", EMPTY_DUMP]);
+        bytes.extend_from_slice(request.bytes());
+        let kind = if command.name() == "wait" {
+            FanOut::Min
+        } else {
+            FanOut::And
+        };
+        let form = Form::Wait(1);
+        let routes = client
+            .waits
+            .iter()
+            .filter_map(|lease| Some(self.channels.get(*lease)?.route));
+        let ops = routes.zip(&slots).map(|(route, slot)| Op {
+            slot: Some(*slot),
+            keys: Keys::all(),
+            writes: false,
+            form,
+            state: OpState::InFlight(route),
+        });
+        let ops: Vec<Op> = ops.collect();
+        client.leasing = true;
+        let silent = !client.session.take_reply_wanted();
+        let merge = Merge::fan_out(kind, ops.len(), 0);
+        let order = &mut client.session.order;
+        let place = order.reserve_many(command.id(), silent, ops, merge, now);
+        for (part, lease) in (0..).zip(client.waits.clone()) {
+            let ticket = Ticket::new(key, (place, part), command, (form, false), profile.protocol);
+            self.push(lease, ticket, &bytes, None, now);
+        }
+        None
     }
 
     fn give_back(&mut self, key: Key, now: Instant) {
@@ -232,7 +306,12 @@ impl<H: Host> Core<H> {
     /// A client is gone: what it has blocked consumes nothing for it.
     pub(crate) fn take_leases(&mut self, client: &mut State, now: Instant) {
         self.break_watch(client);
-        if let Some(lease) = client.lease.take() {
+        for lease in client
+            .lease
+            .take()
+            .into_iter()
+            .chain(client.waits.drain(..))
+        {
             self.give_back(lease, now);
         }
     }

@@ -25,6 +25,7 @@ mod messages;
 mod plane;
 mod replies;
 mod retry;
+mod scripts;
 mod settings;
 mod slots;
 mod subscribe;

@@ -282,6 +282,7 @@ impl<H: Host> Core<H> {
         let profile = Profile {
             identity,
             protocol: Protocol::Resp3,
+            database: 0,
         };
         let channel = self.open(&addr, Some(id), profile, Purpose::Messages, now);
         self.messages.homes.push(Home {

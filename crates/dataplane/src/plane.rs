@@ -82,6 +82,9 @@ impl<H: Host> Dataplane<H> {
             (before, after) => before.is_some() != after.is_some(),
         };
         debug_assert!(revision(&view).is_some() || revision(&self.core.view).is_none());
+        if let Some(table) = &view.table {
+            self.table = Arc::clone(table);
+        }
         self.core.view = view;
         if changed {
             self.core.rerouted(now);
@@ -92,6 +95,14 @@ impl<H: Host> Dataplane<H> {
             self.tick_auth(now);
         }
         self.check_invariants();
+    }
+
+    /// Another worker's client has shown a script.
+    pub fn script_shown(&mut self, body: &[u8]) {
+        let Core {
+            scripts, hasher, ..
+        } = &mut self.core;
+        scripts.keep(body, hasher);
     }
 
     // ---- clients ----
@@ -116,6 +127,7 @@ impl<H: Host> Dataplane<H> {
                 blocked: None,
                 auth: None,
                 lease: None,
+                waits: Vec::new(),
                 leasing: false,
                 watch: None,
                 unguarded: None,

@@ -17,6 +17,7 @@ use crate::{
     core::Signal,
     host::{Host, RedirectKind},
     messages::{Event, Messages, event_of, split_push},
+    scripts::is_noscript,
     slots::{Key, Slots},
     ticket::Ticket,
 };
@@ -136,14 +137,19 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
             self.scan_unguarded(ticket, slot, barred);
             return;
         }
-        let signal = retry::Signal::Error(class);
+        let unseen = !ticket.is_block() && ticket.nature.script && line.is_some_and(is_noscript);
+        let signal = if unseen {
+            retry::Signal::NoScript
+        } else {
+            retry::Signal::Error(class)
+        };
         if retry::verdict(&signal, ticket.nature) == Verdict::Deliver {
             let mut shown = Vec::new();
             let own = [&b"EXECABORT "[..], b"CROSSSLOT "];
             if matches!(signal, retry::Signal::Error(ErrorClass::Redirect(_))) {
                 resp::write::error(&mut shown, SLOT_IS_MOVING.as_bytes());
-            } else if let Some(line) = line
-                .filter(|line| ticket.is_block() && !own.iter().any(|own| line.starts_with(own)))
+            } else if let Some(line) =
+                line.filter(|line| ticket.is_exec() && !own.iter().any(|own| line.starts_with(own)))
             {
                 // One of its commands could not be queued, which the client was told it was.
                 let mut text = b"EXECABORT Transaction discarded because of: ".to_vec();

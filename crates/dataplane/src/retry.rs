@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use resp::OwnedRequest;
 use routing::{
     ErrorClass, Slot,
     retry::{self, Verdict},
@@ -82,6 +83,11 @@ fn instead(form: Form, protocol: resp::Protocol) -> Option<Vec<u8>> {
         Form::Leased(preludes) if preludes > 0 => {
             resp::write::null_array(&mut reply, protocol);
         }
+        // What was written there may be elsewhere now.
+        Form::Wait(_) => resp::write::error(
+            &mut reply,
+            "ERR KEYWAY.UNAVAILABLE a node was lost before its replicas confirmed",
+        ),
         Form::Page(slot, _) => routing::Page::again(slot, &mut reply),
         _ => return None,
     }
@@ -195,7 +201,25 @@ impl<H: Host> Core<H> {
                 self.hold((client, key), signal, until, target, now);
             }
             Verdict::BackOff => self.back_off((client, key), signal, now),
+            Verdict::LoadScript => self.load_script((client, key), signal, now),
             Verdict::Follow => self.follow((client, key), signal, now),
+        }
+    }
+
+    /// The node has not seen a script: it gets it first, if it is known here.
+    fn load_script(&mut self, (client, key): Named<'_>, mut signal: Signal, now: Instant) {
+        let ticket = signal.ticket;
+        let known = OwnedRequest::parse(signal.request.to_vec())
+            .ok()
+            .and_then(|request| self.scripts.load_before(request.as_request()));
+        match known {
+            None => self.give(client, ticket, &signal.reply, true, now),
+            Some(request) => {
+                signal.request = request.into();
+                let order = &mut client.session.order;
+                order.set_form(ticket.place, ticket.part, Form::Block(1));
+                self.hold((client, key), signal, Until::Turn, Target::Owner, now);
+            }
         }
     }
 

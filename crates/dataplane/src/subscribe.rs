@@ -98,12 +98,14 @@ impl<H: Host> Core<H> {
         plan: &Plan,
         now: Instant,
     ) -> bool {
-        let about_them = matches!(command.handling(request), Handling::Subscription(_));
         let subscribed = client
             .subscriptions
             .as_ref()
             .is_some_and(|subs| subs.len() > 0);
-        if about_them || !subscribed || client.session.protocol == Protocol::Resp3 {
+        if !subscribed || client.session.protocol == Protocol::Resp3 {
+            return false;
+        }
+        if matches!(command.handling(request), Handling::Subscription(_)) {
             return false;
         }
         match plan {

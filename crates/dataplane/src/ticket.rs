@@ -22,6 +22,8 @@ pub(crate) struct Ticket {
     /// It is a page of `SCAN` from this slot on.
     pub(crate) page: Option<Slot>,
     patient: bool,
+    is_exec: bool,
+    waits: bool,
 }
 
 impl Ticket {
@@ -39,7 +41,10 @@ impl Ticket {
             script: command.is_script(),
         };
         let preludes = match form {
-            Form::Block(preludes) | Form::Leased(preludes) | Form::Page(_, preludes) => preludes,
+            Form::Block(preludes)
+            | Form::Leased(preludes)
+            | Form::Wait(preludes)
+            | Form::Page(_, preludes) => preludes,
             Form::Plain => 0,
         };
         Self {
@@ -55,7 +60,9 @@ impl Ticket {
                 Form::Page(slot, _) => Some(slot),
                 _ => None,
             },
-            patient: form == Form::Leased(0) && command.is_blocking(),
+            patient: matches!(form, Form::Leased(0) | Form::Wait(_)) && command.is_blocking(),
+            waits: matches!(form, Form::Wait(_)),
+            is_exec: preludes > 0 && command.name() == "exec",
         }
     }
 
@@ -79,12 +86,19 @@ impl Ticket {
             topic: Some(topic),
             page: None,
             patient: false,
+            is_exec: false,
+            waits: false,
         }
     }
 
-    /// Whether it is a transaction's.
+    /// Whether others' replies come before its own.
     pub(crate) fn is_block(&self) -> bool {
         self.preludes > 0
+    }
+
+    /// Whether it is a client's transaction.
+    pub(crate) fn is_exec(&self) -> bool {
+        self.is_exec
     }
 }
 
@@ -100,6 +114,11 @@ impl upstream::Ticket for Ticket {
     #[inline]
     fn preludes(&self) -> u16 {
         self.preludes
+    }
+
+    #[inline]
+    fn needs_preludes(&self) -> bool {
+        self.waits
     }
 
     #[inline]

@@ -15,6 +15,7 @@ use crate::{
     core::Core,
     forward::{Sending, Took},
     host::Host,
+    intake::stays_in_database,
     lease::{Lent, Loan},
     slots::Key,
 };
@@ -88,6 +89,7 @@ impl<H: Host> Core<H> {
         plan: &Plan,
         now: Instant,
     ) {
+        let stays = stays_in_database(request, client);
         let Some(transaction) = client.session.transaction.as_deref_mut() else {
             return;
         };
@@ -112,6 +114,7 @@ impl<H: Host> Core<H> {
                     queue(transaction, Some(*slot), keys)
                 }
                 Plan::Any
+                | Plan::Wait
                 | Plan::Transaction { .. }
                 | Plan::Local(LocalKind::Ping | LocalKind::Echo) => {
                     queue(transaction, None, &Keys::none())
@@ -119,8 +122,11 @@ impl<H: Host> Core<H> {
                 Plan::Split(_) => Some(CROSSSLOT.to_owned()),
                 Plan::FanOut(_)
                 | Plan::Subscription(_)
+                | Plan::Guarded { .. }
                 | Plan::Scan
                 | Plan::Local(LocalKind::Auth | LocalKind::Hello) => barred(),
+                // The block is sent to one database.
+                Plan::Local(LocalKind::Select) if !stays => barred(),
                 Plan::Local(_) => {
                     let queued = transaction.queue_here(request, max);
                     queued.err().map(|error| error.to_string())

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use command::CommandTable;
 use session::local::Facts;
 use topology::Topology;
 
@@ -12,6 +13,8 @@ pub struct View {
     pub topology: Option<Arc<Topology>>,
     /// What else is known.
     pub facts: Arc<Facts>,
+    /// The commands that the cluster knows beyond the built-in ones; `None` until they are known.
+    pub table: Option<Arc<CommandTable>>,
     /// How many looks have succeeded. Grows even when nothing has changed.
     pub looks: u64,
 }
@@ -28,11 +31,13 @@ impl View {
             shards: 0,
             nodes: 0,
             epoch: 0,
+            databases: 1,
         };
         Self {
             topology: None,
             facts: Arc::new(facts),
             looks: 0,
+            table: None,
         }
     }
 }

@@ -27,6 +27,10 @@ enum Kind {
     Random(u64),
     /// `EXEC`, with replies that were made here in their places.
     Insert(Vec<(usize, Vec<u8>)>),
+    /// The last element of an array.
+    Last,
+    /// `WAIT`: the least.
+    Min,
     /// `SCAN`
     Page(Page),
 }
@@ -69,6 +73,7 @@ impl Merge {
             FanOut::Sum => Kind::Sum,
             FanOut::Same => Kind::Same,
             FanOut::And => Kind::And,
+            FanOut::Min => Kind::Min,
             FanOut::Concatenate => Kind::Concatenate,
             FanOut::Union => Kind::Union,
             FanOut::SumPairs => Kind::SumPairs,
@@ -82,6 +87,12 @@ impl Merge {
     #[must_use]
     pub fn insert(here: Vec<(usize, Vec<u8>)>) -> Self {
         Self::new(Kind::Insert(here), 1)
+    }
+
+    /// The last element of a transaction's reply.
+    #[must_use]
+    pub fn last() -> Self {
+        Self::new(Kind::Last, 1)
     }
 
     /// A page of `SCAN`.
@@ -142,6 +153,14 @@ impl Merge {
                 succeeded.map(|part| out.extend_from_slice(&part.bytes))
             }
             Kind::And => parts::and(self.replies(), out),
+            Kind::Min => self
+                .each_integer()
+                .and_then(|values| values.into_iter().min())
+                .map(|least| resp::write::integer(out, least)),
+            Kind::Last => self
+                .replies()
+                .next()
+                .and_then(|reply| parts::last(reply, out)),
             Kind::Concatenate => parts::concatenate(self.replies(), out),
             Kind::Union => parts::union(self.replies(), out),
             Kind::SumPairs => parts::sum_pairs(self.replies(), out),
@@ -175,14 +194,16 @@ impl Merge {
     }
 
     fn integers(&self) -> Option<i64> {
-        self.parts
-            .iter()
-            .try_fold(0_i64, |sum, part| match Value::parse(&part.bytes) {
-                Ok((Value::Integer(value), len)) if len == part.bytes.len() => {
-                    sum.checked_add(value)
-                }
-                _ => None,
-            })
+        let mut values = self.each_integer()?.into_iter();
+        values.try_fold(0_i64, i64::checked_add)
+    }
+
+    fn each_integer(&self) -> Option<Vec<i64>> {
+        let integer = |part: &Collected| match Value::parse(&part.bytes) {
+            Ok((Value::Integer(value), len)) if len == part.bytes.len() => Some(value),
+            _ => None,
+        };
+        self.parts.iter().map(integer).collect()
     }
 
     fn interleave(&self, part_of_key: &[u16], out: &mut Vec<u8>) -> Option<()> {

@@ -41,6 +41,15 @@ pub enum Plan {
     FanOut(FanOut),
     /// It looks through one shard after the other.
     Scan,
+    /// It waits for the replicas of every shard.
+    Wait,
+    /// It goes to the owner of this slot, in a transaction with a command whose keys a node looks for.
+    Guarded {
+        /// The slot of all its keys.
+        slot: Slot,
+        /// Its keys.
+        keys: Keys,
+    },
     /// It may block: it goes to the owner of this slot, on a connection of its own.
     Blocking {
         /// The slot of all its keys.
@@ -116,6 +125,11 @@ pub fn plan(
         },
         Handling::FanOut(kind) => Plan::FanOut(kind),
         Handling::Scan => Plan::Scan,
+        Handling::Wait => Plan::Wait,
+        Handling::Guarded => match whole(command, request, hasher) {
+            Plan::Slot { slot, keys } => Plan::Guarded { slot, keys },
+            other => other,
+        },
         Handling::Subscription(about) => match whole(command, request, hasher) {
             Plan::Refuse(text) => Plan::Refuse(text),
             _ => Plan::Subscription(about),

@@ -17,6 +17,8 @@ pub enum Signal {
     CutOff,
     /// An error reply.
     Error(ErrorClass),
+    /// `EVALSHA` of a script that the node has not seen.
+    NoScript,
 }
 
 /// What a command is, as far as a retry cares.
@@ -35,6 +37,8 @@ pub enum Verdict {
     Deliver,
     /// Send it to the slot's owner as known by now.
     Resend,
+    /// Send it again behind the script itself, if that is known. Otherwise deliver.
+    LoadScript,
     /// Send it where the redirect points.
     Follow,
     /// Wait a little (for the cluster, or a newer topology), then send it to the slot's owner.
@@ -56,6 +60,7 @@ pub fn verdict(signal: &Signal, nature: Nature) -> Verdict {
         Signal::Lost if nature.may_write => Verdict::OutcomeUnknown,
         Signal::Lost => Verdict::Resend,
         Signal::CutOff => Verdict::Close,
+        Signal::NoScript => Verdict::LoadScript,
         Signal::Error(ErrorClass::Other) => Verdict::Deliver,
         Signal::Error(ErrorClass::Redirect(redirect)) if nature.script => {
             // An ASK cannot be confirmed: the topology does not show half-moved slots.
@@ -99,6 +104,10 @@ mod tests {
                 [V::Resend, V::OutcomeUnknown, V::OutcomeUnknown],
             ),
             (Signal::CutOff, [V::Close, V::Close, V::Close]),
+            (
+                Signal::NoScript,
+                [V::LoadScript, V::LoadScript, V::LoadScript],
+            ),
             (redirect(false), [V::Follow, V::Follow, V::Confirm]),
             (redirect(true), [V::Follow, V::Follow, V::Deliver]),
             (

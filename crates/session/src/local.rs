@@ -53,6 +53,8 @@ pub struct Facts {
     pub nodes: u16,
     /// The highest epoch seen.
     pub epoch: u64,
+    /// Databases that `SELECT` may choose: `cluster-databases`, 1 before 9.0.
+    pub databases: u32,
 }
 
 impl Facts {
@@ -211,7 +213,7 @@ fn reply(
     match kind {
         LocalKind::Ping => basic::ping(request, out),
         LocalKind::Echo => basic::echo(request, out),
-        LocalKind::Select => basic::select(request, context, out),
+        LocalKind::Select => basic::select(request, session, context, out),
         LocalKind::Reset => basic::reset(session, out),
         LocalKind::ReadOnly => basic::readonly(true, session, out),
         LocalKind::ReadWrite => basic::readonly(false, session, out),

@@ -95,6 +95,8 @@ pub enum Form {
     Block(u16),
     /// The same on a connection that is the client's alone. What is sent there may block.
     Leased(u16),
+    /// `WAIT` on a connection that is the client's alone, behind this many others.
+    Wait(u16),
     /// A page of `SCAN` from this slot on, perhaps behind others' replies, as in a block. What it
     /// says depends on the node, so it is not sent to another one: the client asks again.
     Page(Slot, u16),
@@ -324,6 +326,18 @@ impl Order {
         self.open += usize::from(!matches!(op.state, OpState::Done { .. }));
         self.check_invariants();
         Some(before)
+    }
+
+    /// What is sent for one part of a command is another thing from now on.
+    pub fn set_form(&mut self, place: Place, part: u16, form: Form) {
+        let index = self.index(place);
+        if let Some(op) = self
+            .entries
+            .get_mut(index)
+            .and_then(|entry| entry.ops.get_mut(part))
+        {
+            op.form = form;
+        }
     }
 
     /// Passes on the next bytes of one part's reply; `done` with its last byte. `ran` is false

@@ -60,6 +60,8 @@ pub struct Session {
     pub lib_name: Vec<u8>,
     /// `CLIENT SETINFO LIB-VER`; empty when none.
     pub lib_ver: Vec<u8>,
+    /// `SELECT`.
+    pub database: u32,
     /// `READONLY` until `READWRITE`.
     pub readonly: bool,
     /// `CLIENT NO-EVICT`.
@@ -99,6 +101,7 @@ impl Session {
             name: Vec::new(),
             lib_name: Vec::new(),
             lib_ver: Vec::new(),
+            database: 0,
             readonly: false,
             no_evict: false,
             no_touch: false,
@@ -117,6 +120,7 @@ impl Session {
         self.protocol = Protocol::Resp2;
         self.user = self.initial_user.clone();
         self.name.clear();
+        self.database = 0;
         self.readonly = false;
         self.no_evict = false;
         self.no_touch = false;

@@ -32,6 +32,8 @@ pub struct Setup {
     pub protocol: Protocol,
     /// Who it runs as; `None` leaves it Valkey's `default` user without a password.
     pub credentials: Option<Credentials>,
+    /// The database to `SELECT`, unless it is 0.
+    pub database: u32,
     /// Whether to send `READONLY`, for reads from a replica.
     pub readonly: bool,
     /// The node id that must answer `CLUSTER MYID`; an address that another node took over is
@@ -85,6 +87,7 @@ enum Step {
     SetInfo,
     MyId,
     ReadOnly,
+    Select,
 }
 
 impl Step {
@@ -94,6 +97,7 @@ impl Step {
             Self::SetInfo => "CLIENT SETINFO",
             Self::MyId => "CLUSTER MYID",
             Self::ReadOnly => "READONLY",
+            Self::Select => "SELECT",
         }
     }
 }
@@ -178,7 +182,7 @@ impl Handshake {
                 Step::Hello => self.hello(&reply)?,
                 Step::SetInfo => {} // a node that refuses it (older, or by ACL) is as good
                 Step::MyId => self.my_id(&reply)?,
-                Step::ReadOnly => must_be_ok(&reply, step)?,
+                Step::ReadOnly | Step::Select => must_be_ok(&reply, step)?,
             }
         }
         Ok((used, true))
@@ -224,6 +228,10 @@ impl Handshake {
         );
         if self.setup.node_id.is_some() {
             self.ask(Step::MyId, &[b"CLUSTER", b"MYID"]);
+        }
+        if self.setup.database != 0 {
+            let database = self.setup.database.to_string();
+            self.ask(Step::Select, &[b"SELECT", database.as_bytes()]);
         }
         if self.setup.readonly {
             self.ask(Step::ReadOnly, &[b"READONLY"]);

@@ -31,6 +31,11 @@ pub trait Ticket: Copy {
         0
     }
 
+    /// Whether an error among those makes the last one void: then the first error is the reply.
+    fn needs_preludes(&self) -> bool {
+        false
+    }
+
     /// The node may take as long as it likes to answer: the command blocks.
     fn is_patient(&self) -> bool {
         false
@@ -385,7 +390,12 @@ impl<T: Ticket> Pipeline<T> {
             .copied()
             .unwrap_or_default();
         let whole = match self.in_flight.front().map(|head| &head.owner) {
-            Some(Owner::Caller(ticket)) if self.preludes < ticket.preludes() => walk.done,
+            Some(Owner::Caller(ticket))
+                if self.preludes < ticket.preludes()
+                    || (ticket.needs_preludes() && !self.trouble.is_empty()) =>
+            {
+                walk.done
+            }
             Some(Owner::Caller(ticket)) if self.head_in_part || !matches!(first, b'-' | b'!') => {
                 let short = self.held.len() + bytes.len() < CUT_BYTES_MIN && !self.head_in_part;
                 if short && !(walk.done && self.held.is_empty()) {
@@ -452,7 +462,8 @@ impl<T: Ticket> Pipeline<T> {
                     return Ok(());
                 }
                 Owner::Caller(ticket) => {
-                    let refused = reply.starts_with(b"-EXECABORT ") && !self.trouble.is_empty();
+                    let void = ticket.needs_preludes() || reply.starts_with(b"-EXECABORT ");
+                    let refused = void && !self.trouble.is_empty();
                     let reply = if refused { &self.trouble } else { reply };
                     replies.error(*ticket, reply, self.outbox.front(&head.body));
                 }

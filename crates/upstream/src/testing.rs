@@ -21,6 +21,7 @@ pub(crate) struct Tag(pub(crate) usize, pub(crate) &'static [u8]);
 
 /// A tag with this number is a block of three commands, one with that number blocks.
 pub(crate) const BLOCK: usize = 90_003;
+pub(crate) const STRICT: usize = 90_005;
 pub(crate) const PATIENT: usize = 90_004;
 
 impl Tag {
@@ -35,7 +36,15 @@ impl Ticket for Tag {
     }
 
     fn preludes(&self) -> u16 {
-        if self.0 == BLOCK { 2 } else { 0 }
+        if self.0 == BLOCK || self.0 == STRICT {
+            2
+        } else {
+            0
+        }
+    }
+
+    fn needs_preludes(&self) -> bool {
+        self.0 == STRICT
     }
 
     fn is_patient(&self) -> bool {

@@ -20,6 +20,9 @@ pub(super) struct Look {
     pub(super) candidate: Candidate,
     pub(super) version: String,
     pub(super) default_user_open: bool,
+    pub(super) databases: u32,
+    /// The reply to `COMMAND`, if it was asked for and given.
+    pub(super) commands: Option<Value>,
 }
 
 /// Why a node told nothing.
@@ -51,6 +54,7 @@ pub(super) enum LookError {
 pub(super) async fn look_at(
     context: &DiscoveryContext,
     addr: &NodeAddr,
+    with_commands: bool,
 ) -> Result<Look, LookError> {
     let tls = context.upstream_tls.as_ref();
     let stream = connect(tls, Some(&context.resolver), addr).await?;
@@ -88,10 +92,26 @@ pub(super) async fn look_at(
         Some(epoch) => candidate.with_epoch(epoch),
         None => candidate,
     };
+    // 9.0 and newer; whoever may not ask has one.
+    let answer = node
+        .call(&[b"CONFIG", b"GET", b"cluster-databases"])
+        .await?;
+    let databases = answer
+        .map_get(b"cluster-databases")
+        .and_then(Value::as_bytes);
+    let databases = databases.and_then(|number| std::str::from_utf8(number).ok()?.parse().ok());
+    let commands = if with_commands {
+        let reply = node.call(&[b"COMMAND"]).await?;
+        Some(reply).filter(|reply| error_of(reply).is_none())
+    } else {
+        None
+    };
     Ok(Look {
         candidate,
         version,
         default_user_open,
+        databases: databases.unwrap_or(1),
+        commands,
     })
 }
 

@@ -7,11 +7,12 @@ use std::{
 };
 
 use arc_swap::ArcSwapAny;
+use bytes::Bytes;
 use dataplane::{Totals, View};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use topology::{NodeAddr, Slot};
 
-use super::counters::Counters;
+use super::{Mail, counters::Counters};
 use crate::{config::Config, dns};
 
 /// Slots said to have moved that the discovery has not heard of yet. More are forgotten: it
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     moved: Mutex<Vec<(Slot, NodeAddr)>>,
     resolver: OnceLock<Arc<dyn dns::Resolve>>,
     counters: RwLock<Vec<Arc<Counters>>>,
+    workers: RwLock<Vec<(usize, mpsc::UnboundedSender<Mail>)>>,
     started: Instant,
     /// Different in every process, and hard to guess.
     pub(crate) seed: u64,
@@ -47,6 +49,7 @@ impl Shared {
             moved: Mutex::new(Vec::new()),
             resolver: OnceLock::new(),
             counters: RwLock::new(Vec::new()),
+            workers: RwLock::new(Vec::new()),
             started: Instant::now(),
             seed: RandomState::new().build_hasher().finish(),
         }
@@ -58,6 +61,20 @@ impl Shared {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         all.push(Arc::clone(counters));
+    }
+
+    pub(super) fn add_worker(&self, index: usize, sender: mpsc::UnboundedSender<Mail>) {
+        let mut all = self.workers.write().unwrap_or_else(PoisonError::into_inner);
+        all.push((index, sender));
+    }
+
+    /// Tells all workers but this one of a script.
+    pub(super) fn tell_others(&self, index: usize, script: &Bytes) {
+        let all = self.workers.read().unwrap_or_else(PoisonError::into_inner);
+        for (_, sender) in all.iter().filter(|(other, _)| *other != index) {
+            // A worker that has ended needs none.
+            let _ = sender.send(Mail::Script(script.clone()));
+        }
     }
 
     pub(super) fn totals(&self) -> Totals {

@@ -22,6 +22,8 @@ fn every_command_is_on_the_list_it_belongs_to() {
             Disposition::Script => "script",
             Disposition::ConfigGet => "config get",
             Disposition::Always(Handling::BySlot) => "by slot",
+            Disposition::Always(Handling::Wait) => "wait",
+            Disposition::Always(Handling::Guarded) => "guarded",
             Disposition::Streams => "streams",
             Disposition::Always(Handling::Shared) => "shared",
             Disposition::Always(Handling::AnyPrimary) => "any primary",
@@ -35,7 +37,6 @@ fn every_command_is_on_the_list_it_belongs_to() {
             Disposition::Always(Handling::Refused(Refusal::Harmful)) => "harmful",
             Disposition::Always(Handling::Refused(Refusal::NotBuilt(needs))) => match needs {
                 NotBuilt::Lease => "not built: lease",
-                NotBuilt::Transaction => "not built: transaction",
                 NotBuilt::Other => "other",
             },
         };
@@ -97,8 +98,8 @@ fn refusals_name_the_command() {
         }
     };
     assert_eq!(
-        refusal("WAIT 1 0"),
-        "ERR command 'wait' is not supported by Keyway yet"
+        refusal("CLIENT PAUSE 1"),
+        "ERR command 'client|pause' is not supported by Keyway yet"
     );
     assert_eq!(
         refusal("CONFIG SET a b"),

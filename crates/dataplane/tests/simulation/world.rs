@@ -285,6 +285,7 @@ impl World {
         }
         self.looks += 1;
         let view = View {
+            table: None,
             topology: self.topology.clone(),
             looks: self.looks,
             ..View::unknown()
@@ -310,7 +311,10 @@ impl World {
                     self.connecting.retain(|(known, _)| *known != attempt);
                 }
                 Action::Refresh => self.look_wanted = true,
-                Action::WakeChannel(_) | Action::WakeClient(_) | Action::Moved { .. } => {}
+                Action::WakeChannel(_)
+                | Action::WakeClient(_)
+                | Action::Script(_)
+                | Action::Moved { .. } => {}
             }
         }
     }

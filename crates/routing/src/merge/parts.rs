@@ -126,6 +126,20 @@ pub(super) fn any_value<'a>(
     found.next().or_else(|| replies.clone().next())
 }
 
+/// The last element of an array; what is no array (an error) is as it is.
+pub(super) fn last(reply: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let Some((count, mut rest)) = array_of(reply) else {
+        out.extend_from_slice(reply);
+        return Some(());
+    };
+    for _ in 1..count {
+        (_, rest) = split_reply(rest)?;
+    }
+    let (element, end) = split_reply(rest)?;
+    out.extend_from_slice(element);
+    end.is_empty().then_some(())
+}
+
 /// `EXEC`'s array with the replies to commands that were answered here in their places. A reply
 /// that is no array (an error, or null because a watched key was written to) stands alone.
 pub(super) fn insert(reply: &[u8], here: &[(usize, Vec<u8>)], out: &mut Vec<u8>) -> Option<()> {

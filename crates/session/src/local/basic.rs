@@ -20,12 +20,22 @@ pub(super) fn echo(request: Request<'_>, out: &mut Vec<u8>) {
     write::bulk(out, request.arg(1).unwrap_or_default());
 }
 
-/// `SELECT database`. There is one, as in a cluster by default: 9.x can be configured to more,
-/// which the proxy does not offer.
-pub(super) fn select(request: Request<'_>, context: &Context<'_>, out: &mut Vec<u8>) {
-    let database = integer(request.arg(1).unwrap_or_default());
-    match database {
-        Some(0) => write::simple(out, "OK"),
+/// `SELECT database`: one of those that the cluster has, which is 1 unless it is configured to more
+/// (`cluster-databases` of 9.x).
+pub(super) fn select(
+    request: Request<'_>,
+    session: &mut Session,
+    context: &Context<'_>,
+    out: &mut Vec<u8>,
+) {
+    let number = integer(request.arg(1).unwrap_or_default());
+    let known = number.and_then(|number| u32::try_from(number).ok());
+    if let Some(database) = known.filter(|known| *known < context.facts.databases.max(1)) {
+        session.database = database;
+        write::simple(out, "OK");
+        return;
+    }
+    match number {
         None => write::error(out, "ERR value is not an integer or out of range"),
         Some(other) if i32::try_from(other).is_err() => write::error(
             out,

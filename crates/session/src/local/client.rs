@@ -173,8 +173,9 @@ fn info_line(session: &Session, now: Instant) -> Vec<u8> {
     line.extend_from_slice(&session.name);
     let _ = write!(line, " age={age} idle={idle} flags=");
     flags(session, &mut line);
+    let _ = write!(line, " capa= db={}", session.database);
     line.extend_from_slice(
-        b" capa= db=0 sub=0 psub=0 ssub=0 multi=-1 watch=0 qbuf=0 qbuf-free=0 argv-mem=0 \
+        b" sub=0 psub=0 ssub=0 multi=-1 watch=0 qbuf=0 qbuf-free=0 argv-mem=0 \
           multi-mem=0 rbs=0 rbp=0",
     );
     let _ = write!(line, " obl={} oll=0 omem=0 tot-mem=0", session.output.len());

@@ -38,6 +38,7 @@ impl Setup {
                 shards: 3,
                 nodes: 6,
                 epoch: 0,
+                databases: 1,
             },
             endpoint: Endpoint {
                 host: "cache.example".into(),

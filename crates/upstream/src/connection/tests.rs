@@ -32,6 +32,7 @@ impl Test {
                 username: b"keyway"[..].into(),
                 password: b"hunter2"[..].into(),
             }),
+            database: 0,
             readonly: false,
             node_id: None,
             version: "1.2.3",

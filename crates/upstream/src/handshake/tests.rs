@@ -11,6 +11,7 @@ fn setup() -> Setup {
     Setup {
         protocol: Protocol::Resp3,
         credentials: None,
+        database: 0,
         readonly: false,
         node_id: None,
         version: "1.2.3",

@@ -7,7 +7,9 @@ mod time;
 use resp::Value;
 
 use super::*;
-use crate::testing::{BLOCK, Event, Feed, Inbox, PATIENT, Tag, push, request, start, write};
+use crate::testing::{
+    BLOCK, Event, Feed, Inbox, PATIENT, STRICT, Tag, push, request, start, write,
+};
 
 /// A pipeline with these requests, all of them written.
 fn written(tags: &[Tag]) -> Pipeline<Tag> {
@@ -148,6 +150,19 @@ fn only_the_last_reply_to_a_block_is_passed_on() {
         answered(&mut pipeline, b"+OK\r\n*0\r\n"),
         Err(Poison::Shape(b'*'))
     );
+}
+
+#[test]
+fn a_reply_is_void_without_what_had_to_come_before() {
+    let mut pipeline = written(&[Tag::any(STRICT), Tag::any(1)]);
+    let events = answered(&mut pipeline, b"+OK\r\n-NOPERM no\r\n:1\r\n:2\r\n").unwrap();
+    assert_eq!(
+        events,
+        [error(STRICT, b"-NOPERM no\r\n"), piece(1, b":2\r\n")]
+    );
+    let mut pipeline = written(&[Tag::any(STRICT)]);
+    let events = answered(&mut pipeline, b"+OK\r\n+OK\r\n:1\r\n").unwrap();
+    assert_eq!(events, [piece(STRICT, b":1\r\n")]);
 }
 
 #[test]
