@@ -234,7 +234,7 @@ fn open(addr: &str, ca: Option<&Path>) -> std::io::Result<Client> {
     }
 }
 
-/// A standalone Valkey 8.0 over TLS: what every client suite must pass against.
+/// A standalone Valkey: 8.0 over TLS, which every client suite must pass against, or 9.1.
 #[derive(Debug)]
 pub struct Standalone {
     node: Node,
@@ -252,6 +252,19 @@ impl Standalone {
         let ca = certificates.ca.clone();
         let node = Node::start(Version::V8_0Tls, Some(certificates), false, None, &[]);
         Self { node, ca }
+    }
+
+    /// Starts a Valkey 9.1 without TLS, whose `ca` means nothing.
+    ///
+    /// # Panics
+    /// It does not start.
+    #[must_use]
+    pub fn start_9_1() -> Self {
+        let node = Node::start(Version::V9_1, None, false, None, &[]);
+        Self {
+            node,
+            ca: PathBuf::new(),
+        }
     }
 
     /// The process.

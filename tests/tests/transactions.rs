@@ -115,6 +115,13 @@ fn a_watched_key_that_changes_ends_the_transaction() {
         run(&mut one, &["MULTI", "SET {w}k mine", "EXEC", "GET {w}k"]),
         ["OK", "QUEUED", nil, "changed"]
     );
+    run(&mut one, &["WATCH {w}k"]);
+    run(&mut other, &["SET {w}k changed"]);
+    assert_eq!(
+        run(&mut one, &["MULTI", "EXEC"]),
+        ["OK", nil],
+        "also an empty one"
+    );
     // The next one is not concerned, nor is one after UNWATCH or DISCARD.
     for ends in [&["UNWATCH"][..], &["MULTI", "DISCARD"]] {
         run(&mut one, &["WATCH {w}k"]);

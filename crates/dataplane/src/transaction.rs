@@ -173,9 +173,9 @@ impl<H: Host> Core<H> {
             return None;
         }
         let (merge, here) = self.answer_queued(client, &block, table, now);
-        if !block.is_for_a_node() {
+        // Watched keys are the node's to judge, also when there is nothing to run.
+        if !block.is_for_a_node() && client.watch.is_none() {
             client.session.transaction = None;
-            self.break_watch(client);
             resp::write::array(&mut self.scratch, here.len());
             for (_, reply) in &here {
                 self.scratch.extend_from_slice(reply);
