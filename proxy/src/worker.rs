@@ -87,6 +87,16 @@ pub(crate) enum Mail {
     Client(Accepted),
     /// A client of another worker has shown a script.
     Script(bytes::Bytes),
+    /// A client of another worker asks about all clients.
+    Question {
+        /// That worker.
+        worker: usize,
+        /// Its client, and the client's id.
+        client: (Key, u64),
+        inquiry: Box<session::local::Inquiry>,
+    },
+    /// What another worker says to the question of a client.
+    Answer(Key, dataplane::Answer),
 }
 
 /// The acceptor's end of a worker.
@@ -169,6 +179,26 @@ impl Worker {
             .set(attempt.channel.index, attempt, waker);
     }
 
+    /// What another worker has to say.
+    fn read(self: &Rc<Self>, mail: Mail) {
+        let now = Instant::now();
+        match mail {
+            Mail::Client(_) => {}
+            Mail::Script(body) => self.with(|plane| plane.script_shown(&body)),
+            Mail::Answer(client, answer) => {
+                self.with(|plane| plane.answered(client, answer, now));
+            }
+            Mail::Question {
+                worker,
+                client: (client, id),
+                inquiry,
+            } => {
+                let answer = self.with(|plane| plane.answer(&inquiry, id, now));
+                self.shared.tell(worker, Mail::Answer(client, answer));
+            }
+        }
+    }
+
     fn act(self: &Rc<Self>, action: Action) {
         match action {
             Action::WakeClient(key) => self.clients.borrow().wake(key.index, key),
@@ -178,7 +208,19 @@ impl Worker {
             Action::Connect { attempt, addr } => {
                 tokio::task::spawn_local(upstream::run(Rc::clone(self), attempt, addr));
             }
-            Action::Script(body) => self.shared.tell_others(self.index, &body),
+            Action::Script(body) => {
+                self.shared
+                    .tell_others(self.index, || Mail::Script(body.clone()));
+            }
+            Action::AskWorkers {
+                client,
+                id,
+                inquiry,
+            } => self.shared.tell_others(self.index, || Mail::Question {
+                worker: self.index,
+                client: (client, id),
+                inquiry: inquiry.clone(),
+            }),
             Action::Refresh => self.shared.ask_for_look(),
             Action::Moved { slot, to } => self.shared.tell_moved(slot, to),
         }
@@ -273,7 +315,7 @@ async fn run(
                     let task = downstream::serve(Rc::clone(&worker), accepted);
                     tokio::task::spawn_local(task);
                 }
-                Some(Mail::Script(body)) => worker.with(|plane| plane.script_shown(&body)),
+                Some(mail) => worker.read(mail),
                 None => return,
             },
         }

@@ -40,6 +40,10 @@ const NOTES: &[(&str, &str)] = &[
     ("asking", "no slot ever migrates here"),
     ("auth", "Valkey judges the credentials"),
     (
+        "client|pause",
+        "of Keyway's clients; the nodes are not paused",
+    ),
+    (
         "client|tracking",
         "`ON` is refused: connections to the nodes are shared",
     ),
@@ -129,6 +133,7 @@ fn way(command: &Command) -> &'static str {
         Handling::Transaction(_) => "session",
         Handling::Subscription(_) => "subscription",
         Handling::Local(_) => "here",
+        Handling::Clients => "here, for the clients of all workers, when Valkey lets the user",
         Handling::Refused(Refusal::Harmful) => "refused: it would harm the cluster or tell of it",
         Handling::Refused(Refusal::NotBuilt(_)) => "refused: not built yet",
     }

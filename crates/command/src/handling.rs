@@ -33,6 +33,8 @@ pub enum Handling {
     Transaction(TransactionKind),
     /// `SUBSCRIBE` and its like.
     Subscription(Subscription),
+    /// Keyway itself, about the clients of all workers, if Valkey lets the user.
+    Clients,
     /// Keyway itself.
     Local(LocalKind),
     /// Nobody.
@@ -271,6 +273,8 @@ impl Disposition {
             "eval" | "eval_ro" | "evalsha" | "evalsha_ro" | "fcall" | "fcall_ro" => Self::Script,
             "xread" | "xreadgroup" => Self::Streams,
             "config|get" => Self::ConfigGet,
+            "client|kill" | "client|list" | "client|pause" | "client|unblock"
+            | "client|unpause" => Self::Always(Handling::Clients),
             "wait" | "waitaof" => Self::Always(Handling::Wait),
             // Valkey 9.1.2 does not see the keys of MSETEX when it looks for the slot: no MOVED, no
             // CROSSSLOT, and a node that does not own the slot writes there and says 1.

@@ -1,6 +1,7 @@
 //! What the dataplane wants done by those who can.
 
 use bytes::Bytes;
+use session::local::Inquiry;
 use topology::{NodeAddr, Slot};
 
 use crate::{channel::Attempt, slots::Key};
@@ -24,6 +25,15 @@ pub enum Action {
     WakeClient(Key),
     /// A client has shown a script that other workers may not have seen.
     Script(Bytes),
+    /// Ask all other workers, and tell the dataplane what each answered.
+    AskWorkers {
+        /// Whose question it is.
+        client: Key,
+        /// The id of that client.
+        id: u64,
+        /// The question.
+        inquiry: Box<Inquiry>,
+    },
     /// Find out the topology again; what is known may be old.
     Refresh,
     /// A node said that a slot has moved to a node that is known.

@@ -8,6 +8,7 @@ use routing::Slot;
 use session::{Place, Session, local::AfterAuth};
 
 use crate::{
+    inquiry,
     lease::Watch,
     slots::Key,
     subscribe::{Pending, Subscriptions},
@@ -18,6 +19,8 @@ use crate::{
 pub enum Why {
     /// `QUIT`.
     Quit,
+    /// `CLIENT KILL`
+    Killed,
     /// The client closed its side.
     Eof,
     /// The client broke the protocol; what it was told, if anything.
@@ -39,6 +42,7 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Quit => f.write_str("QUIT"),
+            Self::Killed => f.write_str("CLIENT KILL"),
             Self::Eof => f.write_str("closed by the client"),
             Self::Protocol(text) => write!(f, "protocol error: {text}"),
             Self::Output { waiting } => {
@@ -72,6 +76,10 @@ pub(crate) enum Blocked {
     Barrier,
     /// A command of its has a node connection of its own.
     Lease,
+    /// The workers have not all answered.
+    Inquiry,
+    /// `CLIENT PAUSE`
+    Paused,
     /// A subscription is not confirmed.
     Subscription,
     /// Too many replies are owed.
@@ -127,6 +135,7 @@ pub(crate) struct State {
     pub(crate) subscriptions: Option<Box<Subscriptions>>,
     /// The one that waits to be confirmed.
     pub(crate) subscribing: Option<Box<Pending>>,
+    pub(crate) inquiry: Option<Box<inquiry::Pending>>,
     /// Where its `SCAN` cannot have a guard.
     pub(crate) unguarded: Option<Unguarded>,
     pub(crate) woken: bool,

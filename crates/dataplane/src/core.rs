@@ -14,6 +14,7 @@ use crate::{
     channel::{Channel, Profile, Purpose},
     host::Host,
     identity::Identities,
+    inquiry::Pause,
     lease::Leases,
     messages::Messages,
     scripts::Scripts,
@@ -54,6 +55,7 @@ pub(crate) struct Core<H> {
     pub(crate) leases: Leases,
     pub(crate) messages: Messages,
     pub(crate) scripts: Scripts,
+    pub(crate) pause: Option<Pause>,
     pub(crate) identities: Identities,
     /// Changes whenever the way of any command may: a new topology, a lost connection.
     pub(crate) epoch: u64,
@@ -82,6 +84,7 @@ impl<H: Host> Core<H> {
             leases: Leases::default(),
             messages: Messages::default(),
             scripts: Scripts::default(),
+            pause: None,
             view: View::unknown(),
             channels: Slots::default(),
             by_node: HashMap::new(),

@@ -88,7 +88,7 @@ impl<H: Host> Core<H> {
         let mut used = 0;
         while !state.session.closing {
             self.settle_lease(state, now);
-            state.blocked = self.must_pause(state);
+            state.blocked = self.must_pause(state, key, now);
             if state.blocked.is_some() {
                 break;
             }
@@ -124,17 +124,27 @@ impl<H: Host> Core<H> {
         }
     }
 
-    fn must_pause(&self, client: &State) -> Option<Blocked> {
-        let order = &client.session.order;
+    fn must_pause(&mut self, client: &mut State, key: Key, now: Instant) -> Option<Blocked> {
         if client.auth.is_some() {
             return Some(Blocked::Auth);
         }
         if client.leasing {
             return Some(Blocked::Lease);
         }
+        if client.inquiry.is_some() {
+            if client.session.order.open() > 0 {
+                return Some(Blocked::Inquiry);
+            }
+            client.inquiry = None; // it was refused
+        }
+        if self.pause.is_some_and(|pause| pause.holds(false, now)) {
+            self.waiting_for_room.push(key);
+            return Some(Blocked::Paused);
+        }
         if let Some(blocked) = client.waits_for_subscription() {
             return Some(blocked);
         }
+        let order = &client.session.order;
         if order.len() >= self.settings.limits.in_flight_max {
             return Some(Blocked::InFlight);
         }
@@ -185,6 +195,11 @@ impl<H: Host> Core<H> {
             let shown = self.scripts.note(command, request, &self.hasher);
             self.actions.extend(shown.map(Action::Script));
         }
+        client.session.last_command = Some(command.id());
+        if command.is_write() && self.pause.is_some_and(|pause| pause.holds(true, now)) {
+            self.waiting_for_room.push(key);
+            return Some(Blocked::Paused);
+        }
         let plan = routing::plan(command, request, self.settings.cross_slot, &self.hasher);
         if self.restrict_subscriber(client, command, request, &plan, now) {
             return None;
@@ -229,6 +244,7 @@ impl<H: Host> Core<H> {
                 };
                 self.forward(client, command, sending, now)
             }
+            Plan::Clients => return self.inquire(client, command, request, now),
             Plan::Wait => return self.wait(client, command, request, now),
             Plan::Blocking { slot, keys } => {
                 let sending = Sending {

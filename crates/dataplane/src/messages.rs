@@ -62,6 +62,8 @@ pub(crate) enum Event {
     Moved(Key, Redirect, NodeAddr),
     /// It is to be tried again.
     Again(Key),
+    /// Not of a subscription: a user may do what it asked for.
+    Allowed(Ticket),
 }
 
 /// A connection that carries messages.

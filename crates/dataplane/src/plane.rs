@@ -133,6 +133,7 @@ impl<H: Host> Dataplane<H> {
                 unguarded: None,
                 subscriptions: None,
                 subscribing: None,
+                inquiry: None,
                 woken: false,
                 poke: false,
                 listed_as_held: false,

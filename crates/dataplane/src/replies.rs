@@ -114,6 +114,12 @@ pub(crate) fn pass_on<H: Host>(
 
 impl<H: Host> Replies<Ticket> for Sink<'_, H> {
     fn piece(&mut self, ticket: Ticket, bytes: &[u8], done: bool) {
+        if ticket.probe {
+            if done {
+                self.messages.events.push(Event::Allowed(ticket));
+            }
+            return;
+        }
         self.pass_on(ticket, bytes, done, true);
     }
 
@@ -121,6 +127,10 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
         let line = reply
             .strip_prefix(b"-")
             .and_then(|line| line.strip_suffix(b"\r\n"));
+        if ticket.probe && !line.is_some_and(|line| line.starts_with(b"NO")) {
+            self.messages.events.push(Event::Allowed(ticket));
+            return;
+        }
         if let Some(topic) = ticket.topic {
             if let (Some(topic), Some(line)) = (topic, line) {
                 self.messages.events.push(event_of(topic, line, self.from));

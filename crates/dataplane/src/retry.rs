@@ -410,7 +410,14 @@ impl<H: Host> Core<H> {
         self.give(client, ticket, error, false, now);
     }
 
-    fn give(&mut self, client: &mut State, ticket: Ticket, reply: &[u8], ran: bool, now: Instant) {
+    pub(crate) fn give(
+        &mut self,
+        client: &mut State,
+        ticket: Ticket,
+        reply: &[u8],
+        ran: bool,
+        now: Instant,
+    ) {
         let output_max = self.settings.limits.client_output_bytes_max;
         let outside = (&mut self.spare, &mut self.host, now);
         pass_on(client, ticket, reply, (true, ran), output_max, outside);

@@ -50,6 +50,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What becomes of `MGET` and its like over several slots.
     pub cross_slot: CrossSlot,
+    /// Workers of the whole proxy.
+    pub workers: usize,
     /// The proxy's own user, if it has one.
     pub service: Option<Credentials>,
     /// As whom unauthenticated clients run.

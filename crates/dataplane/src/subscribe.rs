@@ -269,6 +269,21 @@ impl<H: Host> Core<H> {
 }
 
 impl State {
+    pub(crate) fn is_subscriber(&self) -> bool {
+        self.subscriptions.is_some()
+    }
+
+    /// Channels, patterns, sharded channels.
+    pub(crate) fn subscription_counts(&self) -> [usize; 3] {
+        self.subscriptions.as_ref().map_or([0; 3], |subscriptions| {
+            [
+                subscriptions.channels.len(),
+                subscriptions.patterns.len(),
+                subscriptions.shards.len(),
+            ]
+        })
+    }
+
     /// Why nothing more is taken while a subscription is not confirmed.
     pub(crate) fn waits_for_subscription(&self) -> Option<Blocked> {
         self.subscribing.is_some().then_some(Blocked::Subscription)
@@ -305,6 +320,7 @@ impl<H: Host> Dataplane<H> {
                     Event::Moved(topic, redirect, from) => {
                         self.core.topic_again(topic, Some((&redirect, &from)), now);
                     }
+                    Event::Allowed(ticket) => self.allowed(ticket, now),
                     Event::Again(topic) => self.core.topic_again(topic, None, now),
                 }
             }

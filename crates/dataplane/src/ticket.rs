@@ -24,6 +24,8 @@ pub(crate) struct Ticket {
     patient: bool,
     is_exec: bool,
     waits: bool,
+    /// Whatever the node says but that the user may not: it is not the client's reply.
+    pub(crate) probe: bool,
 }
 
 impl Ticket {
@@ -45,13 +47,17 @@ impl Ticket {
             | Form::Leased(preludes)
             | Form::Wait(preludes)
             | Form::Page(_, preludes) => preludes,
-            Form::Plain => 0,
+            Form::Plain | Form::Probe => 0,
         };
         Self {
             client,
             place,
             part,
-            kinds: command.reply_kinds(protocol),
+            kinds: if form == Form::Probe {
+                KindSet::ANY
+            } else {
+                command.reply_kinds(protocol)
+            },
             hops: 0,
             nature,
             preludes,
@@ -62,6 +68,7 @@ impl Ticket {
             },
             patient: matches!(form, Form::Leased(0) | Form::Wait(_)) && command.is_blocking(),
             waits: matches!(form, Form::Wait(_)),
+            probe: form == Form::Probe,
             is_exec: preludes > 0 && command.name() == "exec",
         }
     }
@@ -87,6 +94,7 @@ impl Ticket {
             page: None,
             patient: false,
             is_exec: false,
+            probe: false,
             waits: false,
         }
     }

@@ -123,6 +123,7 @@ impl<H: Host> Core<H> {
                 Plan::FanOut(_)
                 | Plan::Subscription(_)
                 | Plan::Guarded { .. }
+                | Plan::Clients
                 | Plan::Scan
                 | Plan::Local(LocalKind::Auth | LocalKind::Hello) => barred(),
                 // The block is sent to one database.

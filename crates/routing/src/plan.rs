@@ -68,6 +68,8 @@ pub enum Plan {
     },
     /// It begins or ends subscriptions.
     Subscription(Subscription),
+    /// The proxy answers for all its workers.
+    Clients,
     /// The proxy answers.
     Local(LocalKind),
     /// It goes nowhere. The error line, without `-` and CRLF.
@@ -125,6 +127,7 @@ pub fn plan(
         },
         Handling::FanOut(kind) => Plan::FanOut(kind),
         Handling::Scan => Plan::Scan,
+        Handling::Clients => Plan::Clients,
         Handling::Wait => Plan::Wait,
         Handling::Guarded => match whole(command, request, hasher) {
             Plan::Slot { slot, keys } => Plan::Guarded { slot, keys },

@@ -24,6 +24,7 @@ mod basic;
 mod client;
 mod cluster;
 mod info;
+mod inquiry;
 mod number;
 mod silence;
 
@@ -36,6 +37,8 @@ use command::{CommandTable, LocalKind, introspect};
 use resp::{Protocol, Request, write};
 
 pub use self::auth::{authenticated, must_authenticate, refuse_unauthenticated};
+pub use self::client::{Shown, client_line};
+pub use self::inquiry::{Filter, Inquiry};
 use crate::state::Session;
 
 /// What the proxy knows of the cluster behind it.

@@ -97,6 +97,8 @@ pub enum Form {
     Leased(u16),
     /// `WAIT` on a connection that is the client's alone, behind this many others.
     Wait(u16),
+    /// A command of Keyway's own, to learn whether the user may do what the client asked for.
+    Probe,
     /// A page of `SCAN` from this slot on, perhaps behind others' replies, as in a block. What it
     /// says depends on the node, so it is not sent to another one: the client asks again.
     Page(Slot, u16),
@@ -180,6 +182,25 @@ pub struct Order {
 }
 
 impl Order {
+    /// The place that the next command gets.
+    #[must_use]
+    pub fn next_place(&self) -> Place {
+        let count = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        Place(self.first.wrapping_add(count))
+    }
+
+    /// The oldest part without an outcome.
+    #[must_use]
+    pub fn open_part(&self) -> Option<(Place, u16)> {
+        let open = |op: &Op| !matches!(op.state, OpState::Done { .. });
+        let mut entries = self.entries.iter().enumerate();
+        entries.find_map(|(index, entry)| {
+            let part = entry.ops.as_slice().iter().position(open)?;
+            let place = self.first.wrapping_add(u32::try_from(index).ok()?);
+            Some((Place(place), u16::try_from(part).ok()?))
+        })
+    }
+
     /// Replies owed.
     #[must_use]
     pub fn len(&self) -> usize {

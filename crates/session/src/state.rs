@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
+use command::CommandId;
 use resp::Protocol;
 
 use crate::{order::Order, output::Output, transaction::Transaction};
@@ -42,6 +43,8 @@ pub struct Session {
     pub connected_at: Instant,
     /// When it last sent a command.
     pub last_command_at: Instant,
+    /// The last of them, if the table knows it.
+    pub last_command: Option<CommandId>,
     /// Commands taken so far.
     pub commands: u64,
     /// Bytes read from it, after decryption.
@@ -92,6 +95,7 @@ impl Session {
             local,
             connected_at: now,
             last_command_at: now,
+            last_command: None,
             commands: 0,
             bytes_in: 0,
             bytes_out: 0,

@@ -72,6 +72,12 @@ impl Transaction {
                 .sum::<usize>()
     }
 
+    /// Commands queued.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        usize::from(self.sent) + self.here.len()
+    }
+
     /// Whether nothing is queued.
     #[must_use]
     pub fn is_empty(&self) -> bool {

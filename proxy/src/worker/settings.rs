@@ -34,6 +34,7 @@ pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
             CrossSlot::Split => routing::CrossSlot::Split,
             CrossSlot::Refuse => routing::CrossSlot::Refuse,
         },
+        workers: config.listen.workers,
         service: config
             .cluster
             .credentials

@@ -7,7 +7,6 @@ use std::{
 };
 
 use arc_swap::ArcSwapAny;
-use bytes::Bytes;
 use dataplane::{Totals, View};
 use tokio::sync::{Notify, mpsc, watch};
 use topology::{NodeAddr, Slot};
@@ -68,12 +67,20 @@ impl Shared {
         all.push((index, sender));
     }
 
-    /// Tells all workers but this one of a script.
-    pub(super) fn tell_others(&self, index: usize, script: &Bytes) {
+    /// Tells all workers but this one.
+    pub(super) fn tell_others(&self, index: usize, mail: impl Fn() -> Mail) {
         let all = self.workers.read().unwrap_or_else(PoisonError::into_inner);
         for (_, sender) in all.iter().filter(|(other, _)| *other != index) {
-            // A worker that has ended needs none.
-            let _ = sender.send(Mail::Script(script.clone()));
+            // A worker that has ended needs no mail.
+            let _ = sender.send(mail());
+        }
+    }
+
+    /// Tells one worker.
+    pub(super) fn tell(&self, index: usize, mail: Mail) {
+        let all = self.workers.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, sender)) = all.iter().find(|(worker, _)| *worker == index) {
+            let _ = sender.send(mail); // it may have ended
         }
     }
 

@@ -83,6 +83,7 @@ impl World {
                 clients_max: 100,
             },
             cross_slot: routing::CrossSlot::Split,
+            workers: 1,
             service: None,
             unauthenticated: Unauthenticated::Default,
             advertise: None,
@@ -314,6 +315,7 @@ impl World {
                 Action::WakeChannel(_)
                 | Action::WakeClient(_)
                 | Action::Script(_)
+                | Action::AskWorkers { .. }
                 | Action::Moved { .. } => {}
             }
         }

@@ -147,11 +147,34 @@ pub(super) fn reply(request: Request<'_>, session: &mut Session, out: &mut Vec<u
 /// `CLIENT INFO`: the fields of 9.1.2 in its order. Those about the memory of a connection are 0,
 /// and its descriptor is -1, as the server has it for connections that are not sockets of its own.
 pub(super) fn info(session: &Session, context: &Context<'_>, out: &mut Vec<u8>) {
-    let line = info_line(session, context.now);
+    let shown = Shown {
+        command: Some("client|info"),
+        ..Shown::default()
+    };
+    let line = client_line(session, &shown, context.now);
     write::verbatim(out, session.protocol, b"txt", line);
 }
 
-fn info_line(session: &Session, now: Instant) -> Vec<u8> {
+/// What a client's line shows that its session does not know.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shown<'a> {
+    /// The command it sent last.
+    pub command: Option<&'a str>,
+    /// Channels it is subscribed to.
+    pub subscribed: usize,
+    /// Patterns it is subscribed to.
+    pub patterns: usize,
+    /// Sharded channels it is subscribed to.
+    pub sharded: usize,
+    /// It watches keys.
+    pub watching: bool,
+    /// A command of its blocks.
+    pub blocked: bool,
+}
+
+/// A line of `CLIENT LIST` or `CLIENT INFO`, with its line feed.
+#[must_use]
+pub fn client_line(session: &Session, shown: &Shown<'_>, now: Instant) -> Vec<u8> {
     let mut line = Vec::with_capacity(384);
     let age = now
         .saturating_duration_since(session.connected_at)
@@ -172,14 +195,26 @@ fn info_line(session: &Session, now: Instant) -> Vec<u8> {
     line.extend_from_slice(b" fd=-1 name=");
     line.extend_from_slice(&session.name);
     let _ = write!(line, " age={age} idle={idle} flags=");
-    flags(session, &mut line);
-    let _ = write!(line, " capa= db={}", session.database);
-    line.extend_from_slice(
-        b" sub=0 psub=0 ssub=0 multi=-1 watch=0 qbuf=0 qbuf-free=0 argv-mem=0 \
-          multi-mem=0 rbs=0 rbp=0",
+    flags(session, shown, &mut line);
+    let multi = session.transaction.as_ref().map_or(-1, |transaction| {
+        i64::try_from(transaction.count()).unwrap_or(-1)
+    });
+    let _ = write!(
+        line,
+        " capa= db={} sub={} psub={} ssub={} multi={multi} watch={}",
+        session.database,
+        shown.subscribed,
+        shown.patterns,
+        shown.sharded,
+        u8::from(shown.watching)
     );
+    line.extend_from_slice(b" qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0");
     let _ = write!(line, " obl={} oll=0 omem=0 tot-mem=0", session.output.len());
-    line.extend_from_slice(b" events=r cmd=client|info user=");
+    let _ = write!(
+        line,
+        " events=r cmd={} user=",
+        shown.command.unwrap_or("NULL")
+    );
     line.extend_from_slice(user);
     let protocol = if session.protocol == Protocol::Resp3 {
         3
@@ -198,8 +233,12 @@ fn info_line(session: &Session, now: Instant) -> Vec<u8> {
     line
 }
 
-fn flags(session: &Session, line: &mut Vec<u8>) {
+fn flags(session: &Session, shown: &Shown<'_>, line: &mut Vec<u8>) {
+    let subscribed = shown.subscribed + shown.patterns + shown.sharded > 0;
     let set = [
+        (subscribed, b'P'),
+        (session.transaction.is_some(), b'x'),
+        (shown.blocked, b'b'),
         (session.readonly, b'r'),
         (session.no_evict, b'e'),
         (session.no_touch, b'T'),

@@ -1,0 +1,206 @@
+//! Commands about connections act on Keyway's own clients, whichever worker has them, and on nobody
+//! else's.
+
+use std::time::{Duration, Instant};
+
+use keyway_tests::{Client, ClusterOptions, Keyway, RealCluster, Version, show, wait_until};
+
+fn ask(client: &mut Client, line: &str) -> String {
+    show(&client.cmd(&line.split(' ').collect::<Vec<_>>()))
+}
+
+fn send(client: &mut Client, line: &str) {
+    let mut request = Vec::new();
+    resp::write::request(&mut request, &line.split(' ').collect::<Vec<_>>());
+    client.raw(&request);
+}
+
+fn id(client: &mut Client) -> u64 {
+    ask(client, "CLIENT ID").parse().expect("a number")
+}
+
+#[test]
+fn clients_of_all_workers_are_listed_and_killed() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let keyway = Keyway::start(&cluster);
+    let mut clients: Vec<Client> = (0..8).map(|_| keyway.client()).collect();
+    let mut ids = Vec::new();
+    for (number, client) in clients.iter_mut().enumerate() {
+        ask(client, &format!("CLIENT SETNAME c{number}"));
+        ids.push(id(client));
+    }
+    let mut asker = keyway.client();
+    let own = id(&mut asker);
+    let list = ask(&mut asker, "CLIENT LIST");
+    let listed: Vec<u64> = list
+        .lines()
+        .filter_map(|line| line.strip_prefix("id=")?.split(' ').next()?.parse().ok())
+        .collect();
+    let mut expected = ids.clone();
+    expected.push(own);
+    assert_eq!(listed, expected, "in the order of their ids: {list}");
+    assert!(
+        list.contains(" name=c3 ") && list.contains(" cmd=client|list "),
+        "{list}"
+    );
+    let some = ask(&mut asker, &format!("CLIENT LIST ID {} {}", ids[2], ids[5]));
+    assert_eq!(some.lines().count(), 2);
+    assert_eq!(ask(&mut asker, "CLIENT LIST TYPE pubsub"), "");
+    assert_eq!(ask(&mut asker, &format!("CLIENT KILL ID {}", ids[4])), "1");
+    assert_eq!(ask(&mut asker, &format!("CLIENT KILL ID {}", ids[4])), "0");
+    assert_eq!(
+        clients[4].read_to_end(Duration::from_secs(5)),
+        Some(Vec::new())
+    );
+    assert_eq!(
+        ask(&mut asker, "CLIENT KILL TYPE normal"),
+        "7",
+        "all but oneself"
+    );
+    assert_eq!(ask(&mut asker, "PING"), "PONG");
+    assert_eq!(
+        ask(&mut asker, &format!("CLIENT KILL ID {own} SKIPME no")),
+        "1"
+    );
+    assert_eq!(asker.read_to_end(Duration::from_secs(5)), Some(Vec::new()));
+}
+
+#[test]
+fn a_blocked_client_is_unblocked() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let keyway = Keyway::start(&cluster);
+    let (mut waiter, mut asker) = (keyway.client(), keyway.client());
+    let number = id(&mut waiter);
+    for (reason, reply) in [
+        ("", "(nil)"),
+        (" TIMEOUT", "(nil)"),
+        (" ERROR", "-UNBLOCKED client unblocked via CLIENT UNBLOCK"),
+    ] {
+        send(&mut waiter, "BLPOP never 0");
+        wait_until("the client to be unblocked", 10, || {
+            ask(&mut asker, &format!("CLIENT UNBLOCK {number}{reason}")) == "1"
+        });
+        assert_eq!(show(&waiter.read()), reply);
+        // What it waited for is still there for others.
+        ask(&mut asker, "RPUSH never kept");
+        assert_eq!(ask(&mut waiter, "LPOP never"), "kept");
+    }
+    assert_eq!(ask(&mut asker, &format!("CLIENT UNBLOCK {number}")), "0");
+}
+
+#[test]
+fn a_pause_holds_commands_back() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let keyway = Keyway::start(&cluster);
+    let (mut reader, mut writer, mut asker) = (keyway.client(), keyway.client(), keyway.client());
+    ask(&mut asker, "SET paused one");
+    let start = Instant::now();
+    assert_eq!(ask(&mut asker, "CLIENT PAUSE 600 WRITE"), "OK");
+    assert_eq!(ask(&mut reader, "GET paused"), "one");
+    assert_eq!(ask(&mut writer, "SET paused two"), "OK");
+    assert!(
+        start.elapsed() >= Duration::from_millis(600),
+        "the write waited"
+    );
+    assert_eq!(ask(&mut reader, "GET paused"), "two");
+    ask(&mut asker, "CLIENT PAUSE 60000 WRITE");
+    send(&mut writer, "SET paused three");
+    assert_eq!(ask(&mut asker, "CLIENT UNPAUSE"), "OK");
+    assert_eq!(show(&writer.read()), "OK");
+}
+
+#[test]
+fn who_may_not_is_refused_by_valkey() {
+    let mut options = ClusterOptions::new(Version::V9_1, 3, 0);
+    let rules = ">secret ~* +@all -@dangerous";
+    options.users.push(("modest".to_owned(), rules.to_owned()));
+    let cluster = RealCluster::with(options);
+    let keyway = Keyway::start(&cluster);
+    let (mut modest, mut other) = (keyway.client(), keyway.client());
+    let victim = id(&mut other);
+    assert_eq!(ask(&mut modest, "AUTH modest secret"), "OK");
+    for (line, name) in [
+        ("CLIENT LIST", "list"),
+        (&format!("CLIENT KILL ID {victim}"), "kill"),
+        ("CLIENT PAUSE 60000", "pause"),
+    ] {
+        let refused =
+            format!("-NOPERM User modest has no permissions to run the 'client|{name}' command");
+        assert_eq!(ask(&mut modest, line), refused);
+    }
+    assert_eq!(ask(&mut modest, "GET none"), "(nil)");
+    assert_eq!(ask(&mut other, "PING"), "PONG");
+}
+
+/// Whatever a client says of itself, another one sees nothing of it.
+#[test]
+fn what_a_client_sets_is_its_own() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let keyway = Keyway::start(&cluster);
+    let observe = |client: &mut Client| {
+        let looks = [
+            "CLIENT GETNAME",
+            "GET seen",
+            "PING",
+            "CLIENT TRACKINGINFO",
+            "DBSIZE",
+            "EXEC",
+            "DISCARD",
+            "LRANGE list 0 -1",
+        ];
+        looks.map(|line| ask(client, line)).join("|")
+    };
+    let words = [
+        "CLIENT SETNAME noisy",
+        "CLIENT REPLY OFF",
+        "CLIENT REPLY ON",
+        "CLIENT REPLY SKIP",
+        "HELLO 3",
+        "HELLO 2",
+        "MULTI",
+        "SET other 1",
+        "EXEC",
+        "DISCARD",
+        "WATCH seen",
+        "UNWATCH",
+        "READONLY",
+        "READWRITE",
+        "RESET",
+        "SELECT 0",
+        "SUBSCRIBE news",
+        "UNSUBSCRIBE",
+        "CLIENT NO-EVICT ON",
+        "CLIENT SETINFO LIB-NAME x",
+        "CLIENT NO-TOUCH ON",
+        "ASKING",
+        "AUTH wrong password",
+        "QUIT",
+        "BLPOP list2 0.001",
+        "NOSUCH",
+        "SSUBSCRIBE news",
+        "SCAN 0",
+        "DEL other",
+    ];
+    let mut observer = keyway.client();
+    ask(&mut observer, "SET seen value");
+    ask(&mut observer, "RPUSH list a b");
+    let before = observe(&mut observer);
+    let mut state = 7_u64;
+    for _ in 0..40 {
+        let mut noisy = keyway.client();
+        for _ in 0..25 {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let at = usize::try_from(state >> 33).unwrap_or_default() % words.len();
+            let mut request = Vec::new();
+            resp::write::request(&mut request, &words[at].split(' ').collect::<Vec<_>>());
+            if noisy.try_raw(&request).is_err() {
+                break; // it has left
+            }
+        }
+        let after = observe(&mut observer);
+        let after = after.replace("|3|", "|2|"); // while `other` is there
+        assert_eq!(after, before);
+    }
+}
