@@ -15,7 +15,7 @@ use std::{
 
 use command::CommandTable;
 use dataplane::View;
-use session::local::Facts;
+use session::local::{Facts, Sums};
 use tokio::time::{Instant, sleep_until, timeout};
 use topology::{Candidate, NodeAddr, Refusal, Slot, Topology};
 
@@ -23,10 +23,14 @@ use crate::{contract::DiscoveryContext, worker::Shared};
 
 mod node;
 
-use node::{Look, LookError, look_at};
+use node::{Look, LookError, counts_of, look_at};
 
 /// Between two looks that nobody asked for.
 const REGULAR: Duration = Duration::from_secs(10);
+/// What the nodes count is added up this often at most, and only while clients ask for it.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+/// Primaries that are asked; those of a larger cluster would take longer than the interval.
+const COUNTED_MAX: usize = 200;
 /// The cluster is asked this often which commands it knows.
 const COMMANDS_EVERY: Duration = Duration::from_secs(60);
 /// Between two looks, however many are asked for.
@@ -55,6 +59,7 @@ pub(crate) fn spawn(context: DiscoveryContext, shared: Arc<Shared>) -> io::Resul
                 turn: 0,
                 table: None,
                 commands_at: None,
+                counted_at: Instant::now(),
             };
             runtime.block_on(async {
                 tokio::select! {
@@ -77,6 +82,7 @@ struct Discovery {
     /// What the cluster knows beyond the built-in commands, and when that was asked.
     table: Option<Arc<CommandTable>>,
     commands_at: Option<Instant>,
+    counted_at: Instant,
 }
 
 impl Discovery {
@@ -84,6 +90,9 @@ impl Discovery {
         loop {
             let began = Instant::now();
             self.look().await;
+            if self.looks == 1 {
+                self.count().await;
+            }
             let soon = if self.failures > 0 {
                 began + Duration::from_secs(1)
             } else {
@@ -93,9 +102,17 @@ impl Discovery {
                 self.shared.look_asked_for().await;
                 sleep_until(began + INTERVAL_MIN + self.jitter()).await;
             };
+            let count = async {
+                self.shared.count_asked_for().await;
+                sleep_until(self.counted_at + COUNT_EVERY).await;
+            };
             tokio::select! {
                 () = asked => {}
                 () = sleep_until(soon + self.jitter()) => {}
+                () = count => {
+                    self.count().await;
+                    continue;
+                }
             }
             self.apply_moved();
         }
@@ -162,6 +179,26 @@ impl Discovery {
         self.found_nothing(&troubles);
     }
 
+    /// Adds up what the primaries count. Who does not answer is left out.
+    async fn count(&mut self) {
+        self.counted_at = Instant::now();
+        let Some(topology) = self.topology.clone() else {
+            return;
+        };
+        let mut sums = Sums::default();
+        for primary in topology.primaries().take(COUNTED_MAX) {
+            let counted = timeout(NODE_TIMEOUT, counts_of(&self.context, &primary.addr)).await;
+            if let Ok(Ok(info)) = counted {
+                sums.add(&info);
+            }
+        }
+        let facts = Facts {
+            sums,
+            ..(*self.shared.view().facts).clone()
+        };
+        self.publish(Some(topology), Arc::new(facts));
+    }
+
     fn nodes_to_ask(&mut self) -> Vec<NodeAddr> {
         self.turn = self.turn.wrapping_add(1);
         let mut nodes: Vec<NodeAddr> = Vec::new();
@@ -216,6 +253,7 @@ impl Discovery {
             nodes: u16::try_from(current.nodes().count()).unwrap_or(u16::MAX),
             epoch: current.epoch().unwrap_or_default(),
             databases: look.databases,
+            sums: self.shared.view().facts.sums.clone(),
         };
         if current.covers_all() {
             self.context.readiness.ready();

@@ -221,6 +221,7 @@ impl Worker {
                 client: (client, id),
                 inquiry: inquiry.clone(),
             }),
+            Action::Count => self.shared.ask_to_count(),
             Action::Refresh => self.shared.ask_for_look(),
             Action::Moved { slot, to } => self.shared.tell_moved(slot, to),
         }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use keyway_tests::{Client, ClusterOptions, Keyway, RealCluster, Version, show, slot_of, text};
+use keyway_tests::{
+    Client, ClusterOptions, Keyway, RealCluster, Version, show, slot_of, text, wait_until,
+};
 use resp::Value;
 
 fn names(value: &Value) -> Vec<String> {
@@ -300,4 +302,23 @@ fn databases_are_apart() {
     assert_eq!(ask("DBSIZE"), "0");
     assert_eq!(ask("SELECT 3"), "OK");
     assert_eq!(ask("GET k"), "three");
+}
+
+#[test]
+fn info_adds_up_what_the_shards_count() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let keyway = Keyway::start(&cluster);
+    let mut client = keyway.client();
+    fill(&mut client, 200);
+    client.cmd(&["EXPIRE", "key:1", "1000"]);
+    wait_until("INFO to count the keys", 10, || {
+        let info = text(&client.cmd(&["INFO"]));
+        info.contains("db0:keys=200,expires=1,avg_ttl=0\r\n")
+    });
+    let info = text(&client.cmd(&["INFO", "memory"]));
+    let used = info
+        .lines()
+        .find_map(|line| line.strip_prefix("used_memory:"));
+    let used: u64 = used.and_then(|used| used.trim().parse().ok()).unwrap_or(0);
+    assert!(used > 3_000_000, "three servers: {info}");
 }

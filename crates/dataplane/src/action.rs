@@ -34,6 +34,8 @@ pub enum Action {
         /// The question.
         inquiry: Box<Inquiry>,
     },
+    /// Somebody wants to know what the nodes count: add it up again soon.
+    Count,
     /// Find out the topology again; what is known may be old.
     Refresh,
     /// A node said that a slot has moved to a node that is known.

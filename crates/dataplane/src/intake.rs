@@ -342,6 +342,9 @@ impl<H: Host> Core<H> {
             local::answer(kind, request, session, context, &mut out)
         });
         self.scratch = out;
+        if kind == LocalKind::Info {
+            self.actions.push(Action::Count);
+        }
         if kind == LocalKind::Reset {
             self.break_watch(client);
             self.leave_topics((&mut *client, key), now);

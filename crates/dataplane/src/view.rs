@@ -32,6 +32,7 @@ impl View {
             nodes: 0,
             epoch: 0,
             databases: 1,
+            sums: session::local::Sums::default(),
         };
         Self {
             topology: None,

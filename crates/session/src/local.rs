@@ -29,6 +29,7 @@ mod number;
 mod silence;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     time::{Duration, Instant},
 };
@@ -56,8 +57,74 @@ pub struct Facts {
     pub nodes: u16,
     /// The highest epoch seen.
     pub epoch: u64,
+    /// What its primaries count, added up.
+    pub sums: Sums,
     /// Databases that `SELECT` may choose: `cluster-databases`, 1 before 9.0.
     pub databases: u32,
+}
+
+/// What the primaries say of themselves in `INFO`, added up a moment ago.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Keys, and keys that expire, of each database that has any.
+    pub databases: BTreeMap<u32, [u64; 2]>,
+    /// Everything else, by its name.
+    pub fields: BTreeMap<&'static str, u64>,
+}
+
+impl Sums {
+    /// The sections of `INFO` that have what is added up.
+    pub const SECTIONS: [&'static str; 3] = ["memory", "stats", "keyspace"];
+
+    const MEMORY: [&'static str; 5] = [
+        "used_memory",
+        "used_memory_rss",
+        "used_memory_peak",
+        "used_memory_dataset",
+        "maxmemory",
+    ];
+    const STATS: [&'static str; 6] = [
+        "instantaneous_ops_per_sec",
+        "expired_keys",
+        "evicted_keys",
+        "keyspace_hits",
+        "keyspace_misses",
+        "pubsub_channels",
+    ];
+
+    /// Adds what one node says.
+    pub fn add(&mut self, info: &str) {
+        for line in info.lines() {
+            let Some((name, value)) = line.split_once(':') else {
+                continue;
+            };
+            let mut known = Self::MEMORY.iter().chain(&Self::STATS);
+            if let Some(known) = known.find(|known| **known == name) {
+                let sum = self.fields.entry(known).or_default();
+                *sum = sum.saturating_add(value.trim().parse().unwrap_or(0));
+            } else if let Some(number) = name.strip_prefix("db").and_then(|n| n.parse().ok()) {
+                let counts = self.databases.entry(number).or_default();
+                for pair in value.trim().split(',') {
+                    let place = match pair.split_once('=') {
+                        Some(("keys", count)) => Some((0, count)),
+                        Some(("expires", count)) => Some((1, count)),
+                        _ => None,
+                    };
+                    if let Some((at, count)) = place
+                        && let Some(sum) = counts.get_mut(at)
+                    {
+                        *sum = sum.saturating_add(count.parse().unwrap_or(0));
+                    }
+                }
+            }
+        }
+    }
+
+    fn print(&self, names: &[&'static str]) -> impl Iterator<Item = (&'static str, u64)> {
+        names
+            .iter()
+            .filter_map(|name| Some((*name, *self.fields.get(name)?)))
+    }
 }
 
 impl Facts {

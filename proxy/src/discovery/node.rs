@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use resp::{ReplyFramer, Value};
+use session::local::Sums;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use topology::{Candidate, NodeAddr, ParseError, parse_shards, parse_slots};
 
@@ -113,6 +114,25 @@ pub(super) async fn look_at(
         databases: databases.unwrap_or(1),
         commands,
     })
+}
+
+/// What a node counts: the sections of `INFO` that are added up.
+pub(super) async fn counts_of(
+    context: &DiscoveryContext,
+    addr: &NodeAddr,
+) -> Result<String, LookError> {
+    let tls = context.upstream_tls.as_ref();
+    let stream = connect(tls, Some(&context.resolver), addr).await?;
+    let mut node = Node {
+        stream,
+        unread: Vec::new(),
+    };
+    node.hello(context).await?;
+    let mut request: Vec<&[u8]> = vec![b"INFO"];
+    request.extend(Sums::SECTIONS.iter().map(|section| section.as_bytes()));
+    let info = node.call(&request).await?;
+    let text = info.as_bytes().unwrap_or_default();
+    Ok(String::from_utf8_lossy(text).into_owned())
 }
 
 struct Node {

@@ -23,6 +23,7 @@ pub(crate) struct Shared {
     view: ArcSwapAny<Arc<View>, RwLock<()>>,
     changed: watch::Sender<()>,
     look: Notify,
+    count: Notify,
     moved: Mutex<Vec<(Slot, NodeAddr)>>,
     resolver: OnceLock<Arc<dyn dns::Resolve>>,
     counters: RwLock<Vec<Arc<Counters>>>,
@@ -45,6 +46,7 @@ impl Shared {
             view: ArcSwapAny::new(Arc::new(View::unknown())),
             changed: watch::Sender::new(()),
             look: Notify::new(),
+            count: Notify::new(),
             moved: Mutex::new(Vec::new()),
             resolver: OnceLock::new(),
             counters: RwLock::new(Vec::new()),
@@ -120,6 +122,16 @@ impl Shared {
     /// Asks the discovery to look at the cluster soon.
     pub(crate) fn ask_for_look(&self) {
         self.look.notify_one();
+    }
+
+    /// Asks the discovery to add up what the nodes count.
+    pub(crate) fn ask_to_count(&self) {
+        self.count.notify_one();
+    }
+
+    /// Waits for [`Shared::ask_to_count`].
+    pub(crate) async fn count_asked_for(&self) {
+        self.count.notified().await;
     }
 
     /// Waits for [`Shared::ask_for_look`] or [`Shared::tell_moved`].

@@ -315,6 +315,7 @@ impl World {
                 Action::WakeChannel(_)
                 | Action::WakeClient(_)
                 | Action::Script(_)
+                | Action::Count
                 | Action::AskWorkers { .. }
                 | Action::Moved { .. } => {}
             }

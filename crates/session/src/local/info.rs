@@ -2,14 +2,14 @@
 //!
 //! Only what the proxy knows is told. Of the server's sections those are missing that speak of a
 //! node's inside (`TLS`, `CPU`, `Modules`, `Commandstats`, `Errorstats`...), and of the others the
-//! fields that do. `Keyspace` is empty as that of an empty server: nobody has counted. `Keyway` is
-//! a section of the proxy's own.
+//! fields that do. Memory, hits and keys are those of all primaries, added up a moment ago. `Keyway`
+//! is a section of the proxy's own.
 
 use std::fmt::Write as _;
 
 use resp::{Request, write};
 
-use super::Context;
+use super::{Context, Sums};
 use crate::state::Session;
 
 /// The version of Redis OSS that Valkey says it is compatible with, whatever its own version.
@@ -52,7 +52,7 @@ const SECTIONS: [Section; 9] = [
     },
     Section {
         title: "Keyspace",
-        print: |_, _| {},
+        print: keyspace,
     },
 ];
 
@@ -128,8 +128,15 @@ fn clients(lines: &mut Lines, context: &Context<'_>) {
 }
 
 fn memory(lines: &mut Lines, context: &Context<'_>) {
-    lines.field("used_memory", context.used_memory);
-    lines.field("used_memory_human", Human(context.used_memory));
+    let sums = &context.facts.sums;
+    let used = sums.fields.get("used_memory").copied().unwrap_or(0);
+    lines.field("used_memory", used);
+    lines.field("used_memory_human", Human(used));
+    let others = sums.print(&Sums::MEMORY);
+    for (name, sum) in others.filter(|(name, _)| *name != "used_memory") {
+        lines.field(name, sum);
+        lines.field(&format!("{name}_human"), Human(sum));
+    }
 }
 
 /// Nothing is loaded or saved here, ever; clients wait for `loading:0`.
@@ -147,6 +154,9 @@ fn persistence(lines: &mut Lines, _: &Context<'_>) {
 fn stats(lines: &mut Lines, context: &Context<'_>) {
     lines.field("total_connections_received", context.connections_received);
     lines.field("total_commands_processed", context.commands_processed);
+    for (name, sum) in context.facts.sums.print(&Sums::STATS) {
+        lines.field(name, sum);
+    }
 }
 
 fn replication(lines: &mut Lines, _: &Context<'_>) {
@@ -158,8 +168,18 @@ fn cluster(lines: &mut Lines, _: &Context<'_>) {
     lines.field("cluster_enabled", 1);
 }
 
+fn keyspace(lines: &mut Lines, context: &Context<'_>) {
+    for (number, [keys, expires]) in &context.facts.sums.databases {
+        lines.field(
+            &format!("db{number}"),
+            format_args!("keys={keys},expires={expires},avg_ttl=0"),
+        );
+    }
+}
+
 fn keyway(lines: &mut Lines, context: &Context<'_>) {
     lines.field("keyway_version", context.keyway_version);
+    lines.field("keyway_used_memory", context.used_memory);
     lines.field("keyway_shards", context.facts.shards);
     lines.field("keyway_nodes", context.facts.nodes);
     lines.field("keyway_slots_covered", context.facts.slots_covered);

@@ -39,6 +39,7 @@ impl Setup {
                 nodes: 6,
                 epoch: 0,
                 databases: 1,
+                sums: Sums::default(),
             },
             endpoint: Endpoint {
                 host: "cache.example".into(),
@@ -109,6 +110,28 @@ fn authentication(outcome: Outcome) -> AuthRequest {
         Outcome::Authenticate(request) => request,
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn what_nodes_count_is_added_up() {
+    let mut sums = Sums::default();
+    sums.add(
+        "# Memory\r\nused_memory:10\r\nother:5\r\n# Keyspace\r\ndb0:keys=2,expires=1,avg_ttl=9\r\n",
+    );
+    sums.add(
+        "used_memory:32\r\nkeyspace_hits:7\r\ndb0:keys=3,expires=0\r\ndb2:keys=1,expires=1\r\n",
+    );
+    let mut setup = Setup::new();
+    setup.facts.sums = sums;
+    let info = setup.text("INFO");
+    for line in [
+        "used_memory:42\r\n",
+        "keyspace_hits:7\r\n",
+        "db0:keys=5,expires=1,avg_ttl=0\r\n",
+    ] {
+        assert!(info.contains(line), "{line} is not in {info}");
+    }
+    assert!(info.trim_end().ends_with("db2:keys=1,expires=1,avg_ttl=0"));
 }
 
 #[test]
@@ -354,13 +377,13 @@ fn info_tells_what_the_proxy_knows() {
          server_time_usec:1795228795393000\r\nuptime_in_seconds:200000\r\nuptime_in_days:2\r\n\
          availability_zone:\r\n\r\n\
          # Clients\r\nconnected_clients:11\r\nmaxclients:10000\r\nblocked_clients:2\r\n\r\n\
-         # Memory\r\nused_memory:3246240\r\nused_memory_human:3.10M\r\n\r\n\
+         # Memory\r\nused_memory:0\r\nused_memory_human:0B\r\n\r\n\
          # Persistence\r\nloading:0\r\nasync_loading:0\r\nrdb_bgsave_in_progress:0\r\n\
          aof_rewrite_in_progress:0\r\n\r\n\
          # Stats\r\ntotal_connections_received:56\r\ntotal_commands_processed:1234\r\n\r\n\
          # Replication\r\nrole:master\r\nconnected_slaves:0\r\n\r\n\
          # Cluster\r\ncluster_enabled:1\r\n\r\n\
-         # Keyway\r\nkeyway_version:0.1.0\r\nkeyway_shards:3\r\nkeyway_nodes:6\r\n\
+         # Keyway\r\nkeyway_version:0.1.0\r\nkeyway_used_memory:3246240\r\nkeyway_shards:3\r\nkeyway_nodes:6\r\n\
          keyway_slots_covered:16384\r\n\r\n\
          # Keyspace\r\n\r\n"
     );
