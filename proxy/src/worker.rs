@@ -87,6 +87,8 @@ pub(crate) enum Mail {
     Client(Accepted),
     /// A client of another worker has shown a script.
     Script(bytes::Bytes),
+    /// A client of another worker has had all scripts forgotten.
+    ScriptsForgotten,
     /// A client of another worker asks about all clients.
     Question {
         /// That worker.
@@ -185,6 +187,7 @@ impl Worker {
         match mail {
             Mail::Client(_) => {}
             Mail::Script(body) => self.with(|plane| plane.script_shown(&body)),
+            Mail::ScriptsForgotten => self.with(Dataplane::scripts_forgotten),
             Mail::Answer(client, answer) => {
                 self.with(|plane| plane.answered(client, answer, now));
             }
@@ -221,6 +224,10 @@ impl Worker {
                 client: (client, id),
                 inquiry: inquiry.clone(),
             }),
+            Action::ScriptsForgotten => {
+                self.shared
+                    .tell_others(self.index, || Mail::ScriptsForgotten);
+            }
             Action::Count => self.shared.ask_to_count(),
             Action::Refresh => self.shared.ask_for_look(),
             Action::Moved { slot, to } => self.shared.tell_moved(slot, to),

@@ -124,7 +124,7 @@ fn way(command: &Command) -> &'static str {
     let request = OwnedRequest::from_args(command.name().split('|'));
     match command.handling(request.as_request()) {
         Handling::Shared | Handling::Guarded | Handling::BySlot => "by key",
-        Handling::AnyPrimary => "any primary",
+        Handling::AnyPrimary | Handling::Probed => "any primary",
         Handling::Split(SplitKind::Mget | SplitKind::Mset | SplitKind::Sum) => "split",
         Handling::FanOut(kind) => fan_out(kind),
         Handling::Scan => "every shard, one after the other",

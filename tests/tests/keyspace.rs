@@ -225,6 +225,12 @@ fn a_script_is_known_where_a_node_has_forgotten_it() {
     forget();
     let shown = "9fd5a7c4b7ba4d0e4c8f8a9a7a7d5d5d5d5d5d5d";
     let unknown = "-NOSCRIPT No matching script.";
+    // What a client has had forgotten stays so.
+    let known = text(&loader.cmd(&["SCRIPT", "LOAD", "return 'gone'"]));
+    assert_eq!(show(&loader.cmd(&["SCRIPT", "FLUSH"])), "OK");
+    assert_eq!(show(&loader.cmd(&["EVALSHA", &known, "0"])), unknown);
+    loader.cmd(&["EVAL", "return 'shown'", "0"]);
+    forget();
     assert_eq!(show(&loader.cmd(&["EVALSHA", shown, "0"])), unknown);
     let sha = text(&cluster.client(0).cmd(&["SCRIPT", "LOAD", "return 'shown'"]));
     forget();

@@ -3,6 +3,7 @@
 use resp::Request;
 
 use crate::flags::{Flags, KeyFlags};
+use crate::introspect::glob;
 use crate::keys::{Args, streams_block};
 use crate::spec::{BeginSearch, FindKeys};
 use crate::table::{Command, Row};
@@ -17,6 +18,8 @@ pub enum Handling {
     AnyPrimary,
     /// The owner of the slot whose number is the argument behind the subcommand.
     BySlot,
+    /// `CONFIG GET`: any primary, which is asked for [`probed`] alone.
+    Probed,
     /// As `Shared` when all keys are in one slot; otherwise in parts.
     Split(SplitKind),
     /// Every shard; the replies are put together.
@@ -227,8 +230,10 @@ impl Command {
     pub fn handling(&self, request: Request<'_>) -> Handling {
         match self.disposition() {
             Disposition::Always(handling) => handling,
-            Disposition::ConfigGet if only_what_clients_probe(request) => Handling::AnyPrimary,
-            Disposition::ConfigGet => Handling::Local(LocalKind::ConfigGet),
+            Disposition::ConfigGet if probed(request).is_empty() => {
+                Handling::Local(LocalKind::ConfigGet)
+            }
+            Disposition::ConfigGet => Handling::Probed,
             Disposition::Script => Handling::Shared,
             Disposition::Streams if streams_block(Args::behind(request, 0)) => Handling::Blocking,
             Disposition::Streams => Handling::Shared,
@@ -399,13 +404,15 @@ const PROBED: [&str; 15] = [
     "timeout",
 ];
 
-fn only_what_clients_probe(request: Request<'_>) -> bool {
-    let probed = |name: &[u8]| {
-        PROBED
-            .iter()
-            .any(|p| name.eq_ignore_ascii_case(p.as_bytes()))
+/// The parameters that a `CONFIG GET` may see, of those that it asks for.
+#[must_use]
+pub fn probed(request: Request<'_>) -> Vec<&'static str> {
+    let asked = |name: &str| {
+        let mut patterns = request.args().skip(2);
+        patterns.any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
     };
-    request.args().skip(2).all(probed)
+    let names = PROBED.iter().copied();
+    names.filter(|name| asked(name)).collect()
 }
 
 fn subscription(name: &str) -> Option<Subscription> {

@@ -3,7 +3,7 @@
 //! Only the order of commands differs: the server's is that of a hash table with a random seed.
 
 mod docs;
-mod glob;
+pub(crate) mod glob;
 mod info;
 mod list;
 

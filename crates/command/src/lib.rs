@@ -32,7 +32,7 @@ pub use extend::ExtendError;
 pub use flags::{Flags, KeyFlags};
 pub use handling::{
     FanOut, Handling, LocalKind, NotBuilt, Refusal, SplitKind, Subscription, TopicKind,
-    TransactionKind,
+    TransactionKind, probed,
 };
 pub use keys::{KeyError, KeyRef, KeyRefs};
 pub use kinds::KindSet;

@@ -34,6 +34,8 @@ pub enum Action {
         /// The question.
         inquiry: Box<Inquiry>,
     },
+    /// A client has had all scripts forgotten: other workers forget theirs.
+    ScriptsForgotten,
     /// Somebody wants to know what the nodes count: add it up again soon.
     Count,
     /// Find out the topology again; what is known may be old.

@@ -195,6 +195,10 @@ impl<H: Host> Core<H> {
             let shown = self.scripts.note(command, request, &self.hasher);
             self.actions.extend(shown.map(Action::Script));
         }
+        if command.name() == "script|flush" {
+            self.scripts.forget();
+            self.actions.push(Action::ScriptsForgotten);
+        }
         client.session.last_command = Some(command.id());
         if command.is_write() && self.pause.is_some_and(|pause| pause.holds(true, now)) {
             self.waiting_for_room.push(key);
@@ -229,6 +233,13 @@ impl<H: Host> Core<H> {
             }
             Plan::Any => {
                 let sending = Sending::plain(command, request, None, Keys::none());
+                self.forward(client, command, sending, now)
+            }
+            Plan::Instead(other) => {
+                let sending = Sending {
+                    request: &other,
+                    ..Sending::plain(command, request, None, Keys::none())
+                };
                 self.forward(client, command, sending, now)
             }
             Plan::Split(split) => self.forward_split(client, command, *split, now),

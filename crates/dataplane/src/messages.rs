@@ -1,8 +1,8 @@
 //! Messages: one subscription on a node for any number of clients.
 //!
 //! What a user's clients are subscribed to is subscribed to once per worker, as that user, on
-//! connections of their own: one for channels and patterns, which the whole cluster carries, and one
-//! to each node for sharded channels. They speak RESP3, so that messages and confirmations cannot be
+//! connections of their own: to the node that owns the name's slot, which is where Keyway publishes to
+//! a channel, and one for patterns. They speak RESP3, so that messages and confirmations cannot be
 //! taken for each other; messages are turned into RESP2 for clients that speak it.
 
 use std::{
@@ -71,7 +71,7 @@ pub(crate) enum Event {
 struct Home {
     channel: Key,
     identity: Key,
-    /// It carries sharded channels.
+    /// It is to the owner of its topics' slots.
     sharded: bool,
     /// Since when nobody is subscribed to anything on it.
     idle_since: Option<Instant>,
@@ -254,7 +254,7 @@ impl<H: Host> Core<H> {
     /// The connection for a topic; opened, when there is none.
     fn home(&mut self, identity: Key, kind: TopicKind, name: &[u8], now: Instant) -> Option<Key> {
         let topology = self.view.topology.as_deref()?;
-        let sharded = kind == TopicKind::Shard;
+        let sharded = kind != TopicKind::Pattern;
         let node = if sharded {
             topology.primary(Slot::of_key(name))?
         } else {

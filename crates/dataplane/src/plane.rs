@@ -105,6 +105,11 @@ impl<H: Host> Dataplane<H> {
         scripts.keep(body, hasher);
     }
 
+    /// Another worker's client has had all scripts forgotten.
+    pub fn scripts_forgotten(&mut self) {
+        self.core.scripts.forget();
+    }
+
     // ---- clients ----
 
     /// A client has connected, and may speak.

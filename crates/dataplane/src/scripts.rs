@@ -78,6 +78,11 @@ impl Scripts {
         Some(body)
     }
 
+    /// `SCRIPT FLUSH`: what is gone from the nodes is not to come back from here.
+    pub(crate) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
     /// The request behind a `SCRIPT LOAD` of its script: one reply comes before its own.
     pub(crate) fn load_before(&self, request: Request<'_>) -> Option<Vec<u8>> {
         let digest: Digest40 = request.arg(1)?.to_ascii_lowercase().try_into().ok()?;

@@ -124,6 +124,7 @@ impl<H: Host> Core<H> {
                 | Plan::Subscription(_)
                 | Plan::Guarded { .. }
                 | Plan::Clients
+                | Plan::Instead(_)
                 | Plan::Scan
                 | Plan::Local(LocalKind::Auth | LocalKind::Hello) => barred(),
                 // The block is sent to one database.

@@ -35,6 +35,8 @@ pub enum Plan {
     },
     /// Any primary does.
     Any,
+    /// Any primary does, with this request instead.
+    Instead(Vec<u8>),
     /// It is cut into parts for several slots.
     Split(Box<Split>),
     /// It goes to every shard.
@@ -98,6 +100,13 @@ pub fn plan(
             }
         }
         Handling::AnyPrimary => Plan::Any,
+        Handling::Probed => {
+            let mut words = vec!["CONFIG", "GET"];
+            words.extend(command::probed(request));
+            let mut other = Vec::new();
+            resp::write::request(&mut other, &words);
+            Plan::Instead(other)
+        }
         Handling::BySlot => {
             let number = request
                 .arg(2)

@@ -22,6 +22,7 @@ fn every_command_is_on_the_list_it_belongs_to() {
             Disposition::Script => "script",
             Disposition::ConfigGet => "config get",
             Disposition::Always(Handling::BySlot) => "by slot",
+            Disposition::Always(Handling::Probed) => "config get",
             Disposition::Always(Handling::Clients) => "clients",
             Disposition::Always(Handling::Wait) => "wait",
             Disposition::Always(Handling::Guarded) => "guarded",

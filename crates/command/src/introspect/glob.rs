@@ -5,7 +5,7 @@ const PATTERN_BYTES_MAX: usize = 1024;
 
 /// Whether the whole text matches. Takes at most the product of both lengths in steps: only the
 /// last `*` is ever gone back to.
-pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
+pub(crate) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     if pattern.len() > PATTERN_BYTES_MAX {
         return false;
     }

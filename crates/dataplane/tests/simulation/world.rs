@@ -316,6 +316,7 @@ impl World {
                 | Action::WakeClient(_)
                 | Action::Script(_)
                 | Action::Count
+                | Action::ScriptsForgotten
                 | Action::AskWorkers { .. }
                 | Action::Moved { .. } => {}
             }
