@@ -100,25 +100,8 @@ pub fn plan(
             }
         }
         Handling::AnyPrimary => Plan::Any,
-        Handling::Probed => {
-            let mut words = vec!["CONFIG", "GET"];
-            words.extend(command::probed(request));
-            let mut other = Vec::new();
-            resp::write::request(&mut other, &words);
-            Plan::Instead(other)
-        }
-        Handling::BySlot => {
-            let number = request
-                .arg(2)
-                .and_then(|arg| std::str::from_utf8(arg).ok()?.parse().ok());
-            match number.and_then(Slot::new) {
-                Some(slot) => Plan::Slot {
-                    slot,
-                    keys: Keys::all(),
-                },
-                None => Plan::Any, // a node says what is wrong with it
-            }
-        }
+        Handling::Probed => Plan::Instead(probe(request)),
+        Handling::BySlot => by_number(request),
         // A key without its value: no part of it may run.
         Handling::Split(SplitKind::Mset) if request.argc().is_multiple_of(2) => {
             Plan::Refuse("ERR wrong number of arguments for 'mset' command".to_owned())
@@ -165,6 +148,29 @@ pub fn plan(
         },
         Handling::Local(kind) => Plan::Local(kind),
         Handling::Refused(refusal) => Plan::Refuse(refusal.reply(command)),
+    }
+}
+
+/// `CONFIG GET` of what may be seen.
+fn probe(request: Request<'_>) -> Vec<u8> {
+    let mut words = vec!["CONFIG", "GET"];
+    words.extend(command::probed(request));
+    let mut other = Vec::new();
+    resp::write::request(&mut other, &words);
+    other
+}
+
+/// A command whose second argument is the number of a slot.
+fn by_number(request: Request<'_>) -> Plan {
+    let number = request
+        .arg(2)
+        .and_then(|arg| std::str::from_utf8(arg).ok()?.parse().ok());
+    match number.and_then(Slot::new) {
+        Some(slot) => Plan::Slot {
+            slot,
+            keys: Keys::all(),
+        },
+        None => Plan::Any, // a node says what is wrong with it
     }
 }
 

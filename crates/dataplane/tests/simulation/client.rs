@@ -8,9 +8,21 @@ use crate::rng::Rng;
 
 /// What a command that was sent may be answered.
 enum Sent {
-    Append { key: Vec<u8>, token: Vec<u8> },
-    Get { keys: Vec<Vec<u8>> },
+    Append {
+        key: Vec<u8>,
+        token: Vec<u8>,
+    },
+    Get {
+        keys: Vec<Vec<u8>>,
+    },
     Echo(Vec<u8>),
+    /// A status line, whatever it is about.
+    Status(&'static str),
+    /// A transaction of these; with watched keys it may not have run.
+    Exec {
+        appends: Vec<(Vec<u8>, Vec<u8>)>,
+        watched: bool,
+    },
 }
 
 pub struct Client {
@@ -58,16 +70,18 @@ impl Client {
         self.serial += 1;
         let token = format!("<{}.{}>", self.number, self.serial).into_bytes();
         let key = self.keys[rng.below(self.keys.len())].clone();
-        match rng.below(10) {
-            0..5 => {
+        match rng.below(40) {
+            0 => self.transact(rng, true),
+            1..=4 => self.transact(rng, false),
+            5..=20 => {
                 resp::write::request(&mut self.outgoing, &[&b"APPEND"[..], &key, &token]);
                 self.sent.push_back(Sent::Append { key, token });
             }
-            5..7 => {
+            21..=28 => {
                 resp::write::request(&mut self.outgoing, &[&b"GET"[..], &key]);
                 self.sent.push_back(Sent::Get { keys: vec![key] });
             }
-            7..9 => {
+            29..=36 => {
                 let count = 1 + rng.below(4);
                 let keys: Vec<Vec<u8>> = (0..count)
                     .map(|_| self.keys[rng.below(self.keys.len())].clone())
@@ -82,6 +96,29 @@ impl Client {
                 self.sent.push_back(Sent::Echo(token));
             }
         }
+    }
+
+    /// Writes a transaction on the keys of one tag.
+    fn transact(&mut self, rng: &mut Rng, watched: bool) {
+        let tag = rng.below(self.keys.len() / 2) * 2;
+        let both = [self.keys[tag].clone(), self.keys[tag + 1].clone()];
+        if watched {
+            let key = &both[rng.below(2)];
+            resp::write::request(&mut self.outgoing, &[&b"WATCH"[..], key]);
+            self.sent.push_back(Sent::Status("OK"));
+        }
+        resp::write::request(&mut self.outgoing, &["MULTI"]);
+        self.sent.push_back(Sent::Status("OK"));
+        let mut appends = Vec::new();
+        for number in 0..1 + rng.below(3) {
+            let key = both[rng.below(2)].clone();
+            let token = format!("<{}.{}t{number}>", self.number, self.serial).into_bytes();
+            resp::write::request(&mut self.outgoing, &[&b"APPEND"[..], &key, &token]);
+            self.sent.push_back(Sent::Status("QUEUED"));
+            appends.push((key, token));
+        }
+        resp::write::request(&mut self.outgoing, &["EXEC"]);
+        self.sent.push_back(Sent::Exec { appends, watched });
     }
 
     /// Takes bytes from the proxy and checks every whole reply.
@@ -113,37 +150,43 @@ impl Client {
             );
             // While a slot moves, a server has no answer to several keys of it, and a later write
             // to one of them may have found its key: then nothing better can be told.
-            let torn = matches!(sent, Sent::Get { keys } if keys.len() > 1);
+            let torn = match sent {
+                Sent::Get { keys } => keys.len() > 1,
+                Sent::Exec { appends, .. } => appends.len() > 1,
+                _ => false,
+            };
             if !(torn && text.starts_with("TRYAGAIN")) {
                 self.errors.push(text.clone());
             }
-            if let Sent::Append { key, token } = sent
-                && text.contains("UNKNOWN_OUTCOME")
-            {
-                self.unknown += 1;
-                let states = self.states.get_mut(key).unwrap();
-                let ran: Vec<Vec<u8>> = states
-                    .iter()
-                    .map(|state| [&state[..], token].concat())
-                    .collect();
-                states.extend(ran);
+            if text.contains("UNKNOWN_OUTCOME") {
+                match sent {
+                    Sent::Append { key, token } => {
+                        self.unknown += 1;
+                        self.may_have_run(&[(key.clone(), token.clone())]);
+                    }
+                    Sent::Exec { appends, .. } => {
+                        self.unknown += 1;
+                        self.may_have_run(appends);
+                    }
+                    _ => {}
+                }
             }
             return;
         }
         match sent {
             Sent::Echo(token) => assert_eq!(reply.as_bytes(), Some(&token[..])),
-            Sent::Append { key, token } => {
-                let length = usize::try_from(reply.as_int().expect("a length")).unwrap();
-                let states = self.states.get_mut(key).unwrap();
-                let grown = states.iter().map(|state| [&state[..], token].concat());
-                let possible: HashSet<_> = grown.filter(|state| state.len() == length).collect();
-                assert!(
-                    !possible.is_empty(),
-                    "{}: {length} from {states:?}",
-                    show(key)
-                );
-                *states = possible;
+            Sent::Status(status) => assert_eq!(reply.as_bytes(), Some(status.as_bytes())),
+            Sent::Exec { appends, watched } => {
+                let Some(lengths) = reply.as_array() else {
+                    assert!(*watched, "a transaction that did not run: {reply:?}");
+                    return;
+                };
+                assert_eq!(lengths.len(), appends.len());
+                for ((key, token), length) in appends.iter().zip(lengths) {
+                    self.appended(key, token, length);
+                }
             }
+            Sent::Append { key, token } => self.appended(key, token, reply),
             Sent::Get { keys } => {
                 let single = std::slice::from_ref(reply);
                 let values = reply.as_array().unwrap_or(single);
@@ -153,6 +196,35 @@ impl Client {
                     self.narrow(key, value);
                 }
             }
+        }
+    }
+
+    fn appended(&mut self, key: &[u8], token: &[u8], reply: &Value) {
+        let length = usize::try_from(reply.as_int().expect("a length")).unwrap();
+        let states = self.states.get_mut(key).unwrap();
+        let grown = states.iter().map(|state| [&state[..], token].concat());
+        let possible: HashSet<_> = grown.filter(|state| state.len() == length).collect();
+        assert!(
+            !possible.is_empty(),
+            "{}: {length} from {states:?}",
+            show(key)
+        );
+        *states = possible;
+    }
+
+    /// All of these have run, or none.
+    fn may_have_run(&mut self, appends: &[(Vec<u8>, Vec<u8>)]) {
+        let mut grown: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+        for (key, token) in appends {
+            grown.entry(key.clone()).or_default().extend(token);
+        }
+        for (key, tokens) in grown {
+            let states = self.states.get_mut(&key).unwrap();
+            let ran: Vec<Vec<u8>> = states
+                .iter()
+                .map(|state| [&state[..], &tokens].concat())
+                .collect();
+            states.extend(ran);
         }
     }
 

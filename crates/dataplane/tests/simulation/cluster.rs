@@ -19,6 +19,8 @@ pub struct Cluster {
     moves: HashMap<u16, usize>,
     data: Vec<Data>,
     pub slots_in_use: Vec<u16>,
+    /// Grows whenever a slot has another owner.
+    pub changes: u64,
 }
 
 /// One connection as the node sees it.
@@ -28,6 +30,8 @@ pub struct Link {
     input: Vec<u8>,
     pub output: Vec<u8>,
     asking: bool,
+    multi: Option<Vec<OwnedRequest>>,
+    failed: bool,
 }
 
 impl Link {
@@ -39,6 +43,8 @@ impl Link {
             input: Vec::new(),
             output: Vec::new(),
             asking: false,
+            multi: None,
+            failed: false,
         }
     }
 }
@@ -63,6 +69,7 @@ impl Cluster {
             moves: HashMap::new(),
             data,
             slots_in_use,
+            changes: 1,
         }
     }
 
@@ -125,6 +132,7 @@ impl Cluster {
             }
             None => {
                 self.owners[usize::from(slot)] = to;
+                self.changes += 1;
                 self.moving.remove(at);
             }
         }
@@ -144,21 +152,27 @@ impl Cluster {
             let request = OwnedRequest::parse(frame.to_vec()).unwrap();
             link.decoder.next();
             used += len;
-            self.execute(
-                link.node,
-                &mut link.asking,
-                request.as_request(),
-                &mut link.output,
-            );
+            self.execute(link, request.as_request());
         }
         link.input.drain(..used);
     }
 
-    fn execute(&mut self, node: usize, asking: &mut bool, request: Request<'_>, out: &mut Vec<u8>) {
+    fn execute(&mut self, link: &mut Link, request: Request<'_>) {
         let name = request.name().to_ascii_uppercase();
         let arg = |index: usize| request.arg(index).unwrap_or_default();
-        let asked = std::mem::take(asking);
+        let (node, asked) = (link.node, link.asking);
+        let out = &mut link.output;
+        if link.multi.is_none() && name != b"MULTI" {
+            link.asking = false; // it holds for one command, or one transaction
+        }
         match name.as_slice() {
+            b"MULTI" => {
+                link.multi = Some(Vec::new());
+                link.failed = false;
+                write::simple(out, "OK");
+            }
+            b"EXEC" => self.exec(link, asked),
+            b"UNWATCH" => write::simple(out, "OK"),
             b"HELLO" => {
                 write::map(out, Protocol::Resp2, 2);
                 write::bulk(out, "version");
@@ -170,24 +184,59 @@ impl Cluster {
             b"CLUSTER" => write::bulk(out, id(node).as_str()),
             b"ECHO" => write::bulk(out, arg(1)),
             b"ASKING" => {
-                *asking = true;
+                link.asking = true;
                 write::simple(out, "OK");
             }
             _ => {
                 let keys: Vec<&[u8]> = match name.as_slice() {
-                    b"MGET" => request.args().skip(1).collect(),
+                    b"MGET" | b"WATCH" => request.args().skip(1).collect(),
                     _ => vec![arg(1)],
                 };
-                if let Some(text) = self.redirect(node, asked, &keys) {
+                let queues = link.multi.is_some();
+                if let Some(text) = self.redirect(node, asked, &keys, queues) {
+                    link.failed = true;
                     write::error(out, text);
-                    return;
+                } else if let Some(queue) = &mut link.multi {
+                    queue.push(OwnedRequest::parse(request.bytes().to_vec()).unwrap());
+                    write::simple(out, "QUEUED");
+                } else if name == b"WATCH" {
+                    write::simple(out, "OK");
+                } else {
+                    self.data[node].run(&name, &keys, arg(2), out);
                 }
-                self.data[node].run(&name, &keys, arg(2), out);
             }
         }
     }
 
-    fn redirect(&self, node: usize, asked: bool, keys: &[&[u8]]) -> Option<String> {
+    fn exec(&mut self, link: &mut Link, asked: bool) {
+        link.asking = false;
+        let queue = link.multi.take().expect("EXEC behind MULTI");
+        let out = &mut link.output;
+        if link.failed {
+            write::error(
+                out,
+                "EXECABORT Transaction discarded because of previous errors.",
+            );
+            return;
+        }
+        let keys: Vec<&[u8]> = queue
+            .iter()
+            .map(|request| request.as_request().arg(1).unwrap())
+            .collect();
+        if let Some(text) = self.redirect(link.node, asked, &keys, false) {
+            write::error(out, text);
+            return;
+        }
+        write::array(out, queue.len());
+        for request in &queue {
+            let request = request.as_request();
+            let (name, value) = (request.name(), request.arg(2).unwrap());
+            self.data[link.node].run(name, &[request.arg(1).unwrap()], value, out);
+        }
+    }
+
+    /// Where the keys are, if not here. What has moved is not looked for while a transaction is queued.
+    fn redirect(&self, node: usize, asked: bool, keys: &[&[u8]], queues: bool) -> Option<String> {
         let slot = Slot::of_key(keys[0]).get();
         assert!(
             keys.iter().all(|key| Slot::of_key(key).get() == slot),
@@ -196,7 +245,7 @@ impl Cluster {
         let owner = self.owners[usize::from(slot)];
         let missing = keys
             .iter()
-            .filter(|key| !self.data[node].0.contains_key(**key))
+            .filter(|key| !queues && !self.data[node].0.contains_key(**key))
             .count();
         let moving = self.moving.iter().find(|(known, ..)| *known == slot);
         match moving {

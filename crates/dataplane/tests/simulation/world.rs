@@ -60,6 +60,7 @@ pub struct World {
     topology: Option<Arc<Topology>>,
     looks: u64,
     look_wanted: bool,
+    seen_changes: u64,
 }
 
 const TAGS: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -125,6 +126,7 @@ impl World {
             connecting: Vec::new(),
             topology: None,
             looks: 0,
+            seen_changes: 0,
             look_wanted: false,
         }
     }
@@ -280,9 +282,14 @@ impl World {
         if !std::mem::take(&mut self.look_wanted) && !self.rng.chance(5) {
             return;
         }
-        let next = topology::accept(self.topology.as_deref(), self.cluster.candidate()).unwrap();
-        if let Some(next) = next {
-            self.topology = Some(Arc::new(next));
+        // What has not changed need not be read again: that takes most of a run's time.
+        if self.seen_changes != self.cluster.changes {
+            self.seen_changes = self.cluster.changes;
+            let candidate = self.cluster.candidate();
+            let next = topology::accept(self.topology.as_deref(), candidate).unwrap();
+            if let Some(next) = next {
+                self.topology = Some(Arc::new(next));
+            }
         }
         self.looks += 1;
         let view = View {
