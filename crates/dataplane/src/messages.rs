@@ -1,8 +1,8 @@
 //! Messages: one subscription on a node for any number of clients.
 //!
 //! What a user's clients are subscribed to is subscribed to once per worker, as that user, on
-//! connections of their own: to the node that owns the name's slot, which is where Keyway publishes to
-//! a channel, and one for patterns. They speak RESP3, so that messages and confirmations cannot be
+//! connections of their own to the node that owns the name's slot, which is where Keyway publishes to
+//! a channel of that name. They speak RESP3, so that messages and confirmations cannot be
 //! taken for each other; messages are turned into RESP2 for clients that speak it.
 
 use std::{
@@ -71,8 +71,6 @@ pub(crate) enum Event {
 struct Home {
     channel: Key,
     identity: Key,
-    /// It is to the owner of its topics' slots.
-    sharded: bool,
     /// Since when nobody is subscribed to anything on it.
     idle_since: Option<Instant>,
     echoed_at: Instant,
@@ -228,7 +226,7 @@ impl<H: Host> Core<H> {
                 continue;
             };
             let (identity, kind, name) = (topic.identity, topic.kind, topic.name.clone());
-            let home = (at <= now).then(|| self.home(identity, kind, &name, now));
+            let home = (at <= now).then(|| self.home(identity, &name, now));
             let Some(Some(channel)) = home else {
                 if home.is_some() {
                     self.refresh(); // nobody is known to take it
@@ -252,30 +250,16 @@ impl<H: Host> Core<H> {
     }
 
     /// The connection for a topic; opened, when there is none.
-    fn home(&mut self, identity: Key, kind: TopicKind, name: &[u8], now: Instant) -> Option<Key> {
-        let topology = self.view.topology.as_deref()?;
-        let sharded = kind != TopicKind::Pattern;
-        let node = if sharded {
-            topology.primary(Slot::of_key(name))?
-        } else {
-            let turn = usize::try_from(self.settings.seed ^ identity.as_u64()).unwrap_or_default();
-            let count = topology.shards().len();
-            topology.primaries().nth(turn.checked_rem(count)?)?
-        };
+    fn home(&mut self, identity: Key, name: &[u8], now: Instant) -> Option<Key> {
+        let node = self.view.topology.as_deref()?.primary(Slot::of_key(name))?;
         let (addr, id) = (node.addr.clone(), node.id);
         let fits = |core: &Self, home: &Home| {
             let channel = core.channels.get(home.channel);
-            let there = |addr: &NodeAddr| channel.is_some_and(|channel| channel.addr == *addr);
-            home.identity == identity
-                && home.sharded == sharded
-                && channel.is_some()
-                && (!sharded || there(&addr))
+            home.identity == identity && channel.is_some_and(|channel| channel.addr == addr)
         };
         let known = (0..self.messages.homes.len()).find(|at| {
-            self.messages
-                .homes
-                .get(*at)
-                .is_some_and(|home| fits(self, home))
+            let home = self.messages.homes.get(*at);
+            home.is_some_and(|home| fits(self, home))
         });
         if let Some(home) = known.and_then(|at| self.messages.homes.get_mut(at)) {
             home.idle_since = None;
@@ -290,7 +274,6 @@ impl<H: Host> Core<H> {
         self.messages.homes.push(Home {
             channel,
             identity,
-            sharded,
             idle_since: None,
             echoed_at: now,
         });
