@@ -278,3 +278,32 @@ fn a_lost_node_never_runs_a_transaction_twice() {
         reply == "2"
     });
 }
+
+/// A node connection that is lost takes the watched keys with it, whatever is watched or waited for
+/// afterwards.
+#[test]
+fn a_lost_watch_is_never_forgotten() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let keyway = Keyway::start(&cluster);
+    let (mut one, mut other) = (keyway.client(), keyway.client());
+    let owner = cluster.owner(slot_of("{w}"));
+    for between in ["WATCH {w}b", "BLPOP {w}none 0.01", "GET {w}b", "UNWATCH"] {
+        assert_eq!(run(&mut one, &["WATCH {w}a"]), ["OK"]);
+        let node = &mut cluster.client(owner);
+        node.cmd(&["CLIENT", "KILL", "TYPE", "normal"]);
+        wait_until("the shard to answer again", 10, || {
+            run(&mut other, &["SET {w}a changed"]) == ["OK"]
+        });
+        run(&mut one, &[between]);
+        let expected = if between == "UNWATCH" {
+            "changed"
+        } else {
+            "(nil)"
+        };
+        assert_eq!(
+            run(&mut one, &["MULTI", "GET {w}a", "EXEC"]),
+            ["OK", "QUEUED", expected],
+            "{between}"
+        );
+    }
+}

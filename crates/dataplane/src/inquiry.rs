@@ -287,6 +287,9 @@ impl<H: Host> Dataplane<H> {
         else {
             return 0;
         };
+        if !command.is_blocking() {
+            return 0; // UNWATCH has a connection to itself too
+        }
         let mut reply = Vec::new();
         if error {
             let text = "UNBLOCKED client unblocked via CLIENT UNBLOCK";

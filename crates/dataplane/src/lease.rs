@@ -50,13 +50,27 @@ pub(crate) struct Watch {
     /// The attempt of the channel on which they are watched; on another one they are not.
     pub(crate) route: Route,
     pub(crate) slot: Slot,
+    /// A `WATCH` has been answered: what it was answered for is on this attempt or nowhere.
+    pub(crate) firm: bool,
 }
+
+/// No attempt has it: the keys are not watched any more.
+const NOWHERE: Route = Route(0);
 
 /// Leases that wait for a client, and how many there are in all.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     warm: Vec<Key>,
     count: usize,
+}
+
+impl State {
+    /// A further `WATCH` could not be sent where the others are. Returns whether there are others:
+    /// then no transaction of these keys can run any more.
+    pub(crate) fn loses_watch(&mut self) -> bool {
+        let firm = self.watch.as_mut().filter(|watch| watch.firm);
+        firm.map(|watch| watch.route = NOWHERE).is_some()
+    }
 }
 
 impl<H: Host> Core<H> {
@@ -102,6 +116,7 @@ impl<H: Host> Core<H> {
                     channel,
                     route,
                     slot,
+                    firm: false,
                 });
             }
             (Loan::Watched, ..) => {
@@ -144,7 +159,7 @@ impl<H: Host> Core<H> {
     /// known, or all leases are lent.
     pub(crate) fn lease_again(
         &mut self,
-        client: &mut State,
+        (client, form): (&mut State, Form),
         slot: Option<Slot>,
         addr: Option<&NodeAddr>,
         now: Instant,
@@ -160,17 +175,20 @@ impl<H: Host> Core<H> {
             self.give_back(old, now);
         }
         let lease = self.lease(&addr, id, self.profile(client), now)?;
-        client.lease = Some(lease);
-        if let Some(watch) = &mut client.watch
-            && let Some(channel) = self.channels.get(lease)
-        {
-            // Its first WATCH was sent elsewhere, and refused there.
-            client.lease = None;
-            let old = std::mem::replace(&mut watch.channel, lease);
-            watch.route = channel.route;
-            if old != lease {
-                self.give_back(old, now);
-            }
+        if form != Form::Watch {
+            client.lease = Some(lease);
+            return Some(lease);
+        }
+        // Nothing was watched where the first WATCH was sent before.
+        let route = self.channels.get(lease).map(|channel| channel.route);
+        let watch = Watch {
+            channel: lease,
+            route: route.unwrap_or(NOWHERE),
+            slot: slot?,
+            firm: false,
+        };
+        if let Some(old) = client.watch.replace(watch) {
+            self.give_back(old.channel, now);
         }
         Some(lease)
     }
@@ -207,6 +225,9 @@ impl<H: Host> Core<H> {
     pub(crate) fn settle_lease(&mut self, client: &mut State, now: Instant) {
         if client.leasing && client.session.order.open() == 0 {
             client.leasing = false;
+            if let Some(watch) = &mut client.watch {
+                watch.firm = true;
+            }
             for lease in client
                 .lease
                 .take()
@@ -294,6 +315,12 @@ impl<H: Host> Core<H> {
             channel.used_at = now;
         }
         self.leases.warm.push(key);
+    }
+
+    /// Whether the keys that a client watches are still watched.
+    pub(crate) fn is_watched(&self, watch: &Watch) -> bool {
+        let channel = self.channels.get(watch.channel);
+        channel.is_some_and(|channel| channel.is_ready() && channel.route == watch.route)
     }
 
     /// Stops watching by closing the connection.

@@ -75,6 +75,11 @@ impl<H: Host> Dataplane<H> {
     }
 }
 
+/// Whether a command of this form has a connection to itself.
+fn is_leased(form: Form) -> bool {
+    matches!(form, Form::Leased(_) | Form::Watch)
+}
+
 /// What a client gets instead of having a command of this form sent again.
 fn instead(form: Form, protocol: resp::Protocol) -> Option<Vec<u8>> {
     let mut reply = Vec::new();
@@ -181,6 +186,10 @@ impl<H: Host> Core<H> {
             verdict,
             Verdict::Deliver | Verdict::OutcomeUnknown | Verdict::Close
         );
+        if form == Form::Watch && again && client.loses_watch() {
+            self.give(client, ticket, b"+OK\r\n", false, now);
+            return;
+        }
         let waits = matches!(form, Form::Page(..)) && verdict == Verdict::BackOff;
         if let Some(reply) = instead(form, client.session.protocol).filter(|_| again && !waits) {
             self.give(client, ticket, &reply, false, now);
@@ -271,7 +280,7 @@ impl<H: Host> Core<H> {
         let order = &mut client.session.order;
         let op = order.op(ticket.place, ticket.part);
         // A command that blocks may have blocked for longer than others may wait.
-        let leased = op.is_some_and(|op| matches!(op.form, Form::Leased(_)));
+        let leased = op.is_some_and(|op| is_leased(op.form));
         let started = order.started(ticket.place).filter(|_| !leased);
         let started = started.unwrap_or(now);
         let mut error = signal.reply;
@@ -332,9 +341,8 @@ impl<H: Host> Core<H> {
             return;
         }
         let (slot, keys, target) = (op.slot, op.keys.clone(), held.target.clone());
-        let leased = matches!(form, Form::Leased(_));
-        let Some((channel, route)) = self.way_again((client, key), leased, slot, &target, now)
-        else {
+        let leased = is_leased(form);
+        let Some((channel, route)) = self.way_again((client, key), form, slot, &target, now) else {
             self.refresh();
             return;
         };
@@ -372,15 +380,16 @@ impl<H: Host> Core<H> {
     fn way_again(
         &mut self,
         (client, key): Named<'_>,
-        leased: bool,
+        form: Form,
         slot: Option<Slot>,
         target: &Target,
         now: Instant,
     ) -> Option<(Key, Route)> {
         let profile = self.profile(client);
+        let leased = is_leased(form);
         let channel = match target {
-            Target::Ask(addr) if leased => self.lease_again(client, slot, Some(addr), now),
-            _ if leased => self.lease_again(client, slot, None, now),
+            Target::Ask(addr) if leased => self.lease_again((client, form), slot, Some(addr), now),
+            _ if leased => self.lease_again((client, form), slot, None, now),
             Target::Ask(addr) => self.route_to(profile, addr, now),
             Target::Owner | Target::OwnerOtherThan(_) => self.route(profile, slot, key.index, now),
         }?;

@@ -49,13 +49,15 @@ impl<H: Host> Core<H> {
                 );
             }
             TransactionKind::Discard | TransactionKind::Unwatch => {
-                if client.watch.is_some() {
+                let watched = client.watch.as_ref().map(|watch| self.is_watched(watch));
+                if watched == Some(true) {
                     let blocked = self.unwatch((client, key), command, now);
                     if blocked.is_none() {
                         client.session.transaction = None;
                     }
                     return blocked;
                 }
+                self.break_watch(client);
                 client.session.transaction = None;
                 self.say(client, command, "OK", now);
             }
@@ -66,12 +68,21 @@ impl<H: Host> Core<H> {
                     self.refuse(client, Some(command.id()), CROSSSLOT.as_bytes(), now);
                     return None;
                 }
+                let lost = client
+                    .watch
+                    .as_ref()
+                    .is_some_and(|watch| !self.is_watched(watch));
+                if lost {
+                    // `EXEC` will be null in any case.
+                    self.say(client, command, "OK", now);
+                    return None;
+                }
                 let sending = Sending {
                     request: request.bytes(),
                     slot,
                     keys,
                     writes: false,
-                    form: Form::Leased(0),
+                    form: Form::Watch,
                     merge: None,
                 };
                 return self.lend((client, key), command, sending, Loan::Watch, now);
@@ -220,11 +231,7 @@ impl<H: Host> Core<H> {
     fn watch_failed(&self, client: &State, block: &Block) -> Option<Vec<u8>> {
         let watch = client.watch.as_ref()?;
         let mut reply = Vec::new();
-        let intact = self
-            .channels
-            .get(watch.channel)
-            .is_some_and(|channel| channel.is_ready() && channel.route == watch.route);
-        if !intact {
+        if !self.is_watched(watch) {
             // Nobody can say whether a watched key was written to.
             resp::write::null_array(&mut reply, client.session.protocol);
         } else if block.slot.is_some_and(|slot| slot != watch.slot) {

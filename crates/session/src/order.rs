@@ -95,6 +95,8 @@ pub enum Form {
     Block(u16),
     /// The same on a connection that is the client's alone. What is sent there may block.
     Leased(u16),
+    /// `WATCH`, on the connection that the client's transaction will be on.
+    Watch,
     /// `WAIT` on a connection that is the client's alone, behind this many others.
     Wait(u16),
     /// A command of Keyway's own, to learn whether the user may do what the client asked for.
