@@ -80,7 +80,7 @@ async fn demo(options: &Options) -> Result<(), String> {
     };
     certificates::write(folder).map_err(|error| {
         format!(
-            "cannot write certificates into {}: {error}",
+            "cannot write certificates into {}: {error}; choose another folder by --dir",
             folder.display()
         )
     })?;

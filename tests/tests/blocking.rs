@@ -1,7 +1,5 @@
 //! Commands that block: woken, timed out, left behind, and moved with their slot.
 
-use std::time::{Duration, Instant};
-
 use keyway_tests::{
     ClusterOptions, Keyway, RealCluster, Settings, Version, show, slot_of, text, wait_until,
 };
@@ -162,14 +160,11 @@ fn neighbours_do_not_wait_for_blocked_clients() {
         send(waiter, "BLPOP never 0");
     }
     wait_blocked(&cluster, 20);
-    let (mut client, start) = (keyway.client(), Instant::now());
+    // A reply that waits for theirs never comes, and the client's patience ends.
+    let mut client = keyway.client();
     for number in 0..200 {
         let key = format!("neighbour:{number}");
         client.cmd(&["SET", &key, &key]);
         assert_eq!(show(&client.cmd(&["GET", &key])), key);
     }
-    assert!(
-        start.elapsed() < Duration::from_secs(20),
-        "they wait for each other"
-    );
 }

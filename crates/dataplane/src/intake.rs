@@ -40,6 +40,14 @@ fn guarded(request: Request<'_>, command: &Command) -> Vec<u8> {
     out
 }
 
+/// Whether a command writes when it is taken: what is queued in a transaction does with `EXEC`.
+fn writes_now(client: &State, command: &Command) -> bool {
+    match &client.session.transaction {
+        Some(transaction) => transaction.writes() && command.name() == "exec",
+        None => command.is_write(),
+    }
+}
+
 /// Whether a `SELECT` chooses the database that the client is in.
 pub(crate) fn stays_in_database(request: Request<'_>, client: &State) -> bool {
     let number = request.arg(1).and_then(|arg| std::str::from_utf8(arg).ok());
@@ -200,7 +208,8 @@ impl<H: Host> Core<H> {
             self.actions.push(Action::ScriptsForgotten);
         }
         client.session.last_command = Some(command.id());
-        if command.is_write() && self.pause.is_some_and(|pause| pause.holds(true, now)) {
+        let paused = self.pause.is_some_and(|pause| pause.holds(true, now));
+        if paused && writes_now(client, command) {
             self.waiting_for_room.push(key);
             return Some(Blocked::Paused);
         }

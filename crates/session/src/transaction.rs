@@ -78,6 +78,12 @@ impl Transaction {
         usize::from(self.sent) + self.here.len()
     }
 
+    /// Whether a command queued may write.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        self.writes
+    }
+
     /// Whether nothing is queued.
     #[must_use]
     pub fn is_empty(&self) -> bool {
