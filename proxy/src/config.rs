@@ -36,6 +36,10 @@ pub struct Config {
     pub listen: Listen,
     /// `[cluster]`: the nodes' side.
     pub cluster: Cluster,
+    /// `[users.NAME]`: users that Keyway knows itself.
+    pub users: Vec<MappedUser>,
+    /// `[admin_commands]`: refused commands that are allowed, by name.
+    pub admin_commands: Vec<Box<str>>,
     /// `[limits]`: the bounds everything stays inside.
     pub limits: Limits,
     /// `[admin]`: metrics and probes.
@@ -116,6 +120,19 @@ pub struct Credentials {
     pub password: Secret,
     /// Where the password came from, for the summary: `file /run/x` or `environment variable X`.
     pub source: Box<str>,
+}
+
+/// `[users.NAME]`: a user that Keyway knows itself.
+#[derive(Debug, Clone)]
+pub struct MappedUser {
+    /// What the client calls itself in `AUTH`.
+    pub name: Box<str>,
+    /// What it must say there; `None` is a user that only a certificate names.
+    pub password: Option<Secret>,
+    /// A name in the client's certificate that makes it this user at once.
+    pub certificate: Option<Box<str>>,
+    /// As whom its commands run on the cluster.
+    pub runs_as: Credentials,
 }
 
 /// As whom commands of a client run before it authenticates.
@@ -301,6 +318,8 @@ impl Config {
                 cross_slot: CrossSlot::Split,
                 tls: None,
             },
+            users: Vec::new(),
+            admin_commands: Vec::new(),
             limits: Limits::default(),
             admin: Admin::default(),
             log: Log::default(),

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use command::CommandTable;
+use command::{CommandTable, NotAllowed};
 use dataplane::View;
 use session::local::{Facts, Sums};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -247,7 +247,7 @@ impl Discovery {
         }
         let facts = Facts {
             version: look.version,
-            default_user_open: look.default_user_open,
+            default_user_open: look.default_user_open && !self.default_user_mapped(),
             slots_covered: Slot::COUNT - u16::try_from(current.holes()).unwrap_or(Slot::COUNT),
             shards: u16::try_from(current.shards().len()).unwrap_or(u16::MAX),
             nodes: u16::try_from(current.nodes().count()).unwrap_or(u16::MAX),
@@ -262,6 +262,12 @@ impl Discovery {
             self.context.readiness.not_ready(&reason);
         }
         self.publish(topology, Arc::new(facts));
+    }
+
+    /// Clients must say a password that Keyway itself wants.
+    fn default_user_mapped(&self) -> bool {
+        let users = &self.context.config.users;
+        users.iter().any(|user| &*user.name == "default")
     }
 
     fn publish(&mut self, topology: Option<Arc<Topology>>, facts: Arc<Facts>) {
@@ -290,9 +296,11 @@ impl Discovery {
             .table
             .as_deref()
             .map_or(CommandTable::builtin().len(), CommandTable::len);
-        match CommandTable::builtin().extended(commands) {
+        let known = Arc::clone(&self.shared.table);
+        match known.extended(commands) {
             Ok(table) if table.len() == before => {}
-            Ok(table) => {
+            Ok(mut table) => {
+                self.allow(&mut table);
                 tracing::info!(
                     commands = table.len(),
                     beyond_the_built_in = table.len() - CommandTable::builtin().len(),
@@ -304,6 +312,18 @@ impl Discovery {
                 %error,
                 "the cluster's commands cannot be read; only the built-in ones are served"
             ),
+        }
+    }
+
+    /// What the configuration allows of the cluster's own commands.
+    fn allow(&self, table: &mut CommandTable) {
+        for name in &self.context.config.admin_commands {
+            match table.allow(name) {
+                Ok(()) | Err(NotAllowed::NotRefused) => {}
+                Err(why) => tracing::warn!(
+                    command = %name, %why, "[admin_commands] allow names what cannot be allowed"
+                ),
+            }
         }
     }
 

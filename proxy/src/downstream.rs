@@ -58,10 +58,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     };
     worker.metrics.handshake(HandshakeResult::Ok);
     worker.metrics.connection_opened();
+    let certificate = stream.get_ref().1.peer_certificates();
+    let user = certificate.and_then(|chain| worker.shared.by_certificate.user(chain.first()?));
     let opening = Opening {
         id: CLIENT_IDS.fetch_add(1, Ordering::Relaxed),
         peer,
         local,
+        user,
     };
     let key = worker.with(|plane| plane.client_opened(opening, Instant::now()));
     let open = Open {

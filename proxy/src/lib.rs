@@ -22,4 +22,5 @@ pub mod server;
 pub mod telemetry;
 pub mod tls;
 mod upstream;
+mod users;
 pub mod worker;

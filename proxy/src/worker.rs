@@ -294,7 +294,7 @@ async fn run(
         Arc::clone(&counters),
     );
     let settings = settings::of(&config, &shared, index);
-    let table = Arc::new(command::CommandTable::builtin().clone());
+    let table = Arc::clone(&shared.table);
     let plane = Dataplane::new(settings, table, host, Instant::now());
     let worker = Rc::new(Worker {
         index,

@@ -8,8 +8,8 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tempfile::TempDir;
 
 /// The PEM files a TLS server and its clients need.
@@ -21,6 +21,7 @@ pub struct Certificates {
     pub cert: PathBuf,
     /// The server's private key.
     pub key: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
     _folder: TempDir,
 }
 
@@ -64,13 +65,44 @@ impl Certificates {
             ca: write("ca.pem", authority_cert.pem()),
             cert: write("cert.pem", cert.pem()),
             key: write("key.pem", key.serialize_pem()),
+            issuer,
             _folder: folder,
         }
     }
 }
 
-/// A client's TLS settings that trust the authorities in `ca` and nothing else.
-pub(crate) fn trusting(ca: &Path) -> Arc<ClientConfig> {
+/// A certificate and its key, for a client to show.
+#[derive(Debug)]
+pub struct Identity {
+    cert: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Certificates {
+    /// A certificate of this authority for a client, with a common name and with alternative names
+    /// of the kind DNS.
+    ///
+    /// # Panics
+    /// A name is none.
+    #[must_use]
+    pub fn identity(&self, common_name: &str, names: &[&str]) -> Identity {
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).expect("certificate names");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, common_name);
+        let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
+        Identity {
+            cert: cert.der().clone(),
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        }
+    }
+}
+
+/// A client's TLS settings that trust the authorities in `ca` and nothing else, and show who they
+/// are if asked.
+pub(crate) fn trusting(ca: &Path, identity: Option<&Identity>) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca).expect("a CA file") {
         roots
@@ -80,7 +112,11 @@ pub(crate) fn trusting(ca: &Path) -> Arc<ClientConfig> {
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("TLS versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Arc::new(config)
+        .with_root_certificates(roots);
+    Arc::new(match identity {
+        None => config.with_no_client_auth(),
+        Some(identity) => config
+            .with_client_auth_cert(vec![identity.cert.clone()], identity.key.clone_key())
+            .expect("a client's certificate"),
+    })
 }

@@ -10,7 +10,7 @@ use resp::{ReplyFramer, Value, write};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 
-use crate::certificates::trusting;
+use crate::certificates::{Identity, trusting};
 
 /// No reply takes longer; a test that waits more is stuck.
 const REPLY_LIMIT: Duration = Duration::from_secs(30);
@@ -34,10 +34,19 @@ impl Client {
     /// # Errors
     /// What the connection or the handshake said.
     pub fn try_connect(addr: &str, ca: &Path) -> io::Result<Self> {
+        Self::try_connect_as(addr, ca, None)
+    }
+
+    /// The same with a certificate to show.
+    ///
+    /// # Errors
+    /// What the connection or the handshake said.
+    pub fn try_connect_as(addr: &str, ca: &Path, identity: Option<&Identity>) -> io::Result<Self> {
         let mut socket = dial(addr)?;
         let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        let mut tls = ClientConnection::new(trusting(ca), name).map_err(io::Error::other)?;
+        let mut tls =
+            ClientConnection::new(trusting(ca, identity), name).map_err(io::Error::other)?;
         while tls.is_handshaking() {
             tls.complete_io(&mut socket)?;
         }

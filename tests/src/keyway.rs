@@ -33,6 +33,8 @@ pub struct Settings {
     pub listen_tls: String,
     /// Lines of `[cluster]`.
     pub cluster: String,
+    /// Whole sections.
+    pub sections: String,
     /// Lines of `[limits]`.
     pub limits: String,
     /// Environment variables to start it with.
@@ -107,6 +109,7 @@ impl Keyway {
             "[admin]\naddress = \"127.0.0.1:{}\"",
             admin.number()
         );
+        let _ = writeln!(config, "{}", settings.sections);
         let _ = writeln!(config, "[limits]\n{}", settings.limits);
         let path = folder.path().join("keyway.toml");
         fs::write(&path, config).expect("the configuration");

@@ -29,7 +29,7 @@ pub mod tools;
 mod traffic;
 mod wait;
 
-pub use certificates::Certificates;
+pub use certificates::{Certificates, Identity};
 pub use client::{Client, show, text};
 pub use cluster::{ClusterOptions, RealCluster, slot_of};
 pub use keyway::{Keyway, Settings, http_get};

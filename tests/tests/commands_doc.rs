@@ -126,7 +126,7 @@ fn way(command: &Command) -> &'static str {
         Handling::Shared | Handling::Guarded | Handling::BySlot => "by key",
         Handling::AnyPrimary | Handling::Probed => "any primary",
         Handling::Split(SplitKind::Mget | SplitKind::Mset | SplitKind::Sum) => "split",
-        Handling::FanOut(kind) => fan_out(kind),
+        Handling::FanOut(kind) | Handling::EveryNode(kind) => fan_out(kind),
         Handling::Scan => "every shard, one after the other",
         Handling::Blocking => "own connection",
         Handling::Wait => "every shard: the least, on own connections",
@@ -134,6 +134,14 @@ fn way(command: &Command) -> &'static str {
         Handling::Subscription(_) => "subscription",
         Handling::Local(_) => "here",
         Handling::Clients => "here, for the clients of all workers, when Valkey lets the user",
+        Handling::Refused(Refusal::Harmful)
+            if CommandTable::builtin()
+                .clone()
+                .allow(command.name())
+                .is_ok() =>
+        {
+            "refused, unless `[admin_commands]` allows it: it would harm the cluster or tell of it"
+        }
         Handling::Refused(Refusal::Harmful) => "refused: it would harm the cluster or tell of it",
         Handling::Refused(Refusal::NotBuilt(_)) => "refused: not built yet",
     }

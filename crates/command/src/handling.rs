@@ -24,6 +24,8 @@ pub enum Handling {
     Split(SplitKind),
     /// Every shard; the replies are put together.
     FanOut(FanOut),
+    /// Every node, replicas too; the replies are put together.
+    EveryNode(FanOut),
     /// `SCAN`: one shard after the other, by the cursor.
     Scan,
     /// One node, on a connection that is the client's alone while it blocks.
@@ -324,7 +326,7 @@ fn by_flags(row: &Row) -> Handling {
 }
 
 /// Every key can be found: by specs alone, or with a function of ours.
-fn keys_are_known(row: &Row) -> bool {
+pub(crate) fn keys_are_known(row: &Row) -> bool {
     let complete = row.key_specs.iter().all(|spec| {
         spec.begin != BeginSearch::Unknown
             && spec.find != FindKeys::Unknown

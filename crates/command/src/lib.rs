@@ -4,12 +4,13 @@
 //! own and extended from a cluster's `COMMAND` reply; looking a request up in the server's words
 //! when it fails ([`LookupError`]); key extraction for every kind of key spec ([`Command::keys`]);
 //! the legal first bytes of a reply ([`KindSet`]); what Keyway does with a command at all
-//! ([`Handling`]), default-deny; and the replies of `COMMAND` and its subcommands
+//! ([`Handling`]), default-deny but for what [`CommandTable::allow`] names; and the replies of `COMMAND` and its subcommands
 //! ([`introspect`]).
 //!
 //! Will never contain: slots, nodes, connections, or what a session has in progress. Everything is
 //! a function of the table and one request.
 
+mod allow;
 mod builtin;
 mod category;
 mod extend;
@@ -27,6 +28,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 
+pub use allow::NotAllowed;
 pub use category::Categories;
 pub use extend::ExtendError;
 pub use flags::{Flags, KeyFlags};

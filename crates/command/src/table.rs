@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use crate::builtin;
 use crate::category::Categories;
 use crate::flags::{Flags, KeyFlags};
-use crate::handling::Disposition;
+use crate::handling::{Disposition, Handling};
 use crate::index::NameIndex;
 use crate::keys::{self, ByHand};
 use crate::kinds::{self, KindSet};
@@ -354,6 +354,13 @@ impl CommandTable {
     #[must_use]
     pub fn get(&self, id: CommandId) -> Option<&Command> {
         self.commands.get(id.index())
+    }
+
+    pub(crate) fn set_handling(&mut self, id: CommandId, handling: Handling) {
+        if let Some(command) = self.commands.get_mut(id.index()) {
+            command.disposition = Disposition::Always(handling);
+            command.kinds = [KindSet::ANY; 2];
+        }
     }
 
     /// The command of this full name, in any case: `get`, `client|setname`.

@@ -11,7 +11,7 @@ use session::{
     User,
     local::{self, AuthRequest},
 };
-use upstream::{CloseReason, HandshakeError};
+use upstream::{CloseReason, Credentials, HandshakeError};
 
 use crate::{
     action::Action,
@@ -24,15 +24,26 @@ use crate::{
     slots::Key,
 };
 
+/// To credentials that are not those of the configuration, in Valkey's words.
+const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+
+/// When the cluster refuses the user that a client's user is mapped to.
+const NOT_ITS_FAULT: &str = "ERR KEYWAY.UPSTREAM_AUTH the cluster refuses the user that this one \
+    is mapped to: tell whoever runs Keyway";
+
 /// How long Valkey's yes is believed for other clients with the same credentials.
 const BELIEVED: Duration = Duration::from_secs(30);
 
 impl<H: Host> Core<H> {
-    /// Who a client is before it has said anything.
-    pub(crate) fn initial_identity(&self) -> Key {
-        match self.settings.unauthenticated {
-            Unauthenticated::Default => self.identities.nobody,
-            Unauthenticated::Service => self.identities.service,
+    /// As whom the commands of a user run that has not said anything yet.
+    pub(crate) fn initial_identity(&mut self, user: &User) -> Key {
+        match user {
+            User::Default => self.identities.nobody,
+            User::Service => self.identities.service,
+            User::Named(name) => match self.settings.users.get(name) {
+                Some(known) => self.identities.find(&known.runs_as),
+                None => self.identities.nobody,
+            },
         }
     }
 
@@ -73,8 +84,27 @@ impl<H: Host> Core<H> {
             .order
             .reserve_local(Some(command), request.silent, now);
         let username: Arc<[u8]> = request.username.as_deref().unwrap_or(b"default").into();
-        let identity = self.identities.find(&username, &request.password);
+        let said = Credentials {
+            username: Arc::clone(&username),
+            password: request.password.into(),
+        };
+        let mapped = self.settings.users.get(&username);
+        let runs_as = match mapped {
+            None => Some(&said),
+            Some(user) => Some(&user.runs_as).filter(|_| {
+                let password = user.password.as_deref();
+                password.is_some_and(|password| self.identities.same(password, &said.password))
+            }),
+        };
+        let Some(runs_as) = runs_as else {
+            self.host.error(ErrorKind::Auth);
+            resp::write::error(&mut self.scratch, WRONGPASS);
+            self.complete_here(client, place, now);
+            return;
+        };
+        let identity = self.identities.find(runs_as);
         let pending = PendingAuth {
+            mapped: mapped.is_some(),
             place,
             then: request.then,
             identity,
@@ -147,6 +177,12 @@ impl<H: Host> Core<H> {
     pub(crate) fn reject(&mut self, client: &mut State, text: &str, now: Instant) {
         let Some(auth) = client.auth.take() else {
             return;
+        };
+        // The client has said the right words: it cannot mend this.
+        let text = if auth.mapped && text.starts_with("WRONGPASS") {
+            NOT_ITS_FAULT
+        } else {
+            text
         };
         self.host.error(ErrorKind::Auth);
         resp::write::error(&mut self.scratch, text.as_bytes());

@@ -96,6 +96,8 @@ pub(crate) struct PendingAuth {
     pub(crate) place: Place,
     pub(crate) then: AfterAuth,
     pub(crate) identity: Key,
+    /// The configuration knows the user.
+    pub(crate) mapped: bool,
     pub(crate) username: Arc<[u8]>,
     pub(crate) since: Instant,
 }

@@ -80,12 +80,12 @@ impl<H: Host> Core<H> {
         Self {
             identities: Identities::new(settings.service.clone(), settings.seed),
             hasher: foldhash::fast::FixedState::with_seed(settings.seed),
+            view: View::unknown(!settings.users.has_default()),
             settings,
             leases: Leases::default(),
             messages: Messages::default(),
             scripts: Scripts::default(),
             pause: None,
-            view: View::unknown(),
             channels: Slots::default(),
             by_node: HashMap::new(),
             routes: Vec::new(),

@@ -31,10 +31,48 @@ impl<H: Host> Core<H> {
         let slots = self.slot_of_each_shard();
         let part = |slot| Part {
             slot,
+            node: None,
             keys: Keys::all(),
             request: request.bytes().to_vec(),
         };
         let parts: Vec<Part> = slots.into_iter().map(part).collect();
+        self.send_to_all((client, key), command, parts, kind, now)
+    }
+
+    /// Sends a command to every node, primaries first.
+    pub(crate) fn every_node(
+        &mut self,
+        client: (&mut State, Key),
+        command: &Command,
+        request: Request<'_>,
+        kind: FanOut,
+        now: Instant,
+    ) -> Took {
+        let Some(topology) = self.view.topology.clone() else {
+            return self.no_cluster(client.0, command, now);
+        };
+        let well = |node: &&topology::Node| node.health != topology::Health::Failed;
+        let replicas = topology.shards().iter().flat_map(|shard| &shard.replicas);
+        let parts = topology
+            .primaries()
+            .chain(replicas.filter(well))
+            .map(|node| Part {
+                slot: Slot::of_key(b""), // it has no say
+                node: Some(Box::new(node.addr.clone())),
+                keys: Keys::all(),
+                request: request.bytes().to_vec(),
+            });
+        self.send_to_all(client, command, parts.collect(), kind, now)
+    }
+
+    fn send_to_all(
+        &mut self,
+        (client, key): (&mut State, Key),
+        command: &Command,
+        parts: Vec<Part>,
+        kind: FanOut,
+        now: Instant,
+    ) -> Took {
         if parts.is_empty() {
             return self.no_cluster(client, command, now);
         }

@@ -7,6 +7,7 @@ use command::Command;
 use resp::Request;
 use routing::{Keys, Merge, Slot, Split};
 use session::{Form, Held, Op, OpState, Place, Target, Until};
+use topology::NodeAddr;
 
 use crate::{channel::Profile, client::State, core::Core, host::Host, slots::Key, ticket::Ticket};
 
@@ -82,7 +83,7 @@ impl<H: Host> Core<H> {
             form,
             merge,
         } = sending;
-        let way = self.way(client, key, slot, &keys, now);
+        let way = self.way(client, key, (slot, None), &keys, now);
         let state = match &way {
             Way::Channel(channel) => match self.channels.get(*channel) {
                 Some(channel) if channel.has_room() => OpState::InFlight(channel.route),
@@ -93,6 +94,7 @@ impl<H: Host> Core<H> {
         let silent = !client.session.take_reply_wanted();
         let op = Op {
             slot,
+            node: None,
             keys,
             writes,
             form,
@@ -124,7 +126,8 @@ impl<H: Host> Core<H> {
     ) -> Took {
         let mut ways = Vec::with_capacity(split.parts.len());
         for part in &split.parts {
-            let way = self.way(client, key, Some(part.slot), &part.keys, now);
+            let to = (Some(part.slot), part.node.as_deref());
+            let way = self.way(client, key, to, &part.keys, now);
             if let Way::Channel(channel) = &way
                 && !self
                     .channels
@@ -150,6 +153,7 @@ impl<H: Host> Core<H> {
             };
             ops.push(Op {
                 slot: Some(part.slot),
+                node: part.node,
                 keys: part.keys,
                 writes: command.may_write(),
                 form: Form::Plain,
@@ -178,12 +182,16 @@ impl<H: Host> Core<H> {
         &mut self,
         client: &mut State,
         key: Key,
-        slot: Option<Slot>,
+        (slot, node): (Option<Slot>, Option<&NodeAddr>),
         keys: &Keys,
         now: Instant,
     ) -> Way {
         let profile = self.profile(client);
-        let Some(channel) = self.route(profile, slot, key.index, now) else {
+        let channel = match node {
+            None => self.route(profile, slot, key.index, now),
+            Some(node) => self.route_to(profile, node, now),
+        };
+        let Some(channel) = channel else {
             self.refresh();
             return Way::Held(Until::NewerThan(self.view.looks));
         };

@@ -1,6 +1,6 @@
 //! Who commands can run as.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{collections::HashMap, time::Instant};
 
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
@@ -68,30 +68,32 @@ impl Identities {
         self.all.get(key)?.credentials.as_ref()
     }
 
-    /// The identity of a user with this password; made if it is new.
-    pub(crate) fn find(&mut self, username: &Arc<[u8]>, password: &[u8]) -> Key {
-        let mut hash = Sha256::new();
-        hash.update(self.salt);
-        hash.update(
-            u64::try_from(username.len())
-                .unwrap_or(u64::MAX)
-                .to_le_bytes(),
-        );
-        hash.update(username);
-        hash.update(password);
-        let fingerprint: Fingerprint = hash.finalize().into();
+    /// The identity of these credentials; made if it is new.
+    pub(crate) fn find(&mut self, credentials: &Credentials) -> Key {
+        let fingerprint = self.fingerprint(&credentials.username, &credentials.password);
         if let Some(key) = self.by_fingerprint.get(&fingerprint) {
             return *key;
         }
-        let credentials = Credentials {
-            username: Arc::clone(username),
-            password: password.into(),
-        };
         let key = self
             .all
-            .insert_with(|_| Identity::new(Some(credentials), Some(fingerprint)));
+            .insert_with(|_| Identity::new(Some(credentials.clone()), Some(fingerprint)));
         self.by_fingerprint.insert(fingerprint, key);
         key
+    }
+
+    fn fingerprint(&self, username: &[u8], password: &[u8]) -> Fingerprint {
+        let length = u64::try_from(username.len()).unwrap_or(u64::MAX);
+        let mut hash = Sha256::new();
+        hash.update(self.salt);
+        hash.update(length.to_le_bytes());
+        hash.update(username);
+        hash.update(password);
+        hash.finalize().into()
+    }
+
+    /// Whether two passwords are the same, in a time that tells nothing of either.
+    pub(crate) fn same(&self, one: &[u8], other: &[u8]) -> bool {
+        self.fingerprint(b"", one) == self.fingerprint(b"", other)
     }
 
     /// Forgets an identity that no client has or waits for. Nobody and the service user stay.

@@ -253,6 +253,7 @@ impl<H: Host> Core<H> {
             }
             Plan::Split(split) => self.forward_split(client, command, *split, now),
             Plan::FanOut(kind) => self.fan_out(client, command, request, kind, now),
+            Plan::EveryNode(kind) => self.every_node(client, command, request, kind, now),
             Plan::Scan => self.scan(client, command, request, now),
             Plan::Guarded { slot, keys } => {
                 let block = guarded(request, command);
@@ -368,7 +369,9 @@ impl<H: Host> Core<H> {
         if kind == LocalKind::Reset {
             self.break_watch(client);
             self.leave_topics((&mut *client, key), now);
-            self.change_identity(client, self.initial_identity());
+            let initial = client.session.initial_user.clone();
+            let identity = self.initial_identity(&initial);
+            self.change_identity(client, identity);
         }
         match outcome {
             Outcome::Replied => self.reply_here(client, Some(command), false, now),

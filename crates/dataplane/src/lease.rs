@@ -128,6 +128,7 @@ impl<H: Host> Core<H> {
         client.leasing = true;
         let silent = !client.session.take_reply_wanted();
         let op = Op {
+            node: None,
             slot: sending.slot,
             keys: sending.keys,
             writes: sending.writes,
@@ -284,6 +285,7 @@ impl<H: Host> Core<H> {
             .iter()
             .filter_map(|lease| Some(self.channels.get(*lease)?.route));
         let ops = routes.zip(&slots).map(|(route, slot)| Op {
+            node: None,
             slot: Some(*slot),
             keys: Keys::all(),
             writes: false,

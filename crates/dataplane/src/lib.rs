@@ -33,6 +33,7 @@ mod subscribe;
 mod sweep;
 mod ticket;
 mod transaction;
+mod users;
 mod view;
 
 pub use action::Action;
@@ -44,4 +45,5 @@ pub use plane::{Dataplane, Opening};
 pub use settings::{Limits, Settings, Unauthenticated};
 pub use slots::Key;
 pub use upstream::{CloseReason, Credentials, HandshakeError, Phase, SLICES_MAX};
+pub use users::{MappedUser, Users};
 pub use view::View;

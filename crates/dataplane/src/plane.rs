@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A client that has connected.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Opening {
     /// `CLIENT ID`: unique in this process, never reused, grows with time.
     pub id: u64,
@@ -30,6 +30,8 @@ pub struct Opening {
     pub peer: SocketAddr,
     /// The address that it dialled.
     pub local: SocketAddr,
+    /// The user of [`Settings::users`] that its certificate names.
+    pub user: Option<Arc<[u8]>>,
 }
 
 /// Bytes kept of what a client sends while a command of its blocks.
@@ -114,11 +116,17 @@ impl<H: Host> Dataplane<H> {
 
     /// A client has connected, and may speak.
     pub fn client_opened(&mut self, opening: Opening, now: Instant) -> Key {
-        let Opening { id, peer, local } = opening;
-        let session = Session::new(id, peer, local, self.core.initial_user(), now);
+        let Opening {
+            id,
+            peer,
+            local,
+            user,
+        } = opening;
+        let user = user.map_or_else(|| self.core.initial_user(), session::User::Named);
+        let identity = self.core.initial_identity(&user);
+        let session = Session::new(id, peer, local, user, now);
         let trusted = !local::must_authenticate(&session, &self.core.view.facts);
         let decoder = RequestDecoder::new(request_limits(&self.core.settings.limits, trusted));
-        let identity = self.core.initial_identity();
         if let Some(identity) = self.core.identities.get_mut(identity) {
             identity.clients += 1;
         }

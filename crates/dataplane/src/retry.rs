@@ -340,9 +340,10 @@ impl<H: Host> Core<H> {
             self.give(client, ticket, &reply, false, now);
             return;
         }
-        let (slot, keys, target) = (op.slot, op.keys.clone(), held.target.clone());
+        let (keys, target) = (op.keys.clone(), held.target.clone());
+        let to = (op.slot, op.node.as_deref().cloned());
         let leased = is_leased(form);
-        let Some((channel, route)) = self.way_again((client, key), form, slot, &target, now) else {
+        let Some((channel, route)) = self.way_again((client, key), form, &to, &target, now) else {
             self.refresh();
             return;
         };
@@ -381,17 +382,20 @@ impl<H: Host> Core<H> {
         &mut self,
         (client, key): Named<'_>,
         form: Form,
-        slot: Option<Slot>,
+        (slot, node): &(Option<Slot>, Option<NodeAddr>),
         target: &Target,
         now: Instant,
     ) -> Option<(Key, Route)> {
         let profile = self.profile(client);
         let leased = is_leased(form);
         let channel = match target {
-            Target::Ask(addr) if leased => self.lease_again((client, form), slot, Some(addr), now),
-            _ if leased => self.lease_again((client, form), slot, None, now),
+            Target::Ask(addr) if leased => self.lease_again((client, form), *slot, Some(addr), now),
+            _ if leased => self.lease_again((client, form), *slot, None, now),
             Target::Ask(addr) => self.route_to(profile, addr, now),
-            Target::Owner | Target::OwnerOtherThan(_) => self.route(profile, slot, key.index, now),
+            Target::Owner | Target::OwnerOtherThan(_) => match node {
+                Some(node) => self.route_to(profile, node, now),
+                None => self.route(profile, *slot, key.index, now),
+            },
         }?;
         let ready = self.channels.get(channel)?;
         ready.has_room().then_some((channel, ready.route))

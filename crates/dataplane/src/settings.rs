@@ -1,10 +1,12 @@
 //! What the dataplane is told once.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use routing::CrossSlot;
 use session::local::Endpoint;
 use upstream::Credentials;
+
+use crate::users::Users;
 
 /// As whom the commands of a client run that has not authenticated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub struct Settings {
     pub workers: usize,
     /// The proxy's own user, if it has one.
     pub service: Option<Credentials>,
+    /// Users that the configuration names.
+    pub users: Arc<Users>,
     /// As whom unauthenticated clients run.
     pub unauthenticated: Unauthenticated,
     /// What cluster commands tell clients to dial; `None` is the address that the client used.

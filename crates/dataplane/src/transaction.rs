@@ -132,6 +132,7 @@ impl<H: Host> Core<H> {
                 }
                 Plan::Split(_) => Some(CROSSSLOT.to_owned()),
                 Plan::FanOut(_)
+                | Plan::EveryNode(_)
                 | Plan::Subscription(_)
                 | Plan::Guarded { .. }
                 | Plan::Clients

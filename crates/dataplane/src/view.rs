@@ -20,13 +20,13 @@ pub struct View {
 }
 
 impl View {
-    /// Nothing is known yet. The `default` user counts as open, so that what needs no node is
-    /// answered; every other command waits for a node, who knows better.
+    /// Nothing is known yet. The `default` user counts as open unless it is known not to be, so
+    /// that what needs no node is answered; every other command waits for a node, who knows better.
     #[must_use]
-    pub fn unknown() -> Self {
+    pub fn unknown(default_user_open: bool) -> Self {
         let facts = Facts {
             version: "9.1.2".to_owned(),
-            default_user_open: true,
+            default_user_open,
             slots_covered: 0,
             shards: 0,
             nodes: 0,

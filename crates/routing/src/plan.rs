@@ -41,6 +41,8 @@ pub enum Plan {
     Split(Box<Split>),
     /// It goes to every shard.
     FanOut(FanOut),
+    /// It goes to every node, replicas too.
+    EveryNode(FanOut),
     /// It looks through one shard after the other.
     Scan,
     /// It waits for the replicas of every shard.
@@ -118,6 +120,7 @@ pub fn plan(
             },
         },
         Handling::FanOut(kind) => Plan::FanOut(kind),
+        Handling::EveryNode(kind) => Plan::EveryNode(kind),
         Handling::Scan => Plan::Scan,
         Handling::Clients => Plan::Clients,
         Handling::Wait => Plan::Wait,

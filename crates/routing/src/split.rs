@@ -2,7 +2,7 @@
 
 use command::SplitKind;
 use resp::Request;
-use topology::Slot;
+use topology::{NodeAddr, Slot};
 
 use crate::{keys::Keys, merge::Merge};
 
@@ -17,6 +17,8 @@ pub struct Part {
     pub slot: Slot,
     /// Its keys.
     pub keys: Keys,
+    /// The node it is for; without one, whoever owns the slot.
+    pub node: Option<Box<NodeAddr>>,
     /// The request to send.
     pub request: Vec<u8>,
 }
@@ -69,6 +71,7 @@ impl Split {
             resp::write::request(&mut bytes, &args);
             let slot = share.first().map_or(first, |(slot, _)| *slot);
             parts.push(Part {
+                node: None,
                 slot,
                 keys,
                 request: bytes,

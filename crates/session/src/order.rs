@@ -75,6 +75,8 @@ pub enum OpState {
 pub struct Op {
     /// The slot of its keys.
     pub slot: Option<Slot>,
+    /// The node it is for; without one, whoever owns the slot.
+    pub node: Option<Box<NodeAddr>>,
     /// Its keys.
     pub keys: Keys,
     /// It may change them.

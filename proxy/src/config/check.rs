@@ -9,12 +9,13 @@ use super::problem::{Origin, Problem, Problems};
 use super::typed;
 use super::{
     Admin, ClientAuth, ClientIdentity, Cluster, ClusterTls, Config, Credentials, CrossSlot,
-    HostPort, Limits, Listen, ListenTls, Log, LogFormat, Secret, TlsVersion, Unauthenticated,
+    HostPort, Limits, Listen, ListenTls, Log, LogFormat, TlsVersion, Unauthenticated,
 };
 
+mod users;
 mod values;
 
-use values::{Checker, read_password};
+use values::Checker;
 
 /// Workers at most: far beyond any machine, so that a slip is not a thousand threads.
 const WORKERS_MAX: i64 = 512;
@@ -39,6 +40,17 @@ pub(super) fn check(
     };
     let listen = checker.listen(typed.listen);
     let cluster = checker.cluster(typed.cluster);
+    let clients = listen.as_ref().map(|listen| &listen.tls.clients);
+    let users = checker.users(typed.users, clients);
+    let admin_commands = checker.admin_commands(typed.admin_commands);
+    if users.iter().any(|user| &*user.name == DEFAULT_USER)
+        && cluster
+            .as_ref()
+            .is_some_and(|cluster| cluster.unauthenticated == Unauthenticated::Service)
+    {
+        let message = "contradicts cluster.unauthenticated = \"service\": must clients say a password or not?";
+        checker.wrong("users.default", message);
+    }
     let limits = checker.limits(&typed.limits);
     let admin = checker.admin(typed.admin);
     let log = checker.log(typed.log);
@@ -47,6 +59,8 @@ pub(super) fn check(
         (Some(listen), Some(cluster), true) => Ok(Config {
             listen,
             cluster,
+            users,
+            admin_commands,
             limits,
             admin,
             log,
@@ -203,38 +217,14 @@ impl Checker<'_> {
         file: Option<String>,
         variable: Option<String>,
     ) -> Result<Option<Credentials>, ()> {
-        let (password, source) = match (file, variable) {
-            (Some(_), Some(_)) => {
-                let message = "password_file and password_env contradict; leave out one of them";
-                self.wrong("cluster.password_env", message);
-                return Err(());
-            }
-            (None, None) if username.is_some() => {
+        let found = self.secret(["cluster", "password"], [file, variable])?;
+        let Some((password, source)) = found else {
+            if username.is_some() {
                 let message = "a user needs a password, by password_file or password_env";
                 self.wrong("cluster.username", message);
                 return Err(());
             }
-            (None, None) => return Ok(None),
-            (Some(file), None) => {
-                let path = self.path("cluster.password_file", &file).ok_or(())?;
-                let read = read_password(&path).map_err(|reason| {
-                    let message = format!("cannot use {}: {reason}", path.display());
-                    self.wrong("cluster.password_file", message);
-                })?;
-                (read, format!("file {}", path.display()))
-            }
-            (None, Some(name)) => {
-                let Some(value) = (self.environment)(&name).filter(|value| !value.is_empty())
-                else {
-                    let message = format!("the environment variable {name} is not set or empty");
-                    self.wrong("cluster.password_env", message);
-                    return Err(());
-                };
-                (
-                    Secret::new(value.into_encoded_bytes()),
-                    format!("environment variable {name}"),
-                )
-            }
+            return Ok(None);
         };
         let username = username.unwrap_or_else(|| DEFAULT_USER.to_owned());
         if username.is_empty() || username.contains(char::is_whitespace) {
@@ -247,7 +237,7 @@ impl Checker<'_> {
         Ok(Some(Credentials {
             username: username.into(),
             password,
-            source: source.into(),
+            source,
         }))
     }
 

@@ -11,6 +11,7 @@ impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_listen(f)?;
         self.write_cluster(f)?;
+        self.write_users(f)?;
         self.write_limits(f)?;
         section(f, "admin")?;
         text(f, "address", self.admin.address)?;
@@ -94,6 +95,27 @@ impl Config {
             path(f, "key", &identity.key)?;
         }
         Ok(())
+    }
+
+    fn write_users(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for user in &self.users {
+            section(f, &format!("users.{}", user.name))?;
+            if user.password.is_some() {
+                writeln!(f, "# it has a password")?;
+            }
+            if let Some(certificate) = &user.certificate {
+                text(f, "certificate", certificate)?;
+            }
+            text(f, "cluster_username", &user.runs_as.username)?;
+            writeln!(f, "# password on the cluster: from {}", user.runs_as.source)?;
+        }
+        section(f, "admin_commands")?;
+        let quoted: Vec<_> = self
+            .admin_commands
+            .iter()
+            .map(|name| format!("{name:?}"))
+            .collect();
+        writeln!(f, "allow = [{}]", quoted.join(", "))
     }
 
     fn write_limits(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

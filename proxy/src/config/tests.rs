@@ -176,7 +176,7 @@ x = 1
              password_file or password_env",
             "k.toml:13: limits.clients_max: -1 is out of range; 1 to 1000000",
             "k.toml:14: limits.deadline_ms: 0 is out of range; 1 to 3600000 milliseconds",
-            "k.toml:15: extra: unknown key; known here: listen, cluster, limits, admin, log",
+            "k.toml:15: extra: unknown key; known here: listen, cluster, users, admin_commands, limits, admin, log",
         ]
     );
 }
@@ -230,11 +230,58 @@ fn contradictions_are_named() {
             "[cluster.tls]\nca = \"a\"\nserver_name = \"a b\"",
             "neither a DNS name nor an IP address",
         ),
+        ("[users.a]", "how does a client show that it is this user?"),
+        (
+            "[users.'a b']\npassword_env = \"KEYWAY_TEST_PASSWORD\"",
+            "has no spaces",
+        ),
+        (
+            "[users.a]\npassword_env = \"KEYWAY_TEST_NONE\"",
+            "is not set or empty",
+        ),
+        (
+            "[users.a]\ncertificate = \"a\"\ncluster_password_env = \"KEYWAY_TEST_PASSWORD\"",
+            "needs [listen.tls] client_ca",
+        ),
+        (
+            "[users.a]\npassword_env = \"KEYWAY_TEST_PASSWORD\"\ncluster_usrname = \"x\"",
+            "did you mean `cluster_username`?",
+        ),
+        (
+            "[admin_commands]\nallow = [\"GET\"]",
+            "\"GET\": it is not refused anyway",
+        ),
+        ("[admin_commands]\nallow = [\"SHUTDOWN\"]", "about one node"),
+        (
+            "[admin_commands]\nallow = [\"ACL\"]",
+            "name those that are meant",
+        ),
+        (
+            "[admin_commands]\nallow = [\"x.y\", \"x.y\"]",
+            "is named twice",
+        ),
+        (
+            "[admin_commands]\nallow = [\"\"]",
+            "no command has this name",
+        ),
     ] {
         let found = problems(&format!("{MINIMAL}{extra}\n"));
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].contains(expected), "{found:?} lacks {expected}");
     }
+}
+
+#[test]
+fn the_default_user_needs_a_password_or_none() {
+    let text = format!(
+        "{MINIMAL}username = \"a\"\npassword_env = \"KEYWAY_TEST_PASSWORD\"\nunauthenticated = \
+         \"service\"\n[users.default]\npassword_env = \"KEYWAY_TEST_PASSWORD\"\n"
+    );
+    let found = problems(&text);
+    assert!(
+        found.len() == 1 && found[0].contains("must clients say a password or not?"),
+        "{found:?}"
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What was typed: the TOML file as serde sees it, unknown keys and wrong types refused, every
 //! mistake collected. What the values mean is `check`'s business.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -21,6 +22,8 @@ const SIMILARITY_MIN: f64 = 0.78;
 pub(super) struct File {
     pub(super) listen: Listen,
     pub(super) cluster: Cluster,
+    pub(super) users: BTreeMap<String, User>,
+    pub(super) admin_commands: AdminCommands,
     pub(super) limits: Limits,
     pub(super) admin: Admin,
     pub(super) log: Log,
@@ -64,6 +67,23 @@ pub(super) struct ClusterTls {
     pub(super) server_name: Option<String>,
     pub(super) certificate: Option<String>,
     pub(super) key: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct User {
+    pub(super) password_file: Option<String>,
+    pub(super) password_env: Option<String>,
+    pub(super) certificate: Option<String>,
+    pub(super) cluster_username: Option<String>,
+    pub(super) cluster_password_file: Option<String>,
+    pub(super) cluster_password_env: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AdminCommands {
+    pub(super) allow: Option<Vec<String>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -116,13 +136,15 @@ impl<'de> Deserialize<'de> for Whole {
 }
 
 /// Every section by its dotted path, with its keys; sub-sections are keys of their parent too.
-pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 8] {
+pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 10] {
     [
         ("", fields::names::<File>()),
         ("listen", fields::names::<Listen>()),
         ("listen.tls", fields::names::<ListenTls>()),
         ("cluster", fields::names::<Cluster>()),
         ("cluster.tls", fields::names::<ClusterTls>()),
+        ("users.NAME", fields::names::<User>()),
+        ("admin_commands", fields::names::<AdminCommands>()),
         ("limits", fields::names::<Limits>()),
         ("admin", fields::names::<Admin>()),
         ("log", fields::names::<Log>()),
@@ -219,6 +241,12 @@ fn explain(path: &str, message: &str) -> String {
         return message.to_owned();
     }
     let (section, key) = path.rsplit_once('.').unwrap_or(("", path));
+    // What a user is called is not a name of ours.
+    let section = if section.starts_with("users.") {
+        "users.NAME"
+    } else {
+        section
+    };
     if matches!(key, "password" | "requirepass") {
         return "unknown key; passwords are never written here: use password_file or password_env"
             .to_owned();

@@ -1,12 +1,15 @@
 //! From the configuration to the dataplane's settings.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use dataplane::{Credentials, Limits, Settings, Unauthenticated};
 use session::local::Endpoint;
 
 use super::Shared;
-use crate::config::{self, Config, CrossSlot};
+use crate::{
+    config::{self, Config, CrossSlot},
+    users,
+};
 
 /// A node that does not accept a connection within this is taken for dead.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(3);
@@ -43,6 +46,7 @@ pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
                 username: credentials.username.as_bytes().into(),
                 password: credentials.password.expose().into(),
             }),
+        users: Arc::new(users::known(&config.users)),
         unauthenticated: match config.cluster.unauthenticated {
             config::Unauthenticated::Default => Unauthenticated::Default,
             config::Unauthenticated::Service => Unauthenticated::Service,

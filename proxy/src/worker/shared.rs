@@ -7,12 +7,13 @@ use std::{
 };
 
 use arc_swap::ArcSwapAny;
+use command::CommandTable;
 use dataplane::{Totals, View};
 use tokio::sync::{Notify, mpsc, watch};
 use topology::{NodeAddr, Slot};
 
 use super::{Mail, counters::Counters};
-use crate::{config::Config, dns};
+use crate::{config::Config, dns, users::ByCertificate};
 
 /// Slots said to have moved that the discovery has not heard of yet. More are forgotten: it
 /// looks for itself.
@@ -21,6 +22,9 @@ const MOVED_MAX: usize = 1024;
 /// Shared by the workers and the discovery.
 pub(crate) struct Shared {
     view: ArcSwapAny<Arc<View>, RwLock<()>>,
+    /// The built-in commands, and what is allowed of them.
+    pub(crate) table: Arc<CommandTable>,
+    pub(crate) by_certificate: ByCertificate,
     changed: watch::Sender<()>,
     look: Notify,
     count: Notify,
@@ -40,10 +44,17 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(_config: &Arc<Config>) -> Self {
+    pub(super) fn new(config: &Arc<Config>) -> Self {
         use std::hash::{BuildHasher, Hasher, RandomState};
+        let default_user_open = config.users.iter().all(|user| &*user.name != "default");
+        let mut table = CommandTable::builtin().clone();
+        for name in &config.admin_commands {
+            let _ = table.allow(name); // it may be the cluster's own
+        }
         Self {
-            view: ArcSwapAny::new(Arc::new(View::unknown())),
+            view: ArcSwapAny::new(Arc::new(View::unknown(default_user_open))),
+            table: Arc::new(table),
+            by_certificate: ByCertificate::new(&config.users),
             changed: watch::Sender::new(()),
             look: Notify::new(),
             count: Notify::new(),

@@ -30,7 +30,7 @@ fn every_command_is_on_the_list_it_belongs_to() {
             Disposition::Always(Handling::Shared) => "shared",
             Disposition::Always(Handling::AnyPrimary) => "any primary",
             Disposition::Always(Handling::Split(_)) => "split",
-            Disposition::Always(Handling::FanOut(_)) => "fan out",
+            Disposition::Always(Handling::FanOut(_) | Handling::EveryNode(_)) => "fan out",
             Disposition::Always(Handling::Subscription(_)) => "subscription",
             Disposition::Always(Handling::Scan) => "scan",
             Disposition::Always(Handling::Blocking) => "blocking",

@@ -45,6 +45,7 @@ fn every_forwarded_command_has_its_set() {
                         | Handling::AnyPrimary
                         | Handling::Split(_)
                         | Handling::FanOut(_)
+                        | Handling::EveryNode(_)
                         | Handling::Scan
                         | Handling::Blocking
                 )

@@ -86,6 +86,7 @@ impl World {
             cross_slot: routing::CrossSlot::Split,
             workers: 1,
             service: None,
+            users: Arc::default(),
             unauthenticated: Unauthenticated::Default,
             advertise: None,
             node_id: "a".repeat(40),
@@ -104,6 +105,7 @@ impl World {
                     id: number as u64,
                     peer: address,
                     local: address,
+                    user: None,
                 };
                 (
                     plane.client_opened(opening, now),
@@ -296,7 +298,7 @@ impl World {
             table: None,
             topology: self.topology.clone(),
             looks: self.looks,
-            ..View::unknown()
+            ..View::unknown(true)
         };
         self.plane.set_view(view, self.now);
     }

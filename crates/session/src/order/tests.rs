@@ -45,6 +45,7 @@ fn one(line: &str, route: u64) -> (CommandId, Op) {
         panic!("{line} is for one slot");
     };
     let op = Op {
+        node: None,
         slot: Some(slot),
         keys,
         writes: !line.contains("GET"),
@@ -60,6 +61,7 @@ fn many(line: &str) -> (CommandId, Vec<Op>, Merge) {
         panic!("{line} is for several slots");
     };
     let op = |(route, part): (u64, routing::Part)| Op {
+        node: None,
         slot: Some(part.slot),
         keys: part.keys,
         writes: !line.contains("GET"),
