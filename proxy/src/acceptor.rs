@@ -32,6 +32,15 @@ const HANDSHAKE_PATIENCE: Duration = Duration::from_millis(250);
 /// Between two lines about the same trouble.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
+/// A port that clients come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// `[listen] address`.
+    Main,
+    /// `[reads] address`.
+    Reads,
+}
+
 /// A connection on its way to a worker.
 #[derive(Debug)]
 pub struct Accepted {
@@ -39,6 +48,8 @@ pub struct Accepted {
     pub stream: TcpStream,
     /// The client's address.
     pub peer: SocketAddr,
+    /// Which port it came to.
+    pub door: Door,
     /// Its place among the clients, and among the handshakes.
     pub admission: Admission,
 }
@@ -60,45 +71,59 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Accepts until the end, and gives each connection to the worker with the fewest.
-///
-/// # Errors
-/// The socket cannot be used.
-pub async fn run<W: WorkerHandle>(
-    listener: TcpListener,
-    workers: Vec<W>,
-    limits: Limits,
-    metrics: WorkerMetrics,
-    shutdown: Shutdown,
-) -> io::Result<()> {
-    let acceptor = Acceptor {
-        listener: tokio::net::TcpListener::from_std(listener)?,
-        places: Places::new(
-            limits.clients_max,
-            limits.handshakes_max,
-            HANDSHAKE_PATIENCE,
-        ),
-        workers,
-    };
-    tokio::select! {
-        () = acceptor.accept_all(limits.clients_max, metrics) => {}
-        () = shutdown.requested() => {}
-    }
-    Ok(())
-}
-
-struct Acceptor<W> {
-    listener: tokio::net::TcpListener,
+/// Gives each connection to the worker with the fewest, whichever port it came to; all ports
+/// together have `clients_max` places.
+#[derive(Debug)]
+pub struct Acceptor<W> {
     places: Arc<Places>,
+    clients_max: usize,
     workers: Vec<W>,
 }
 
 impl<W: WorkerHandle> Acceptor<W> {
-    async fn accept_all(&self, clients_max: usize, metrics: WorkerMetrics) {
+    /// Gives connections to these workers.
+    pub fn new(workers: Vec<W>, limits: &Limits) -> Self {
+        Self {
+            places: Places::new(
+                limits.clients_max,
+                limits.handshakes_max,
+                HANDSHAKE_PATIENCE,
+            ),
+            clients_max: limits.clients_max,
+            workers,
+        }
+    }
+
+    /// Accepts at one port until the end.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub async fn run(
+        self: Arc<Self>,
+        listener: TcpListener,
+        door: Door,
+        metrics: WorkerMetrics,
+        shutdown: Shutdown,
+    ) -> io::Result<()> {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        tokio::select! {
+            () = self.accept_all(&listener, door, metrics) => {}
+            () = shutdown.requested() => {}
+        }
+        Ok(())
+    }
+
+    async fn accept_all(
+        &self,
+        listener: &tokio::net::TcpListener,
+        door: Door,
+        metrics: WorkerMetrics,
+    ) {
+        let clients_max = self.clients_max;
         let (mut full, mut exhausted) = (Seldom::default(), Seldom::default());
         loop {
             self.places.handshake_place().await;
-            let (stream, peer) = match self.listener.accept().await {
+            let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) if is_the_clients(&error) => continue,
                 Err(error) => {
@@ -123,6 +148,7 @@ impl<W: WorkerHandle> Acceptor<W> {
                 Ok(stream) => self.give(Accepted {
                     stream,
                     peer,
+                    door,
                     admission,
                 }),
                 Err(_) => metrics.handshake(HandshakeResult::Io), // gone already

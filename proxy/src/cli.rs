@@ -81,7 +81,7 @@ fn check(file: &ConfigFile) -> ExitCode {
 }
 
 fn serve(file: &ConfigFile) -> ExitCode {
-    let (config, loaded) = match load(file) {
+    let (mut config, loaded) = match load(file) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -89,6 +89,9 @@ fn serve(file: &ConfigFile) -> ExitCode {
         Ok(bound) => bound,
         Err(error) => return mistake(&error),
     };
+    if let Err(error) = bound.tell(&mut config) {
+        return mistake(&error);
+    }
     telemetry::start(&config.log);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

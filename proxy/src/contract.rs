@@ -57,7 +57,7 @@ pub struct WorkerContext {
 }
 
 /// What the discovery is given.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DiscoveryContext {
     /// The configuration.
     pub config: Arc<Config>,

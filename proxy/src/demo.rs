@@ -88,10 +88,11 @@ async fn demo(options: &Options) -> Result<(), String> {
     let (admin_port, _) = choose("--admin-port", options.admin_port, ADMIN_PORT)?;
 
     let (behind, seeds) = start_cluster(options.valkey).await?;
-    let config = configuration(options, folder, (port, admin_port), &seeds);
+    let mut config = configuration(options, folder, (port, admin_port), &seeds);
     telemetry::start(&config.log);
     let loaded = Loaded::load(&config).map_err(|problem| problem.to_string())?;
     let bound = Bound::bind(&config).map_err(|error| error.to_string())?;
+    bound.tell(&mut config).map_err(|error| error.to_string())?;
     let config = Arc::new(config);
     let running = server::start(&config, loaded, bound, &Plane::new(&config));
     let running = running.map_err(|error| error.to_string())?;

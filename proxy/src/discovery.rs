@@ -22,6 +22,7 @@ use topology::{Candidate, NodeAddr, Refusal, Slot, Topology};
 use crate::{contract::DiscoveryContext, worker::Shared};
 
 mod node;
+mod readers;
 
 use node::{Look, LookError, counts_of, look_at};
 
@@ -62,8 +63,11 @@ pub(crate) fn spawn(context: DiscoveryContext, shared: Arc<Shared>) -> io::Resul
                 counted_at: Instant::now(),
             };
             runtime.block_on(async {
+                let readers =
+                    readers::watch(discovery.context.clone(), Arc::clone(&discovery.shared));
                 tokio::select! {
                     () = discovery.follow() => {}
+                    () = readers => {}
                     () = shutdown.requested() => {}
                 }
             });
@@ -282,6 +286,7 @@ impl Discovery {
         }
         self.topology.clone_from(&topology);
         self.shared.publish(View {
+            readers: Arc::clone(&self.shared.view().readers),
             topology,
             facts,
             looks: self.looks,

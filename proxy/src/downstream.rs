@@ -21,7 +21,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use dataplane::{Ending, Key, Opening, Why};
 
 use crate::{
-    acceptor::Accepted,
+    acceptor::{Accepted, Door},
     metrics::{Direction, HandshakeResult},
     worker::Worker,
 };
@@ -37,6 +37,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let Accepted {
         stream,
         peer,
+        door,
         mut admission,
     } = accepted;
     let _counted = Counted(Rc::clone(&worker));
@@ -65,6 +66,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         peer,
         local,
         user,
+        read_port: door == Door::Reads,
     };
     let key = worker.with(|plane| plane.client_opened(opening, Instant::now()));
     let open = Open {

@@ -16,7 +16,8 @@ mod collector;
 mod labels;
 
 pub use labels::{
-    ConnectResult, Direction, ErrorKind, HandshakeResult, PoisonReason, RedirectKind, UpstreamState,
+    ConnectResult, Direction, ErrorKind, HandshakeResult, PoisonReason, RedirectKind,
+    UpstreamState, Zone,
 };
 
 /// Upper bounds of the latency histogram's buckets, in nanoseconds: from 50 microseconds to 10 s.
@@ -48,6 +49,9 @@ struct Cells {
     latency: [AtomicU64; BUCKETS_NS.len() + 1],
     latency_sum_ns: AtomicU64,
     client_bytes: [AtomicU64; Direction::COUNT],
+    reads: [AtomicU64; Zone::COUNT],
+    node_received: [AtomicU64; Zone::COUNT],
+    node_sent: [AtomicU64; Zone::COUNT],
     upstream: [AtomicI64; UpstreamState::COUNT],
     connects: [AtomicU64; ConnectResult::COUNT],
     in_flight: AtomicI64,
@@ -68,6 +72,9 @@ impl Cells {
             latency: Default::default(),
             latency_sum_ns: AtomicU64::default(),
             client_bytes: Default::default(),
+            reads: Default::default(),
+            node_received: Default::default(),
+            node_sent: Default::default(),
             upstream: Default::default(),
             connects: Default::default(),
             in_flight: AtomicI64::default(),
@@ -132,7 +139,7 @@ impl Metrics {
 }
 
 /// What the discovery writes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ControlMetrics(Arc<Control>);
 
 impl ControlMetrics {
@@ -196,6 +203,17 @@ impl WorkerMetrics {
     /// Plain bytes from or to clients.
     pub fn client_bytes(&self, direction: Direction, n: u64) {
         add_to(&self.cells.client_bytes, direction as usize, n);
+    }
+
+    /// A read was sent that may go to a replica.
+    pub fn read(&self, zone: Zone) {
+        add_to(&self.cells.reads, zone as usize, 1);
+    }
+
+    /// Plain bytes from or to a node.
+    pub fn node_bytes(&self, zone: Zone, received: u64, sent: u64) {
+        add_to(&self.cells.node_received, zone as usize, received);
+        add_to(&self.cells.node_sent, zone as usize, sent);
     }
 
     /// A node connection came, changed, or went (`to` is `None`).

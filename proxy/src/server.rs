@@ -12,7 +12,8 @@ use std::{
 };
 
 use crate::{
-    acceptor, admin,
+    acceptor::{self, Acceptor, Door},
+    admin,
     config::{Config, Problem},
     contract::{DataPlane, DiscoveryContext, Readiness, Shutdown, WorkerContext},
     dns,
@@ -72,15 +73,16 @@ impl Loaded {
     }
 }
 
-/// The two listening sockets.
+/// The listening sockets.
 #[derive(Debug)]
 pub struct Bound {
     clients: TcpListener,
+    reads: Option<TcpListener>,
     admin: TcpListener,
 }
 
 impl Bound {
-    /// Binds both, or neither.
+    /// Binds all, or none.
     ///
     /// # Errors
     /// The first address that cannot be had.
@@ -100,8 +102,25 @@ impl Bound {
         };
         Ok(Self {
             clients: bind("listen.address", config.listen.address)?,
+            reads: config
+                .reads
+                .address
+                .map(|address| bind("reads.address", address))
+                .transpose()?,
             admin: bind("admin.address", config.admin.address)?,
         })
+    }
+
+    /// Writes the ports that the system chose into the configuration.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn tell(&self, config: &mut Config) -> io::Result<()> {
+        config.listen.address = self.clients.local_addr()?;
+        if let Some(reads) = &self.reads {
+            config.reads.address = Some(reads.local_addr()?);
+        }
+        Ok(())
     }
 
     /// Where clients connect.
@@ -169,7 +188,7 @@ pub fn start(
         readiness: readiness.clone(),
         shutdown: shutdown.clone(),
     })?);
-    let accepting_metrics = metrics.worker();
+    let mut accepting = vec![metrics.worker(), metrics.worker()];
     let pages = admin::Pages {
         metrics,
         readiness: readiness.clone(),
@@ -178,9 +197,18 @@ pub fn start(
         admin::run(bound.admin, pages, shutdown.clone()),
         "the admin port",
     ));
-    let limits = config.limits.clone();
-    let accepting = acceptor::run(bound.clients, workers, limits, accepting_metrics, shutdown);
-    tokio::spawn(report(accepting, "the acceptor"));
+    let acceptor = Arc::new(Acceptor::new(workers, &config.limits));
+    let doors = [
+        (Some(bound.clients), Door::Main),
+        (bound.reads, Door::Reads),
+    ];
+    for (listener, door) in doors {
+        let (Some(listener), Some(counters)) = (listener, accepting.pop()) else {
+            continue;
+        };
+        let accepting = Arc::clone(&acceptor).run(listener, door, counters, shutdown.clone());
+        tokio::spawn(report(accepting, "the acceptor"));
+    }
     Ok(Running {
         threads,
         stop,

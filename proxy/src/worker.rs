@@ -228,6 +228,7 @@ impl Worker {
                 self.shared
                     .tell_others(self.index, || Mail::ScriptsForgotten);
             }
+            Action::WatchReaders => self.shared.want_readers(),
             Action::Count => self.shared.ask_to_count(),
             Action::Refresh => self.shared.ask_for_look(),
             Action::Moved { slot, to } => self.shared.tell_moved(slot, to),

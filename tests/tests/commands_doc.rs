@@ -92,7 +92,10 @@ const NOTES: &[(&str, &str)] = &[
         "pubsub|numsub",
         "Keyway's own subscriptions count once per worker",
     ),
-    ("readonly", "accepted; reads go to the primary"),
+    (
+        "readonly",
+        "reads go to a fit node in Keyway's own zone, writes to the primary",
+    ),
     (
         "scan",
         "cursors are integers and go through all slots; nothing is missed while slots move at once",

@@ -38,6 +38,8 @@ pub enum Action {
     ScriptsForgotten,
     /// Somebody wants to know what the nodes count: add it up again soon.
     Count,
+    /// Somebody reads from replicas: watch over them for a while.
+    WatchReaders,
     /// Find out the topology again; what is known may be old.
     Refresh,
     /// A node said that a slot has moved to a node that is known.

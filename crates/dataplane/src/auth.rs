@@ -151,6 +151,7 @@ impl<H: Host> Core<H> {
             identity: key,
             protocol: Protocol::Resp2,
             database: 0,
+            replica: false,
         };
         let channel = self.open(&addr, Some(id), profile, Purpose::Verdict, now);
         if let Some(identity) = self.identities.get_mut(key) {

@@ -8,7 +8,7 @@ use session::Route;
 use topology::{NodeAddr, NodeId};
 use upstream::{Backoff, Connection, Phase};
 
-use crate::{slots::Key, ticket::Ticket};
+use crate::{reads::Zone, slots::Key, ticket::Ticket};
 
 /// One attempt at one node connection. A channel that connects again has another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +25,8 @@ pub(crate) struct Profile {
     pub(crate) identity: Key,
     pub(crate) protocol: Protocol,
     pub(crate) database: u32,
+    /// Its node is a replica, asked to answer reads itself (`READONLY`).
+    pub(crate) replica: bool,
 }
 
 /// What a channel is for.
@@ -53,6 +55,7 @@ pub(crate) struct Channel {
     pub(crate) node: Option<NodeId>,
     pub(crate) profile: Profile,
     pub(crate) purpose: Purpose,
+    pub(crate) zone: Zone,
     pub(crate) connection: Connection<Ticket>,
     /// The route of the current attempt, whose number it is.
     pub(crate) route: Route,

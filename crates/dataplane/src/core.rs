@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 use bytes::{Bytes, BytesMut};
 use routing::retry;
 use session::Route;
-use topology::{Health, Node, NodeAddr, NodeId, Slot};
+use topology::{Health, Node, NodeAddr, NodeId, Role, Slot};
 use upstream::{Backoff, CloseReason, Connection, HandshakeError, Phase, Setup, Timeouts};
 
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
     inquiry::Pause,
     lease::Leases,
     messages::Messages,
+    reads::Reads,
     scripts::Scripts,
     settings::Settings,
     slots::{Key, Slots},
@@ -34,6 +35,8 @@ pub(crate) struct Signal {
     pub(crate) request: Bytes,
     /// Who answered, or did not.
     pub(crate) from: NodeAddr,
+    /// That is a replica.
+    pub(crate) replica: bool,
     /// The reply is the client's, whatever the retry table says.
     pub(crate) deliver: bool,
 }
@@ -54,6 +57,7 @@ pub(crate) struct Core<H> {
     routes: Vec<Routes>,
     pub(crate) leases: Leases,
     pub(crate) messages: Messages,
+    pub(crate) reads: Reads,
     pub(crate) scripts: Scripts,
     pub(crate) pause: Option<Pause>,
     pub(crate) identities: Identities,
@@ -84,6 +88,7 @@ impl<H: Host> Core<H> {
             settings,
             leases: Leases::default(),
             messages: Messages::default(),
+            reads: Reads::default(),
             scripts: Scripts::default(),
             pause: None,
             channels: Slots::default(),
@@ -169,7 +174,7 @@ impl<H: Host> Core<H> {
         Some(self.channel_to(addr, Some(node), profile, now))
     }
 
-    fn channel_to(
+    pub(crate) fn channel_to(
         &mut self,
         addr: &NodeAddr,
         node: Option<NodeId>,
@@ -204,7 +209,9 @@ impl<H: Host> Core<H> {
         let seed = self.fresh_seed();
         let connection = self.connection(profile, node, now);
         let route = self.fresh_route();
+        let zone = self.zone_to(addr);
         let key = self.channels.insert_with(|_| Channel {
+            zone,
             addr: addr.clone(),
             node,
             profile,
@@ -240,14 +247,18 @@ impl<H: Host> Core<H> {
             protocol: profile.protocol,
             credentials: self.identities.credentials(profile.identity).cloned(),
             database: profile.database,
-            readonly: false,
+            readonly: profile.replica,
             node_id: node.map(|id| Arc::from(id.as_str())),
             version: self.settings.version,
         };
         let limits = self.settings.limits;
         let timeouts = Timeouts {
             connect: limits.connect,
-            reply: limits.reply,
+            reply: if profile.replica {
+                limits.read_reply
+            } else {
+                limits.reply
+            },
         };
         Connection::new(setup, timeouts, self.fresh_seed(), at)
     }
@@ -276,8 +287,12 @@ impl<H: Host> Core<H> {
         };
         let from = channel.addr.clone();
         for abandoned in channel.connection.abandon() {
-            self.signals
-                .push(signal_of(abandoned, &from, &channel.trouble, refused));
+            self.signals.push(signal_of(
+                abandoned,
+                (&from, channel.profile.replica),
+                &channel.trouble,
+                refused,
+            ));
         }
         let wait = channel.backoff.next_wait();
         let failures = channel.backoff.attempts();
@@ -315,8 +330,12 @@ impl<H: Host> Core<H> {
         let abandoned = channel.connection.abandon();
         let (profile, node) = (channel.profile, channel.node);
         for abandoned in abandoned {
-            self.signals
-                .push(signal_of(abandoned, &from, &channel.trouble, None));
+            self.signals.push(signal_of(
+                abandoned,
+                (&from, profile.replica),
+                &channel.trouble,
+                None,
+            ));
         }
         let delta = channel.in_flight_delta();
         let started = channel.connect_at.is_none();
@@ -347,6 +366,7 @@ impl<H: Host> Core<H> {
             "retired with commands"
         );
         self.by_node.retain(|_, known| *known != key);
+        self.reads.forget(key);
         for routes in &mut self.routes {
             routes
                 .by_shard
@@ -363,6 +383,7 @@ impl<H: Host> Core<H> {
     /// Another topology is in force.
     pub(crate) fn rerouted(&mut self, now: Instant) {
         self.routes.clear();
+        self.renew_reads();
         self.epoch += 1;
         let Some(topology) = self.view.topology.clone() else {
             return;
@@ -376,11 +397,11 @@ impl<H: Host> Core<H> {
                 continue; // what a ready connection carries, its node will answer
             }
             let node = topology.node_by_addr(&channel.addr);
-            let takes_writes = node.is_some_and(|node| {
+            let serves = node.is_some_and(|node| {
                 Some(node.id) == channel.node
-                    && topology.primaries().any(|primary| primary.id == node.id)
+                    && channel.profile.replica == (node.role == Role::Replica)
             });
-            if !takes_writes {
+            if !serves {
                 self.requeue(key, now);
                 self.retire(key);
             }
@@ -424,7 +445,7 @@ fn any_shard<'a>(
 
 pub(crate) fn signal_of(
     abandoned: upstream::Abandoned<Ticket>,
-    from: &NodeAddr,
+    (from, replica): (&NodeAddr, bool),
     trouble: &str,
     refused: Option<&str>,
 ) -> Signal {
@@ -450,6 +471,7 @@ pub(crate) fn signal_of(
         reply,
         request: abandoned.request,
         from: from.clone(),
+        replica,
         deliver: refused.is_some(),
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use command::Command;
 use resp::Request;
 use routing::{Keys, Merge, Slot, Split};
-use session::{Form, Held, Op, OpState, Place, Target, Until};
+use session::{Form, Held, Op, OpState, Place, Sharing, Target, Until};
 use topology::NodeAddr;
 
 use crate::{channel::Profile, client::State, core::Core, host::Host, slots::Key, ticket::Ticket};
@@ -63,6 +63,7 @@ impl<H: Host> Core<H> {
             identity: client.identity,
             protocol: client.session.protocol,
             database: client.session.database,
+            replica: false,
         }
     }
 
@@ -83,7 +84,8 @@ impl<H: Host> Core<H> {
             form,
             merge,
         } = sending;
-        let way = self.way(client, key, (slot, None), &keys, now);
+        let form = self.form_of(client, form, slot, writes);
+        let way = self.way(client, key, (slot, None, form), &keys, now);
         let state = match &way {
             Way::Channel(channel) => match self.channels.get(*channel) {
                 Some(channel) if channel.has_room() => OpState::InFlight(channel.route),
@@ -107,6 +109,7 @@ impl<H: Host> Core<H> {
         };
         match way {
             Way::Channel(channel) => {
+                self.count_read(channel, form);
                 let protocol = client.session.protocol;
                 let ticket = Ticket::new(key, (place, 0), command, (form, writes), protocol);
                 self.push(channel, ticket, request, None, now);
@@ -125,8 +128,13 @@ impl<H: Host> Core<H> {
         now: Instant,
     ) -> Took {
         let mut ways = Vec::with_capacity(split.parts.len());
+        let mut forms = Vec::with_capacity(split.parts.len());
         for part in &split.parts {
-            let to = (Some(part.slot), part.node.as_deref());
+            let slot = Some(part.slot);
+            let writes = command.may_write() || part.keys.are_all();
+            let form = self.form_of(client, Form::Plain, slot, writes);
+            forms.push(form);
+            let to = (slot, part.node.as_deref(), form);
             let way = self.way(client, key, to, &part.keys, now);
             if let Way::Channel(channel) = &way
                 && !self
@@ -141,11 +149,11 @@ impl<H: Host> Core<H> {
         let silent = !client.session.take_reply_wanted();
         let mut ops = Vec::with_capacity(ways.len());
         let mut to_send = Vec::with_capacity(ways.len());
-        for (part, way) in split.parts.into_iter().zip(&ways) {
+        for ((part, way), form) in split.parts.into_iter().zip(&ways).zip(forms) {
             let request = Bytes::from(part.request);
             let state = match way {
                 Way::Channel(channel) => {
-                    to_send.push((ops.len(), *channel, request));
+                    to_send.push((ops.len(), *channel, request, form));
                     let route = self.channels.get(*channel).map(|channel| channel.route);
                     OpState::InFlight(route.unwrap_or(session::Route(0)))
                 }
@@ -156,7 +164,7 @@ impl<H: Host> Core<H> {
                 node: part.node,
                 keys: part.keys,
                 writes: command.may_write(),
-                form: Form::Plain,
+                form,
                 state,
             });
         }
@@ -165,7 +173,8 @@ impl<H: Host> Core<H> {
             .session
             .order
             .reserve_many(command.id(), silent, ops, split.merge, now);
-        for (part, channel, request) in to_send {
+        for (part, channel, request, form) in to_send {
+            self.count_read(channel, form);
             let part = u16::try_from(part).unwrap_or(u16::MAX);
             let how = (Form::Plain, command.may_write());
             let ticket = Ticket::new(key, (place, part), command, how, client.session.protocol);
@@ -182,32 +191,49 @@ impl<H: Host> Core<H> {
         &mut self,
         client: &mut State,
         key: Key,
-        (slot, node): (Option<Slot>, Option<&NodeAddr>),
+        (slot, node, form): (Option<Slot>, Option<&NodeAddr>, Form),
         keys: &Keys,
         now: Instant,
     ) -> Way {
         let profile = self.profile(client);
-        let channel = match node {
-            None => self.route(profile, slot, key.index, now),
-            Some(node) => self.route_to(profile, node, now),
+        let channel = match (node, slot) {
+            (Some(node), _) => self.route_to(profile, node, now),
+            (None, Some(slot)) if form == Form::Read => self.reader(profile, slot, key.index, now),
+            (None, slot) => self.route(profile, slot, key.index, now),
         };
         let Some(channel) = channel else {
             self.refresh();
             return Way::Held(Until::NewerThan(self.view.looks));
         };
+        // Commands on a key are on one connection only while all go to its slot's owner.
+        let plain = form != Form::Read;
         let order = &client.session.order;
         if order.open() == 0 {
-            client.calm = self.epoch;
+            client.calm = if plain { self.epoch } else { 0 };
             return Way::Channel(channel);
         }
-        if client.calm == self.epoch && order.held() == 0 {
+        if plain && client.calm == self.epoch && order.held() == 0 {
             return Way::Channel(channel);
+        }
+        if !plain {
+            client.calm = 0;
         }
         let route = self.channels.get(channel).map(|channel| channel.route);
-        if route.is_none_or(|route| order.must_wait(keys, route, None)) {
-            return Way::Held(Until::Turn);
+        match (order.sharing(keys, None), slot) {
+            (Sharing::Nothing, _) => Way::Channel(channel),
+            (Sharing::One(other), _) if Some(other) == route => Way::Channel(channel),
+            // A read behind another command on its key stays on that one's connection.
+            (Sharing::One(other), Some(slot)) if !plain => self
+                .reader_on(other, profile, slot)
+                .map_or(Way::Held(Until::Turn), Way::Channel),
+            _ => Way::Held(Until::Turn),
         }
-        Way::Channel(channel)
+    }
+
+    /// Whether a command is one that any node of its slot's shard may answer.
+    fn form_of(&self, client: &State, form: Form, slot: Option<Slot>, writes: bool) -> Form {
+        let reads = form == Form::Plain && !writes && slot.is_some() && self.reads_anywhere(client);
+        if reads { Form::Read } else { form }
     }
 
     pub(crate) fn held(&self, until: Until, request: Bytes, now: Instant) -> OpState {

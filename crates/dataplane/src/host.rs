@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use command::CommandId;
 use topology::NodeAddr;
+
 use upstream::{CloseReason, Phase};
+
+use crate::reads::Zone;
 
 /// Which kind of answer sent a command elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +68,14 @@ pub trait Host {
     fn request(&mut self, command: Option<CommandId>, took: Duration);
     /// A node sent a command elsewhere.
     fn redirect(&mut self, kind: RedirectKind);
+    /// A read was sent that may go to a replica.
+    fn read(&mut self, zone: Zone);
     /// The proxy gave an error of its own.
     fn error(&mut self, kind: ErrorKind);
     /// Commands without a reply on all node connections: this many more, or fewer.
     fn in_flight(&mut self, delta: i64);
+    /// Bytes came from a node, or went to it, on the way of commands.
+    fn node_bytes(&mut self, zone: Zone, received: usize, sent: usize);
     /// A node connection went from one phase to another. `None` is not there.
     fn channel_phase(&mut self, from: Option<Phase>, to: Option<Phase>);
     /// A node connection is ready; `failures` attempts before it failed.

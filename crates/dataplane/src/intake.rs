@@ -397,11 +397,20 @@ impl<H: Host> Core<H> {
         let totals = self.host.totals();
         let facts = Arc::clone(&self.view.facts);
         let session = &mut client.session;
-        let used = Endpoint {
+        let dialled = Endpoint {
             host: session.local.ip().to_string(),
-            port: session.local.port(),
+            port: self.settings.port,
         };
-        let endpoint = self.settings.advertise.as_ref().unwrap_or(&used);
+        let endpoint = self.settings.advertise.as_ref().unwrap_or(&dialled);
+        let read_port = self.settings.read_port.as_ref();
+        let beside = read_port.map(|reads| Endpoint {
+            host: endpoint.host.clone(),
+            port: reads.port,
+        });
+        let replica = read_port.zip(beside.as_ref()).map(|(reads, beside)| {
+            let endpoint = reads.advertise.as_ref().unwrap_or(beside);
+            (endpoint, reads.node_id.as_str())
+        });
         let context = Context {
             now,
             unix_ms: totals.unix_ms,
@@ -410,7 +419,9 @@ impl<H: Host> Core<H> {
             endpoint,
             node_id: &self.settings.node_id,
             shard_id: &self.settings.shard_id,
-            zone: None,
+            replica,
+            read_port: session.read_port,
+            zone: self.settings.zone.as_deref(),
             uptime: totals.uptime,
             clients: totals.clients,
             clients_max: self.settings.limits.clients_max,

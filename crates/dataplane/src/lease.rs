@@ -370,8 +370,12 @@ impl<H: Host> Core<H> {
         let from = channel.addr.clone();
         let before = channel.connection.phase();
         for abandoned in channel.connection.abandon() {
-            self.signals
-                .push(signal_of(abandoned, &from, &channel.trouble, refused));
+            self.signals.push(signal_of(
+                abandoned,
+                (&from, false),
+                &channel.trouble,
+                refused,
+            ));
         }
         self.host.channel_lost(&from, reason, 1);
         self.remove_lease(key, before);

@@ -269,6 +269,7 @@ impl<H: Host> Core<H> {
             identity,
             protocol: Protocol::Resp3,
             database: 0,
+            replica: false,
         };
         let channel = self.open(&addr, Some(id), profile, Purpose::Messages, now);
         self.messages.homes.push(Home {

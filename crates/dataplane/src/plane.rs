@@ -32,6 +32,8 @@ pub struct Opening {
     pub local: SocketAddr,
     /// The user of [`Settings::users`] that its certificate names.
     pub user: Option<Arc<[u8]>>,
+    /// It has come to the read port: its reads may go to replicas.
+    pub read_port: bool,
 }
 
 /// Bytes kept of what a client sends while a command of its blocks.
@@ -87,9 +89,12 @@ impl<H: Host> Dataplane<H> {
         if let Some(table) = &view.table {
             self.table = Arc::clone(table);
         }
+        let news = !Arc::ptr_eq(&self.core.view.readers, &view.readers);
         self.core.view = view;
         if changed {
             self.core.rerouted(now);
+        } else if news {
+            self.core.renew_reads();
         }
         self.settle(now);
         self.tick_held(now);
@@ -121,10 +126,13 @@ impl<H: Host> Dataplane<H> {
             peer,
             local,
             user,
+            read_port,
         } = opening;
         let user = user.map_or_else(|| self.core.initial_user(), session::User::Named);
         let identity = self.core.initial_identity(&user);
-        let session = Session::new(id, peer, local, user, now);
+        let mut session = Session::new(id, peer, local, user, now);
+        session.read_port = read_port;
+        session.readonly = read_port;
         let trusted = !local::must_authenticate(&session, &self.core.view.facts);
         let decoder = RequestDecoder::new(request_limits(&self.core.settings.limits, trusted));
         if let Some(identity) = self.core.identities.get_mut(identity) {
@@ -308,6 +316,7 @@ impl<H: Host> Dataplane<H> {
             return;
         };
         let before = channel.connection.phase();
+        let zone = channel.zone;
         let mut unread = std::mem::take(&mut channel.unread);
         let result = if unread.is_empty() {
             let result = self.replies(attempt.channel, bytes, now);
@@ -333,6 +342,7 @@ impl<H: Host> Dataplane<H> {
             let delta = channel.in_flight_delta();
             self.core.host.in_flight(delta);
         }
+        self.core.host.node_bytes(zone, bytes.len(), 0);
         match result {
             Err(reason) => self.end_attempt(attempt.channel, &reason, now),
             Ok(_) => self.phase_after(attempt, before, now),
@@ -362,6 +372,7 @@ impl<H: Host> Dataplane<H> {
             spare,
             host,
             from: &channel.addr,
+            replica: channel.profile.replica,
             messages,
             identity: channel.profile.identity,
             output_max: settings.limits.client_output_bytes_max,
@@ -408,6 +419,8 @@ impl<H: Host> Dataplane<H> {
     pub fn channel_wrote(&mut self, attempt: Attempt, count: usize, now: Instant) {
         if let Some(channel) = self.current(attempt) {
             channel.connection.written(count, now);
+            let zone = channel.zone;
+            self.core.host.node_bytes(zone, 0, count);
         }
     }
 

@@ -34,6 +34,7 @@ pub(crate) struct Sink<'a, H> {
     pub(crate) host: &'a mut H,
     pub(crate) from: &'a NodeAddr,
     pub(crate) messages: &'a mut Messages,
+    pub(crate) replica: bool,
     /// As whom the connection runs.
     pub(crate) identity: Key,
     pub(crate) output_max: usize,
@@ -176,6 +177,7 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
             reply: reply.to_vec(),
             request: request.to_bytes(),
             from: self.from.clone(),
+            replica: self.replica,
             deliver: false,
         });
     }

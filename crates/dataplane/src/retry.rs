@@ -131,6 +131,17 @@ fn ripeness(
 impl<H: Host> Core<H> {
     /// What an answer teaches about the cluster, whoever it was for.
     fn learn(&mut self, signal: &Signal, now: Instant) {
+        if signal.replica {
+            // Its view of the cluster may be older than ours.
+            self.refresh();
+            if !matches!(
+                &signal.signal,
+                retry::Signal::Error(ErrorClass::Redirect(_))
+            ) {
+                self.reads.leave_out(&signal.from, now);
+            }
+            return;
+        }
         let retry::Signal::Error(class) = &signal.signal else {
             return;
         };
@@ -180,6 +191,11 @@ impl<H: Host> Core<H> {
         let form = op.form;
         if signal.deliver {
             self.give_up(client, ticket, &signal.reply, ErrorKind::Auth, now);
+            return;
+        }
+        // The primary answers what a replica does not.
+        if signal.replica && form == Form::Read && verdict != Verdict::Deliver {
+            self.hold((client, key), signal, Until::Turn, Target::Owner, now);
             return;
         }
         let again = !matches!(
@@ -340,6 +356,23 @@ impl<H: Host> Core<H> {
             self.give(client, ticket, &reply, false, now);
             return;
         }
+        let form = if held.hops > 0 && form == Form::Read {
+            Form::Plain // a node has failed it
+        } else {
+            form
+        };
+        self.depart((client, key), ticket, form, now);
+    }
+
+    /// Sends a part that may go now, unless there is no way, or others are in it.
+    fn depart(&mut self, (client, key): Named<'_>, ticket: Ticket, form: Form, now: Instant) {
+        let (place, part) = (ticket.place, ticket.part);
+        let Some(op) = client.session.order.op(place, part) else {
+            return;
+        };
+        let OpState::Held(held) = &op.state else {
+            return;
+        };
         let (keys, target) = (op.keys.clone(), held.target.clone());
         let to = (op.slot, op.node.as_deref().cloned());
         let leased = is_leased(form);
@@ -368,6 +401,7 @@ impl<H: Host> Core<H> {
         };
         client.calm = 0; // later commands on its key must look where it went
         let asking = matches!(target, Target::Ask(_));
+        self.count_read(channel, form);
         self.push_as(
             channel,
             ticket,
@@ -392,9 +426,12 @@ impl<H: Host> Core<H> {
             Target::Ask(addr) if leased => self.lease_again((client, form), *slot, Some(addr), now),
             _ if leased => self.lease_again((client, form), *slot, None, now),
             Target::Ask(addr) => self.route_to(profile, addr, now),
-            Target::Owner | Target::OwnerOtherThan(_) => match node {
-                Some(node) => self.route_to(profile, node, now),
-                None => self.route(profile, *slot, key.index, now),
+            Target::Owner | Target::OwnerOtherThan(_) => match (node, slot) {
+                (Some(node), _) => self.route_to(profile, node, now),
+                (None, Some(slot)) if form == Form::Read => {
+                    self.reader(profile, *slot, key.index, now)
+                }
+                (None, slot) => self.route(profile, *slot, key.index, now),
             },
         }?;
         let ready = self.channels.get(channel)?;

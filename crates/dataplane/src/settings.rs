@@ -27,6 +27,8 @@ pub struct Limits {
     pub connect: Duration,
     /// Without a byte from a node that owes a reply.
     pub reply: Duration,
+    /// The same from a replica that owes a read.
+    pub read_reply: Duration,
     /// A client leaves a command half sent for so long.
     pub request: Duration,
     /// A client sends no whole command for so long after it has connected.
@@ -45,6 +47,17 @@ pub struct Limits {
     pub clients_max: usize,
 }
 
+/// The port where clients come to whose reads may go to replicas.
+#[derive(Clone, Debug)]
+pub struct ReadPort {
+    /// Its number.
+    pub port: u16,
+    /// What cluster commands tell clients to dial; `None` is the main port's host.
+    pub advertise: Option<Endpoint>,
+    /// The id of the virtual replica: 40 hexadecimal digits.
+    pub node_id: String,
+}
+
 /// Everything a dataplane is told once.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -58,10 +71,20 @@ pub struct Settings {
     pub service: Option<Credentials>,
     /// Users that the configuration names.
     pub users: Arc<Users>,
+    /// The proxy's own availability zone.
+    pub zone: Option<Arc<str>>,
+    /// Whether `READONLY` sends a client's reads to replicas also when it has not connected to the
+    /// read port.
+    pub readonly_flag: bool,
     /// As whom unauthenticated clients run.
     pub unauthenticated: Unauthenticated,
-    /// What cluster commands tell clients to dial; `None` is the address that the client used.
+    /// The main port.
+    pub port: u16,
+    /// What cluster commands tell clients to dial; `None` is the address that the client used, and
+    /// the main port.
     pub advertise: Option<Endpoint>,
+    /// The read port, if there is one.
+    pub read_port: Option<ReadPort>,
     /// The id of the virtual primary: 40 hexadecimal digits.
     pub node_id: String,
     /// The id of its shard: 40 hexadecimal digits.

@@ -47,7 +47,7 @@ impl Ticket {
             | Form::Leased(preludes)
             | Form::Wait(preludes)
             | Form::Page(_, preludes) => preludes,
-            Form::Plain | Form::Probe | Form::Watch => 0,
+            Form::Plain | Form::Read | Form::Probe | Form::Watch => 0,
         };
         Self {
             client,

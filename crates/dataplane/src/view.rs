@@ -6,6 +6,8 @@ use command::CommandTable;
 use session::local::Facts;
 use topology::Topology;
 
+use crate::reads::Readers;
+
 /// The cluster, as the last look at it found it.
 #[derive(Clone, Debug)]
 pub struct View {
@@ -15,6 +17,8 @@ pub struct View {
     pub facts: Arc<Facts>,
     /// The commands that the cluster knows beyond the built-in ones; `None` until they are known.
     pub table: Option<Arc<CommandTable>>,
+    /// What is known of the nodes that are read from.
+    pub readers: Arc<Readers>,
     /// How many looks have succeeded. Grows even when nothing has changed.
     pub looks: u64,
 }
@@ -36,6 +40,7 @@ impl View {
         };
         Self {
             topology: None,
+            readers: Arc::default(),
             facts: Arc::new(facts),
             looks: 0,
             table: None,

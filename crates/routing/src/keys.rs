@@ -59,6 +59,12 @@ impl Keys {
         self.some.iter().any(|key| other.some.contains(key))
     }
 
+    /// Whether these are all keys there are.
+    #[must_use]
+    pub fn are_all(&self) -> bool {
+        self.all
+    }
+
     /// Whether there are no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {

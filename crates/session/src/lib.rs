@@ -13,7 +13,9 @@ mod output;
 mod state;
 mod transaction;
 
-pub use order::{Completed, Conflict, Form, Held, Op, OpState, Order, Place, Route, Target, Until};
+pub use order::{
+    Completed, Conflict, Form, Held, Op, OpState, Order, Place, Route, Sharing, Target, Until,
+};
 pub use output::Output;
 pub use state::{ReplyMode, Session, User};
 pub use transaction::{Block, Transaction, TransactionError};

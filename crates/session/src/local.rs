@@ -162,6 +162,10 @@ pub struct Context<'a> {
     pub endpoint: &'a Endpoint,
     /// The id of the virtual primary: 40 hexadecimal digits.
     pub node_id: &'a str,
+    /// The virtual replica, where there is a read port: where it is found, and its id.
+    pub replica: Option<(&'a Endpoint, &'a str)>,
+    /// The client has come to the read port: it is the virtual replica that answers.
+    pub read_port: bool,
     /// The id of its shard: 40 hexadecimal digits.
     pub shard_id: &'a str,
     /// The proxy's availability zone. An empty name is none.
@@ -189,10 +193,48 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// The virtual nodes: the primary, and the replica if there is one.
+    fn members(&self) -> impl Iterator<Item = Member<'_>> + Clone {
+        let primary = Member {
+            id: self.node_id,
+            endpoint: self.endpoint,
+            replica: false,
+            is_asked: !self.read_port,
+        };
+        let replica = self.replica.map(|(endpoint, id)| Member {
+            id,
+            endpoint,
+            replica: true,
+            is_asked: self.read_port,
+        });
+        std::iter::once(primary).chain(replica)
+    }
+
+    /// The one that the client is connected to.
+    fn asked(&self) -> Member<'_> {
+        let mut members = self.members().filter(|member| member.is_asked);
+        members.next().unwrap_or(Member {
+            id: self.node_id,
+            endpoint: self.endpoint,
+            replica: false,
+            is_asked: true,
+        })
+    }
+
     /// The zone, if it has a name.
     fn named_zone(&self) -> Option<&str> {
         self.zone.filter(|zone| !zone.is_empty())
     }
+}
+
+/// A virtual node.
+#[derive(Clone, Copy, Debug)]
+struct Member<'a> {
+    id: &'a str,
+    endpoint: &'a Endpoint,
+    replica: bool,
+    /// The client is connected to it.
+    is_asked: bool,
 }
 
 /// What remains to be done after [`answer`].
@@ -307,16 +349,14 @@ fn reply(
         LocalKind::ClusterNodes => cluster::nodes(session, context, out),
         LocalKind::ClusterInfo => cluster::info(session, context, out),
         LocalKind::ClusterKeySlot => cluster::key_slot(request, out),
-        LocalKind::ClusterMyId => write::bulk(out, context.node_id),
+        LocalKind::ClusterMyId => write::bulk(out, context.asked().id),
         LocalKind::ClusterMyShardId => write::bulk(out, context.shard_id),
         LocalKind::ClusterNone => write::array(out, 0),
-        LocalKind::ClusterReplicas => cluster::about_node(request, context, out, |out| {
-            write::array(out, 0);
-        }),
+        LocalKind::ClusterReplicas => cluster::replicas(request, context, out),
         LocalKind::ClusterFailureReports => cluster::about_node(request, context, out, |out| {
             write::integer(out, 0);
         }),
-        LocalKind::Role => basic::role(out),
+        LocalKind::Role => basic::role(context, out),
         LocalKind::ClientCapa => write::simple(out, "OK"),
         LocalKind::ClientTracking => client::tracking(request, out),
         LocalKind::ClientTrackingInfo => client::tracking_info(session, out),

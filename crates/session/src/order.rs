@@ -93,6 +93,8 @@ pub enum Form {
     /// One request with one reply, on a shared connection.
     #[default]
     Plain,
+    /// The same, and any node of the slot's shard may answer it.
+    Read,
     /// Several requests in a row; the last one's reply counts, after this many others.
     Block(u16),
     /// The same on a connection that is the client's alone. What is sent there may block.
@@ -166,6 +168,17 @@ pub enum Conflict {
     /// A later command on one of its keys has run, and one of the two writes: sending this one now
     /// would reorder them.
     Overtaken,
+}
+
+/// Where the commands are that a client has in flight on some keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// There are none.
+    Nothing,
+    /// All on this connection.
+    One(Route),
+    /// On several connections, or kept back.
+    Several,
 }
 
 /// Replies owed to a client, in request order.
@@ -466,6 +479,31 @@ impl Order {
                         }
                 })
             })
+    }
+
+    /// Where commands on `keys` are, of those before `place` (of all, without one).
+    #[must_use]
+    pub fn sharing(&self, keys: &Keys, place: Option<Place>) -> Sharing {
+        let earlier = place.map_or(self.entries.len(), |place| self.index(place));
+        let mut found = Sharing::Nothing;
+        let entries = self
+            .entries
+            .iter()
+            .take(earlier)
+            .filter(|entry| !entry.done);
+        for op in entries.flat_map(|entry| entry.ops.as_slice()) {
+            let here = match op.state {
+                OpState::Done { .. } => continue,
+                _ if !op.keys.conflicts(keys) => continue,
+                OpState::Held(_) => return Sharing::Several,
+                OpState::InFlight(route) => Sharing::One(route),
+            };
+            if found != Sharing::Nothing && found != here {
+                return Sharing::Several;
+            }
+            found = here;
+        }
+        found
     }
 
     /// Whether the part at `place` may be sent again without changing the order of commands on

@@ -65,7 +65,9 @@ pub struct Session {
     pub lib_ver: Vec<u8>,
     /// `SELECT`.
     pub database: u32,
-    /// `READONLY` until `READWRITE`.
+    /// It has come to the read port.
+    pub read_port: bool,
+    /// `READONLY` until `READWRITE`; from the start on the read port.
     pub readonly: bool,
     /// `CLIENT NO-EVICT`.
     pub no_evict: bool,
@@ -106,6 +108,7 @@ impl Session {
             lib_name: Vec::new(),
             lib_ver: Vec::new(),
             database: 0,
+            read_port: false,
             readonly: false,
             no_evict: false,
             no_touch: false,
@@ -125,7 +128,7 @@ impl Session {
         self.user = self.initial_user.clone();
         self.name.clear();
         self.database = 0;
-        self.readonly = false;
+        self.readonly = self.read_port;
         self.no_evict = false;
         self.no_touch = false;
         self.reply_mode = ReplyMode::On;

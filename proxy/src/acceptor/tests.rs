@@ -49,13 +49,8 @@ fn start(clients_max: usize, handshakes_max: usize) -> World {
     };
     let metrics = Metrics::new([]);
     let (stop, shutdown) = Shutdown::new();
-    let running = run(
-        listener,
-        workers.clone(),
-        limits,
-        metrics.worker(),
-        shutdown,
-    );
+    let acceptor = Arc::new(Acceptor::new(workers.clone(), &limits));
+    let running = acceptor.run(listener, Door::Main, metrics.worker(), shutdown);
     World {
         address,
         workers,

@@ -12,6 +12,7 @@ use super::{
     HostPort, Limits, Listen, ListenTls, Log, LogFormat, TlsVersion, Unauthenticated,
 };
 
+mod reads;
 mod users;
 mod values;
 
@@ -40,6 +41,7 @@ pub(super) fn check(
     };
     let listen = checker.listen(typed.listen);
     let cluster = checker.cluster(typed.cluster);
+    let reads = checker.reads(typed.reads, listen.as_ref());
     let clients = listen.as_ref().map(|listen| &listen.tls.clients);
     let users = checker.users(typed.users, clients);
     let admin_commands = checker.admin_commands(typed.admin_commands);
@@ -59,6 +61,7 @@ pub(super) fn check(
         (Some(listen), Some(cluster), true) => Ok(Config {
             listen,
             cluster,
+            reads,
             users,
             admin_commands,
             limits,

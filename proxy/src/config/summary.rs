@@ -11,6 +11,7 @@ impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_listen(f)?;
         self.write_cluster(f)?;
+        self.write_reads(f)?;
         self.write_users(f)?;
         self.write_limits(f)?;
         section(f, "admin")?;
@@ -95,6 +96,30 @@ impl Config {
             path(f, "key", &identity.key)?;
         }
         Ok(())
+    }
+
+    fn write_reads(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reads = &self.reads;
+        section(f, "reads")?;
+        match reads.address {
+            Some(address) => text(f, "address", address)?,
+            None => writeln!(f, "# no address: no read port")?,
+        }
+        if let Some(advertise) = &reads.advertise {
+            text(f, "advertise", advertise)?;
+        }
+        match &reads.zone {
+            Some(zone) => text(f, "zone", zone)?,
+            None => writeln!(f, "# zone: not known")?,
+        }
+        let zones: Vec<_> = reads
+            .zones
+            .iter()
+            .map(|of| format!("\"{}/{}\" = {:?}", of.address, of.bits, of.zone))
+            .collect();
+        writeln!(f, "zones = {{ {} }}", zones.join(", "))?;
+        millis(f, "max_lag_ms", reads.max_lag)?;
+        writeln!(f, "readonly_flag = {}", reads.readonly_flag)
     }
 
     fn write_users(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -22,6 +22,7 @@ const SIMILARITY_MIN: f64 = 0.78;
 pub(super) struct File {
     pub(super) listen: Listen,
     pub(super) cluster: Cluster,
+    pub(super) reads: Reads,
     pub(super) users: BTreeMap<String, User>,
     pub(super) admin_commands: AdminCommands,
     pub(super) limits: Limits,
@@ -67,6 +68,18 @@ pub(super) struct ClusterTls {
     pub(super) server_name: Option<String>,
     pub(super) certificate: Option<String>,
     pub(super) key: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Reads {
+    pub(super) address: Option<String>,
+    pub(super) advertise: Option<String>,
+    pub(super) zone: Option<String>,
+    pub(super) zone_file: Option<String>,
+    pub(super) zones: Option<BTreeMap<String, String>>,
+    pub(super) max_lag_ms: Option<Whole>,
+    pub(super) readonly_flag: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]
@@ -136,13 +149,14 @@ impl<'de> Deserialize<'de> for Whole {
 }
 
 /// Every section by its dotted path, with its keys; sub-sections are keys of their parent too.
-pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 10] {
+pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 11] {
     [
         ("", fields::names::<File>()),
         ("listen", fields::names::<Listen>()),
         ("listen.tls", fields::names::<ListenTls>()),
         ("cluster", fields::names::<Cluster>()),
         ("cluster.tls", fields::names::<ClusterTls>()),
+        ("reads", fields::names::<Reads>()),
         ("users.NAME", fields::names::<User>()),
         ("admin_commands", fields::names::<AdminCommands>()),
         ("limits", fields::names::<Limits>()),

@@ -121,13 +121,7 @@ pub(super) async fn counts_of(
     context: &DiscoveryContext,
     addr: &NodeAddr,
 ) -> Result<String, LookError> {
-    let tls = context.upstream_tls.as_ref();
-    let stream = connect(tls, Some(&context.resolver), addr).await?;
-    let mut node = Node {
-        stream,
-        unread: Vec::new(),
-    };
-    node.hello(context).await?;
+    let mut node = Node::connect(context, addr).await?;
     let mut request: Vec<&[u8]> = vec![b"INFO"];
     request.extend(Sums::SECTIONS.iter().map(|section| section.as_bytes()));
     let info = node.call(&request).await?;
@@ -135,12 +129,28 @@ pub(super) async fn counts_of(
     Ok(String::from_utf8_lossy(text).into_owned())
 }
 
-struct Node {
+/// A connection to a node, to ask it.
+pub(super) struct Node {
     stream: Stream,
     unread: Vec<u8>,
 }
 
 impl Node {
+    /// Connects, and authenticates as the service user.
+    pub(super) async fn connect(
+        context: &DiscoveryContext,
+        addr: &NodeAddr,
+    ) -> Result<Self, LookError> {
+        let tls = context.upstream_tls.as_ref();
+        let stream = connect(tls, Some(&context.resolver), addr).await?;
+        let mut node = Self {
+            stream,
+            unread: Vec::new(),
+        };
+        node.hello(context).await?;
+        Ok(node)
+    }
+
     async fn hello(&mut self, context: &DiscoveryContext) -> Result<Value, LookError> {
         let credentials = context.config.cluster.credentials.as_ref();
         let greeting = match credentials {
@@ -162,7 +172,7 @@ impl Node {
         }
     }
 
-    async fn call(&mut self, args: &[&[u8]]) -> Result<Value, LookError> {
+    pub(super) async fn call(&mut self, args: &[&[u8]]) -> Result<Value, LookError> {
         let mut request = Vec::new();
         resp::write::request(&mut request, args);
         self.stream.write_all(&request).await?;

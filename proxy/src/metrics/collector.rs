@@ -11,7 +11,7 @@ use prometheus::proto::{
 
 use super::{
     BUCKETS_NS, Cells, ConnectResult, Direction, ErrorKind, HandshakeResult, Metrics, PoisonReason,
-    RedirectKind, UpstreamState,
+    RedirectKind, UpstreamState, Zone,
 };
 
 impl Metrics {
@@ -106,7 +106,7 @@ impl Metrics {
     }
 }
 
-fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 5] {
+fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 8] {
     let states: Vec<(&str, i64)> = UpstreamState::LABELS
         .iter()
         .enumerate()
@@ -145,6 +145,24 @@ fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 5] {
             "Commands that a node sent elsewhere; clients do not see these.",
             "kind",
             by(RedirectKind::LABELS, cells, |cells| &cells.redirects),
+        ),
+        counter(
+            "keyway_reads_total",
+            "Reads that may go to replicas (READONLY, the read port), by the zone they went to.",
+            "zone",
+            by(Zone::LABELS, cells, |cells| &cells.reads),
+        ),
+        counter(
+            "keyway_upstream_received_bytes_total",
+            "Plain bytes from nodes, by their zone.",
+            "zone",
+            by(Zone::LABELS, cells, |cells| &cells.node_received),
+        ),
+        counter(
+            "keyway_upstream_sent_bytes_total",
+            "Plain bytes to nodes, by their zone.",
+            "zone",
+            by(Zone::LABELS, cells, |cells| &cells.node_sent),
         ),
     ]
 }

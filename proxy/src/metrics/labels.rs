@@ -47,6 +47,18 @@ labels! {
 }
 
 labels! {
+    /// Where a node is.
+    Zone {
+        /// In the proxy's own zone.
+        Own => "own",
+        /// In another.
+        Other => "other",
+        /// One of the two is not known.
+        Unknown => "unknown",
+    }
+}
+
+labels! {
     /// Where a node connection stands.
     UpstreamState {
         /// Being made, or waiting for another attempt.

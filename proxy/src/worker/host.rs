@@ -3,7 +3,7 @@
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use command::CommandId;
-use dataplane::{CloseReason, ErrorKind, HandshakeError, Host, Phase, RedirectKind, Totals};
+use dataplane::{CloseReason, ErrorKind, HandshakeError, Host, Phase, RedirectKind, Totals, Zone};
 use topology::NodeAddr;
 
 use super::{Shared, counters::Counters};
@@ -27,6 +27,18 @@ impl WorkerHost {
             counters,
         }
     }
+}
+
+fn zone_of(zone: Zone) -> metrics::Zone {
+    match zone {
+        Zone::Own => metrics::Zone::Own,
+        Zone::Other => metrics::Zone::Other,
+        Zone::Unknown => metrics::Zone::Unknown,
+    }
+}
+
+fn as_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 impl Host for WorkerHost {
@@ -58,6 +70,15 @@ impl Host for WorkerHost {
             ErrorKind::Unavailable => metrics::ErrorKind::Unavailable,
             ErrorKind::Overtaken => metrics::ErrorKind::Overtaken,
         });
+    }
+
+    fn read(&mut self, zone: Zone) {
+        self.metrics.read(zone_of(zone));
+    }
+
+    fn node_bytes(&mut self, zone: Zone, received: usize, sent: usize) {
+        self.metrics
+            .node_bytes(zone_of(zone), as_u64(received), as_u64(sent));
     }
 
     fn in_flight(&mut self, delta: i64) {

@@ -2,17 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dataplane::{Credentials, Limits, Settings, Unauthenticated};
+use dataplane::{Credentials, Limits, ReadPort, Settings, Unauthenticated};
 use session::local::Endpoint;
 
 use super::Shared;
 use crate::{
-    config::{self, Config, CrossSlot},
+    config::{self, Config, CrossSlot, HostPort},
     users,
 };
 
 /// A node that does not accept a connection within this is taken for dead.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(3);
+/// A replica that owes a read longer than this is left: the primary is asked.
+const READ_REPLY_MAX: Duration = Duration::from_secs(1);
 /// Replies that may wait for all clients of one worker.
 const WORKER_OUTPUT_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
@@ -24,6 +26,7 @@ pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
             deadline: limits.deadline,
             connect: limits.reply_timeout.min(CONNECT_TIMEOUT_MAX),
             reply: limits.reply_timeout,
+            read_reply: limits.reply_timeout.min(READ_REPLY_MAX),
             request: limits.request_timeout,
             first_command: limits.auth_timeout,
             in_flight_max: limits.in_flight_max,
@@ -46,14 +49,19 @@ pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
                 username: credentials.username.as_bytes().into(),
                 password: credentials.password.expose().into(),
             }),
+        zone: config.reads.zone.as_deref().map(Into::into),
+        readonly_flag: config.reads.readonly_flag,
         users: Arc::new(users::known(&config.users)),
         unauthenticated: match config.cluster.unauthenticated {
             config::Unauthenticated::Default => Unauthenticated::Default,
             config::Unauthenticated::Service => Unauthenticated::Service,
         },
-        advertise: config.listen.advertise.as_ref().map(|advertise| Endpoint {
-            host: advertise.host.to_string(),
-            port: advertise.port,
+        advertise: config.listen.advertise.as_ref().map(endpoint),
+        port: config.listen.address.port(),
+        read_port: config.reads.address.map(|address| ReadPort {
+            port: address.port(),
+            advertise: config.reads.advertise.as_ref().map(endpoint),
+            node_id: hex40(shared.seed, 4),
         }),
         node_id: hex40(shared.seed, 1),
         shard_id: hex40(shared.seed, 2),
@@ -61,6 +69,13 @@ pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
         process_id: std::process::id(),
         version: env!("CARGO_PKG_VERSION"),
         seed: mix(shared.seed ^ worker.rotate_left(32)),
+    }
+}
+
+fn endpoint(advertise: &HostPort) -> Endpoint {
+    Endpoint {
+        host: advertise.host.to_string(),
+        port: advertise.port,
     }
 }
 

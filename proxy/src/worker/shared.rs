@@ -8,7 +8,7 @@ use std::{
 
 use arc_swap::ArcSwapAny;
 use command::CommandTable;
-use dataplane::{Totals, View};
+use dataplane::{Readers, Totals, View};
 use tokio::sync::{Notify, mpsc, watch};
 use topology::{NodeAddr, Slot};
 
@@ -28,6 +28,7 @@ pub(crate) struct Shared {
     changed: watch::Sender<()>,
     look: Notify,
     count: Notify,
+    readers: Notify,
     moved: Mutex<Vec<(Slot, NodeAddr)>>,
     resolver: OnceLock<Arc<dyn dns::Resolve>>,
     counters: RwLock<Vec<Arc<Counters>>>,
@@ -58,6 +59,7 @@ impl Shared {
             changed: watch::Sender::new(()),
             look: Notify::new(),
             count: Notify::new(),
+            readers: Notify::new(),
             moved: Mutex::new(Vec::new()),
             resolver: OnceLock::new(),
             counters: RwLock::new(Vec::new()),
@@ -128,6 +130,28 @@ impl Shared {
     pub(crate) fn publish(&self, view: View) {
         self.view.store(Arc::new(view));
         self.changed.send_replace(());
+    }
+
+    /// What is known of the nodes that are read from; from the discovery's thread alone, as
+    /// [`Shared::publish`] is.
+    pub(crate) fn publish_readers(&self, readers: Readers) {
+        let view = self.view();
+        if *view.readers != readers {
+            self.publish(View {
+                readers: Arc::new(readers),
+                ..(*view).clone()
+            });
+        }
+    }
+
+    /// Says that somebody reads from replicas.
+    pub(crate) fn want_readers(&self) {
+        self.readers.notify_one();
+    }
+
+    /// Waits for [`Shared::want_readers`].
+    pub(crate) async fn readers_wanted(&self) {
+        self.readers.notified().await;
     }
 
     /// Asks the discovery to look at the cluster soon.

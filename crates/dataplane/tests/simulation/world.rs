@@ -9,7 +9,7 @@ use std::{
 use command::{CommandId, CommandTable};
 use dataplane::{
     Action, Attempt, CloseReason, Dataplane, ErrorKind, Host, Key, Limits, Opening, Phase,
-    RedirectKind, Settings, Totals, Unauthenticated, View,
+    RedirectKind, Settings, Totals, Unauthenticated, View, Zone,
 };
 use topology::{NodeAddr, Slot, Topology};
 
@@ -38,6 +38,8 @@ struct Silent;
 impl Host for Silent {
     fn request(&mut self, _: Option<CommandId>, _: Duration) {}
     fn redirect(&mut self, _: RedirectKind) {}
+    fn read(&mut self, _: Zone) {}
+    fn node_bytes(&mut self, _: Zone, _: usize, _: usize) {}
     fn error(&mut self, _: ErrorKind) {}
     fn in_flight(&mut self, _: i64) {}
     fn channel_phase(&mut self, _: Option<Phase>, _: Option<Phase>) {}
@@ -74,6 +76,7 @@ impl World {
                 deadline: Duration::from_secs(15),
                 connect: Duration::from_secs(3),
                 reply: Duration::from_secs(5),
+                read_reply: Duration::from_secs(1),
                 request: Duration::from_secs(60),
                 first_command: Duration::from_secs(60),
                 in_flight_max: 1 + rng.below(40),
@@ -87,8 +90,12 @@ impl World {
             workers: 1,
             service: None,
             users: Arc::default(),
+            zone: None,
+            readonly_flag: true,
             unauthenticated: Unauthenticated::Default,
+            port: 1,
             advertise: None,
+            read_port: None,
             node_id: "a".repeat(40),
             shard_id: "b".repeat(40),
             run_id: "c".repeat(40),
@@ -106,6 +113,7 @@ impl World {
                     peer: address,
                     local: address,
                     user: None,
+                    read_port: false,
                 };
                 (
                     plane.client_opened(opening, now),
@@ -320,6 +328,7 @@ impl World {
                     self.links.retain(|(known, _)| *known != attempt);
                     self.connecting.retain(|(known, _)| *known != attempt);
                 }
+                Action::WatchReaders => {}
                 Action::Refresh => self.look_wanted = true,
                 Action::WakeChannel(_)
                 | Action::WakeClient(_)

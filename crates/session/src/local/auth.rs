@@ -200,7 +200,14 @@ fn greet(session: &Session, context: &Context<'_>, out: &mut Vec<u8>) {
     write::bulk(out, "mode");
     write::bulk(out, "cluster");
     write::bulk(out, "role");
-    write::bulk(out, "master");
+    write::bulk(
+        out,
+        if context.read_port {
+            "replica"
+        } else {
+            "master"
+        },
+    );
     write::bulk(out, "modules");
     modules(context.facts, protocol, out);
     if let Some(zone) = context.named_zone() {

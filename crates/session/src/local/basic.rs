@@ -48,12 +48,28 @@ pub(super) fn select(
     }
 }
 
-/// `ROLE`: a primary. Its replicas are the cluster's, and none of the client's.
-pub(super) fn role(out: &mut Vec<u8>) {
+/// `ROLE`: of the virtual node that the client is connected to. The cluster's own replicas are
+/// none of the client's.
+pub(super) fn role(context: &Context<'_>, out: &mut Vec<u8>) {
+    if context.read_port {
+        write::array(out, 5);
+        write::bulk(out, "slave");
+        write::bulk(out, &context.endpoint.host);
+        write::integer(out, context.endpoint.port.into());
+        write::bulk(out, "connected");
+        write::integer(out, 0);
+        return;
+    }
     write::array(out, 3);
     write::bulk(out, "master");
     write::integer(out, 0);
-    write::array(out, 0);
+    write::array(out, context.replica.iter().len());
+    if let Some((endpoint, _)) = context.replica {
+        write::array(out, 3);
+        write::bulk(out, &endpoint.host);
+        write::bulk(out, endpoint.port.to_string());
+        write::bulk(out, "0");
+    }
 }
 
 /// `QUIT`. After a `CLIENT REPLY OFF` Valkey 9.1.2 says nothing and keeps the connection; this

@@ -1,4 +1,5 @@
-//! `CLUSTER`: one virtual primary that owns every slot, alone, at the endpoint.
+//! `CLUSTER`: one virtual primary that owns every slot, at the endpoint, and one virtual replica at
+//! the read port, if there is one.
 //!
 //! An address is told as 9.1.2 tells a node's. A host name is told as `ElastiCache` Serverless
 //! does: `CLUSTER NODES` has it where the address belongs, without a second name behind it, and
@@ -7,10 +8,10 @@
 
 use std::{io::Write as _, net::IpAddr};
 
-use resp::{Request, write};
+use resp::{Protocol, Request, write};
 use routing::Slot;
 
-use super::{Context, Endpoint};
+use super::{Context, Endpoint, Member};
 use crate::state::Session;
 
 /// The last slot.
@@ -22,22 +23,22 @@ const BUS_PORT_OFFSET: u16 = 10_000;
 /// `CLUSTER SLOTS`.
 pub(super) fn slots(session: &Session, context: &Context<'_>, out: &mut Vec<u8>) {
     write::array(out, 1);
-    write::array(out, 3);
+    write::array(out, 2 + context.members().count());
     write::integer(out, 0);
     write::integer(out, SLOT_LAST);
-    write::array(out, 4);
-    write::bulk(out, &context.endpoint.host);
-    write::integer(out, context.endpoint.port.into());
-    write::bulk(out, context.node_id);
-    write::map(out, session.protocol, context.named_zone().iter().len());
-    availability_zone(context, out);
+    for member in context.members() {
+        write::array(out, 4);
+        write::bulk(out, &member.endpoint.host);
+        write::integer(out, member.endpoint.port.into());
+        write::bulk(out, member.id);
+        write::map(out, session.protocol, context.named_zone().iter().len());
+        availability_zone(context, out);
+    }
 }
 
 /// `CLUSTER SHARDS`.
 pub(super) fn shards(session: &Session, context: &Context<'_>, out: &mut Vec<u8>) {
     let protocol = session.protocol;
-    let host = context.endpoint.host.as_str();
-    let named = is_name(context.endpoint);
     write::array(out, 1);
     write::map(out, protocol, 3);
     write::bulk(out, "slots");
@@ -45,17 +46,27 @@ pub(super) fn shards(session: &Session, context: &Context<'_>, out: &mut Vec<u8>
     write::integer(out, 0);
     write::integer(out, SLOT_LAST);
     write::bulk(out, "nodes");
-    write::array(out, 1);
+    write::array(out, context.members().count());
+    for member in context.members() {
+        shard_node(member, protocol, context, out);
+    }
+    write::bulk(out, "id");
+    write::bulk(out, context.shard_id);
+}
+
+fn shard_node(member: Member<'_>, protocol: Protocol, context: &Context<'_>, out: &mut Vec<u8>) {
+    let host = member.endpoint.host.as_str();
+    let named = is_name(member.endpoint);
     write::map(
         out,
         protocol,
         8 + usize::from(named) + context.named_zone().iter().len(),
     );
     write::bulk(out, "id");
-    write::bulk(out, context.node_id);
+    write::bulk(out, member.id);
     for name in ["port", "tls-port"] {
         write::bulk(out, name);
-        write::integer(out, context.endpoint.port.into());
+        write::integer(out, member.endpoint.port.into());
     }
     write::bulk(out, "ip");
     write::bulk(out, if named { "" } else { host });
@@ -66,14 +77,12 @@ pub(super) fn shards(session: &Session, context: &Context<'_>, out: &mut Vec<u8>
         write::bulk(out, host);
     }
     write::bulk(out, "role");
-    write::bulk(out, "master");
+    write::bulk(out, if member.replica { "replica" } else { "master" });
     write::bulk(out, "replication-offset");
     write::integer(out, 0);
     write::bulk(out, "health");
     write::bulk(out, "online");
     availability_zone(context, out);
-    write::bulk(out, "id");
-    write::bulk(out, context.shard_id);
 }
 
 fn availability_zone(context: &Context<'_>, out: &mut Vec<u8>) {
@@ -90,14 +99,43 @@ fn is_name(endpoint: &Endpoint) -> bool {
 
 /// `CLUSTER NODES`.
 pub(super) fn nodes(session: &Session, context: &Context<'_>, out: &mut Vec<u8>) {
-    let Endpoint { host, port } = context.endpoint;
-    let line = format!(
-        "{id} {host}:{port}@{bus} myself,master - 0 0 {epoch} connected 0-{SLOT_LAST}\n",
-        id = context.node_id,
-        bus = port.saturating_add(BUS_PORT_OFFSET),
-        epoch = context.facts.epoch,
-    );
-    write::verbatim(out, session.protocol, b"txt", line);
+    let lines: String = context
+        .members()
+        .map(|member| node_line(member, context) + "\n")
+        .collect();
+    write::verbatim(out, session.protocol, b"txt", lines);
+}
+
+/// A line of `CLUSTER NODES`, without its end.
+fn node_line(member: Member<'_>, context: &Context<'_>) -> String {
+    let Endpoint { host, port } = member.endpoint;
+    let myself = if member.is_asked { "myself," } else { "" };
+    let bus = port.saturating_add(BUS_PORT_OFFSET);
+    let epoch = context.facts.epoch;
+    let id = member.id;
+    if member.replica {
+        let primary = context.node_id;
+        format!("{id} {host}:{port}@{bus} {myself}slave {primary} 0 0 {epoch} connected")
+    } else {
+        format!("{id} {host}:{port}@{bus} {myself}master - 0 0 {epoch} connected 0-{SLOT_LAST}")
+    }
+}
+
+/// `CLUSTER REPLICAS id`.
+pub(super) fn replicas(request: Request<'_>, context: &Context<'_>, out: &mut Vec<u8>) {
+    let id = request.arg(2).unwrap_or_default();
+    if context
+        .members()
+        .any(|member| member.replica && member.id.as_bytes() == id)
+    {
+        write::error(out, "ERR The specified node is not a master");
+        return;
+    }
+    about_node(request, context, out, |out| {
+        let replicas = context.members().filter(|member| member.replica);
+        write::array(out, replicas.clone().count());
+        replicas.for_each(|member| write::bulk(out, node_line(member, context)));
+    });
 }
 
 /// `CLUSTER INFO`: one node, and the slots of the cluster. Its state is `ok` unless no slot at all
@@ -124,7 +162,8 @@ pub(super) fn info(session: &Session, context: &Context<'_>, out: &mut Vec<u8>) 
     }
     let _ = write!(
         text,
-        "cluster_voting_nodes_fail:0\r\ncluster_known_nodes:1\r\n"
+        "cluster_voting_nodes_fail:0\r\ncluster_known_nodes:{}\r\n",
+        context.members().count()
     );
     let _ = write!(text, "cluster_size:{}\r\n", u8::from(covered > 0));
     let _ = write!(
@@ -139,7 +178,7 @@ pub(super) fn info(session: &Session, context: &Context<'_>, out: &mut Vec<u8>) 
     write::verbatim(out, session.protocol, b"txt", text);
 }
 
-/// A question about the node whose id is the argument: there is one.
+/// A question about the node whose id is the argument.
 pub(super) fn about_node(
     request: Request<'_>,
     context: &Context<'_>,
@@ -147,7 +186,7 @@ pub(super) fn about_node(
     answer: impl FnOnce(&mut Vec<u8>),
 ) {
     let id = request.arg(2).unwrap_or_default();
-    if id == context.node_id.as_bytes() {
+    if context.members().any(|member| member.id.as_bytes() == id) {
         answer(out);
     } else {
         let mut text = b"ERR Unknown node ".to_vec();

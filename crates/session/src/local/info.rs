@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use resp::{Request, write};
 
-use super::{Context, Sums};
+use super::{Context, Endpoint, Sums};
 use crate::state::Session;
 
 /// The version of Redis OSS that Valkey says it is compatible with, whatever its own version.
@@ -110,7 +110,7 @@ fn server(lines: &mut Lines, context: &Context<'_>) {
     lines.field("arch_bits", usize::BITS);
     lines.field("process_id", context.process_id);
     lines.field("run_id", context.run_id);
-    lines.field("tcp_port", context.endpoint.port);
+    lines.field("tcp_port", context.asked().endpoint.port);
     lines.field("server_time_usec", context.unix_ms.saturating_mul(1000));
     lines.field("uptime_in_seconds", uptime);
     lines.field("uptime_in_days", uptime / SECONDS_PER_DAY);
@@ -159,9 +159,25 @@ fn stats(lines: &mut Lines, context: &Context<'_>) {
     }
 }
 
-fn replication(lines: &mut Lines, _: &Context<'_>) {
+fn replication(lines: &mut Lines, context: &Context<'_>) {
+    if context.read_port {
+        lines.field("role", "slave");
+        lines.field("master_host", &context.endpoint.host);
+        lines.field("master_port", context.endpoint.port);
+        lines.field("master_link_status", "up");
+        lines.field("master_sync_in_progress", 0);
+        lines.field("slave_read_only", 1);
+        lines.field("connected_slaves", 0);
+        return;
+    }
     lines.field("role", "master");
-    lines.field("connected_slaves", 0);
+    lines.field("connected_slaves", context.replica.iter().len());
+    if let Some((Endpoint { host, port }, _)) = context.replica {
+        lines.field(
+            "slave0",
+            format_args!("ip={host},port={port},state=online,offset=0,lag=0"),
+        );
+    }
 }
 
 fn cluster(lines: &mut Lines, _: &Context<'_>) {

@@ -16,6 +16,7 @@ struct Setup {
     facts: Facts,
     endpoint: Endpoint,
     zone: Option<String>,
+    replica: Option<(Endpoint, String)>,
     node_id: String,
     shard_id: String,
     session: Session,
@@ -46,6 +47,7 @@ impl Setup {
                 port: 6379,
             },
             zone: None,
+            replica: None,
             node_id: "0123456789abcdef0123456789abcdef01234567".into(),
             shard_id: "76543210fedcba9876543210fedcba9876543210".into(),
             session: Session::new(
@@ -89,6 +91,11 @@ fn context(setup: &mut Setup) -> (Context<'_>, &mut Session) {
         table: CommandTable::builtin(),
         endpoint: &setup.endpoint,
         node_id: &setup.node_id,
+        replica: setup
+            .replica
+            .as_ref()
+            .map(|(endpoint, id)| (endpoint, id.as_str())),
+        read_port: setup.session.read_port,
         shard_id: &setup.shard_id,
         zone: setup.zone.as_deref(),
         uptime: Duration::from_secs(200_000),
