@@ -8,6 +8,7 @@ use routing::Slot;
 use session::{Place, Session, local::AfterAuth};
 
 use crate::{
+    confirm::Doubted,
     inquiry,
     lease::Watch,
     slots::Key,
@@ -138,6 +139,8 @@ pub(crate) struct State {
     /// The one that waits to be confirmed.
     pub(crate) subscribing: Option<Box<Pending>>,
     pub(crate) inquiry: Option<Box<inquiry::Pending>>,
+    /// Its scripts whose answers look like the cluster's.
+    pub(crate) doubted: Vec<Doubted>,
     /// Where its `SCAN` cannot have a guard.
     pub(crate) unguarded: Option<Unguarded>,
     pub(crate) woken: bool,

@@ -12,6 +12,7 @@ use upstream::{Backoff, CloseReason, Connection, HandshakeError, Phase, Setup, T
 use crate::{
     action::Action,
     channel::{Channel, Profile, Purpose},
+    confirm::Unrest,
     host::Host,
     identity::Identities,
     inquiry::Pause,
@@ -58,6 +59,7 @@ pub(crate) struct Core<H> {
     pub(crate) leases: Leases,
     pub(crate) messages: Messages,
     pub(crate) reads: Reads,
+    pub(crate) unrest: Unrest,
     pub(crate) scripts: Scripts,
     pub(crate) pause: Option<Pause>,
     pub(crate) identities: Identities,
@@ -89,6 +91,7 @@ impl<H: Host> Core<H> {
             leases: Leases::default(),
             messages: Messages::default(),
             reads: Reads::default(),
+            unrest: Unrest::default(),
             scripts: Scripts::default(),
             pause: None,
             channels: Slots::default(),

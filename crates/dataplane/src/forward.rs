@@ -85,7 +85,7 @@ impl<H: Host> Core<H> {
             merge,
         } = sending;
         let form = self.form_of(client, form, slot, writes);
-        let way = self.way(client, key, (slot, None, form), &keys, now);
+        let way = self.way(client, key, (slot, None, form), (&keys, writes), now);
         let state = match &way {
             Way::Channel(channel) => match self.channels.get(*channel) {
                 Some(channel) if channel.has_room() => OpState::InFlight(channel.route),
@@ -135,7 +135,8 @@ impl<H: Host> Core<H> {
             let form = self.form_of(client, Form::Plain, slot, writes);
             forms.push(form);
             let to = (slot, part.node.as_deref(), form);
-            let way = self.way(client, key, to, &part.keys, now);
+            let about = (&part.keys, command.may_write());
+            let way = self.way(client, key, to, about, now);
             if let Way::Channel(channel) = &way
                 && !self
                     .channels
@@ -192,7 +193,7 @@ impl<H: Host> Core<H> {
         client: &mut State,
         key: Key,
         (slot, node, form): (Option<Slot>, Option<&NodeAddr>, Form),
-        keys: &Keys,
+        about: (&Keys, bool),
         now: Instant,
     ) -> Way {
         let profile = self.profile(client);
@@ -212,14 +213,14 @@ impl<H: Host> Core<H> {
             client.calm = if plain { self.epoch } else { 0 };
             return Way::Channel(channel);
         }
-        if plain && client.calm == self.epoch && order.held() == 0 {
+        if plain && client.calm == self.epoch && order.held() == 0 && !order.has_several() {
             return Way::Channel(channel);
         }
         if !plain {
             client.calm = 0;
         }
         let route = self.channels.get(channel).map(|channel| channel.route);
-        match (order.sharing(keys, None), slot) {
+        match (order.sharing(about, None), slot) {
             (Sharing::Nothing, _) => Way::Channel(channel),
             (Sharing::One(other), _) if Some(other) == route => Way::Channel(channel),
             // A read behind another command on its key stays on that one's connection.

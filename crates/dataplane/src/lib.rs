@@ -14,6 +14,7 @@ mod action;
 mod auth;
 mod channel;
 mod client;
+mod confirm;
 mod core;
 mod fan_out;
 mod forward;

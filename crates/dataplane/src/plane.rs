@@ -152,6 +152,7 @@ impl<H: Host> Dataplane<H> {
                 leasing: false,
                 watch: None,
                 unguarded: None,
+                doubted: Vec::new(),
                 subscriptions: None,
                 subscribing: None,
                 inquiry: None,

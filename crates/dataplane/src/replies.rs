@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use command::TopicKind;
 use resp::Protocol;
 use routing::{
@@ -54,6 +55,19 @@ impl<H: Host> Sink<'_, H> {
         let mut again = Vec::new();
         Page::again(slot, &mut again);
         self.pass_on(ticket, &again, true, false);
+    }
+
+    /// A node has answered to a question in place of a script.
+    fn answered(&mut self, ticket: Ticket, class: ErrorClass) {
+        self.signals.push(Signal {
+            ticket,
+            signal: retry::Signal::Error(class),
+            reply: Vec::new(),
+            request: Bytes::new(),
+            from: self.from.clone(),
+            replica: self.replica,
+            deliver: false,
+        });
     }
 
     fn pass_on(&mut self, ticket: Ticket, bytes: &[u8], done: bool, ran: bool) {
@@ -121,6 +135,12 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
             }
             return;
         }
+        if ticket.confirms {
+            if done {
+                self.answered(ticket, ErrorClass::Other);
+            }
+            return;
+        }
         self.pass_on(ticket, bytes, done, true);
     }
 
@@ -141,6 +161,10 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
         let class = line.map_or(ErrorClass::Other, ErrorClass::of);
         if let Some(kind) = kind_of(&class) {
             self.host.redirect(kind);
+        }
+        if ticket.confirms {
+            self.answered(ticket, class);
+            return;
         }
         let ask = matches!(&class, ErrorClass::Redirect(redirect) if redirect.ask);
         let barred = line.is_some_and(|line| line.starts_with(b"NOPERM "));

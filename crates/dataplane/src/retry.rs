@@ -41,7 +41,9 @@ impl<H: Host> Dataplane<H> {
                 let Some(client) = self.clients.get_mut(key) else {
                     continue;
                 };
-                self.core.judge((&mut client.state, key), signal, now);
+                let table = &self.table;
+                self.core
+                    .judge((&mut client.state, key), signal, table, now);
                 if touched.last() != Some(&key) {
                     touched.push(key);
                 }
@@ -97,6 +99,16 @@ fn instead(form: Form, protocol: resp::Protocol) -> Option<Vec<u8>> {
         _ => return None,
     }
     Some(reply)
+}
+
+/// What a client gets of this, if it gets it: never where a node is.
+fn shown(signal: &Signal) -> Vec<u8> {
+    if !matches!(signal.signal, retry::Signal::Error(ErrorClass::Redirect(_))) {
+        return signal.reply.clone();
+    }
+    let mut error = Vec::new();
+    resp::write::error(&mut error, SLOT_IS_MOVING.as_bytes());
+    error
 }
 
 /// Whether a part that is kept back may go now, if there is a way.
@@ -181,13 +193,41 @@ impl<H: Host> Core<H> {
         true
     }
 
-    fn judge(&mut self, (client, key): Named<'_>, signal: Signal, now: Instant) {
+    fn judge(
+        &mut self,
+        (client, key): Named<'_>,
+        mut signal: Signal,
+        table: &command::CommandTable,
+        now: Instant,
+    ) {
         let ticket = signal.ticket;
+        let mut certain = self.is_certain(client, &signal, now);
+        if ticket.confirms {
+            let Some((of_script, confirmed)) = self.undoubt(client, &signal, now) else {
+                return;
+            };
+            if !confirmed {
+                self.give(client, ticket, &shown(&of_script), true, now);
+                return;
+            }
+            (signal, certain) = (of_script, true);
+        }
         let Some(op) = client.session.order.op(ticket.place, ticket.part) else {
             debug_assert!(client.ending.is_some(), "a command without a place");
             return;
         };
-        let verdict = retry::verdict(&signal.signal, ticket.nature);
+        let mut verdict = retry::verdict(&signal.signal, ticket.nature);
+        if verdict == Verdict::Confirm && certain {
+            let nature = retry::Nature {
+                script: false,
+                ..ticket.nature
+            };
+            verdict = retry::verdict(&signal.signal, nature);
+        } else if let retry::Signal::Error(class) = &signal.signal
+            && certain
+        {
+            self.unrest.note(class, op.slot, now);
+        }
         let form = op.form;
         if signal.deliver {
             self.give_up(client, ticket, &signal.reply, ErrorKind::Auth, now);
@@ -220,10 +260,9 @@ impl<H: Host> Core<H> {
             Verdict::Close => client.end(Why::CutOff, true),
             Verdict::Resend => self.hold((client, key), signal, Until::Turn, Target::Owner, now),
             Verdict::Confirm => {
-                self.refresh();
-                let until = Until::NewerThan(self.view.looks);
-                let target = Target::OwnerOtherThan(signal.from.clone());
-                self.hold((client, key), signal, until, target, now);
+                if !self.doubt((client, key), &signal, table, now) {
+                    self.give(client, ticket, &shown(&signal), true, now);
+                }
             }
             Verdict::BackOff => self.back_off((client, key), signal, now),
             Verdict::LoadScript => self.load_script((client, key), signal, now),
@@ -299,11 +338,7 @@ impl<H: Host> Core<H> {
         let leased = op.is_some_and(|op| is_leased(op.form));
         let started = order.started(ticket.place).filter(|_| !leased);
         let started = started.unwrap_or(now);
-        let mut error = signal.reply;
-        if matches!(signal.signal, retry::Signal::Error(ErrorClass::Redirect(_))) {
-            error.clear();
-            resp::write::error(&mut error, SLOT_IS_MOVING.as_bytes());
-        }
+        let error = shown(&signal);
         let held = Held {
             request: signal.request,
             until,
@@ -365,7 +400,7 @@ impl<H: Host> Core<H> {
     }
 
     /// Sends a part that may go now, unless there is no way, or others are in it.
-    fn depart(&mut self, (client, key): Named<'_>, ticket: Ticket, form: Form, now: Instant) {
+    fn depart(&mut self, (client, key): Named<'_>, mut ticket: Ticket, form: Form, now: Instant) {
         let (place, part) = (ticket.place, ticket.part);
         let Some(op) = client.session.order.op(place, part) else {
             return;
@@ -375,21 +410,12 @@ impl<H: Host> Core<H> {
         };
         let (keys, target) = (op.keys.clone(), held.target.clone());
         let to = (op.slot, op.node.as_deref().cloned());
-        let leased = is_leased(form);
+        let (leased, about) = (is_leased(form), (&keys, op.writes));
         let Some((channel, route)) = self.way_again((client, key), form, &to, &target, now) else {
             self.refresh();
             return;
         };
-        let answered = match &target {
-            Target::OwnerOtherThan(node) => Some(node),
-            _ => None,
-        };
-        if answered.is_some() && answered == self.channels.get(channel).map(|channel| &channel.addr)
-        {
-            self.give_up_held(client, ticket, now);
-            return;
-        }
-        if !leased && client.session.order.must_wait(&keys, route, Some(place)) {
+        if !leased && client.session.order.must_wait(about, route, Some(place)) {
             return;
         }
         let sent = client
@@ -401,6 +427,7 @@ impl<H: Host> Core<H> {
         };
         client.calm = 0; // later commands on its key must look where it went
         let asking = matches!(target, Target::Ask(_));
+        ticket.asked = asking;
         self.count_read(channel, form);
         self.push_as(
             channel,
@@ -425,8 +452,8 @@ impl<H: Host> Core<H> {
         let channel = match target {
             Target::Ask(addr) if leased => self.lease_again((client, form), *slot, Some(addr), now),
             _ if leased => self.lease_again((client, form), *slot, None, now),
-            Target::Ask(addr) => self.route_to(profile, addr, now),
-            Target::Owner | Target::OwnerOtherThan(_) => match (node, slot) {
+            Target::Ask(addr) | Target::At(addr) => self.route_to(profile, addr, now),
+            Target::Owner => match (node, slot) {
                 (Some(node), _) => self.route_to(profile, node, now),
                 (None, Some(slot)) if form == Form::Read => {
                     self.reader(profile, *slot, key.index, now)
@@ -436,15 +463,6 @@ impl<H: Host> Core<H> {
         }?;
         let ready = self.channels.get(channel)?;
         ready.has_room().then_some((channel, ready.route))
-    }
-
-    fn give_up_held(&mut self, client: &mut State, ticket: Ticket, now: Instant) {
-        let op = client.session.order.op(ticket.place, ticket.part);
-        let error = match op.map(|op| &op.state) {
-            Some(OpState::Held(held)) => held.error.clone(),
-            _ => return,
-        };
-        self.give_up(client, ticket, &error, ErrorKind::Unavailable, now);
     }
 
     /// The command will not be sent again; it certainly did not run since it was kept back.

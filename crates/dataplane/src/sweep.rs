@@ -38,6 +38,7 @@ impl<H: Host> Dataplane<H> {
             self.swept_at = now;
             self.sweep_clients(now);
             self.core.tick_leases(now);
+            self.core.unrest.tick(now);
             self.tick_subscribing(now);
             for key in self.core.identities.keys() {
                 self.core.identities.forget_unused(key, now);

@@ -15,6 +15,10 @@ pub(crate) struct Ticket {
     pub(crate) part: u16,
     pub(crate) kinds: KindSet,
     pub(crate) hops: u8,
+    /// It was sent behind an `ASKING`.
+    pub(crate) asked: bool,
+    /// It is a question in place of a script: what a node says to it is not the client's reply.
+    pub(crate) confirms: bool,
     pub(crate) nature: Nature,
     preludes: u16,
     /// It begins a subscription (of a topic) or ends one: a push is its reply.
@@ -38,27 +42,30 @@ impl Ticket {
         (form, writes): (Form, bool),
         protocol: Protocol,
     ) -> Self {
+        let confirms = form == Form::Confirm;
         let nature = Nature {
-            may_write: writes,
-            script: command.is_script(),
+            may_write: writes && !confirms,
+            script: command.is_script() && !confirms,
         };
         let preludes = match form {
             Form::Block(preludes)
             | Form::Leased(preludes)
             | Form::Wait(preludes)
             | Form::Page(_, preludes) => preludes,
-            Form::Plain | Form::Read | Form::Probe | Form::Watch => 0,
+            Form::Plain | Form::Read | Form::Confirm | Form::Probe | Form::Watch => 0,
         };
         Self {
             client,
             place,
             part,
-            kinds: if form == Form::Probe {
+            kinds: if matches!(form, Form::Probe | Form::Confirm) {
                 KindSet::ANY
             } else {
                 command.reply_kinds(protocol)
             },
             hops: 0,
+            asked: false,
+            confirms,
             nature,
             preludes,
             topic: None,
@@ -85,6 +92,8 @@ impl Ticket {
             part: 0,
             kinds: KindSet::ANY,
             hops: 0,
+            asked: false,
+            confirms: false,
             nature: Nature {
                 may_write: false,
                 script: false,

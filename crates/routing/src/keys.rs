@@ -59,6 +59,12 @@ impl Keys {
         self.some.iter().any(|key| other.some.contains(key))
     }
 
+    /// Whether there is more than one, but not every key.
+    #[must_use]
+    pub fn are_several(&self) -> bool {
+        self.some.len() > 1
+    }
+
     /// Whether these are all keys there are.
     #[must_use]
     pub fn are_all(&self) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! A command that can write is sent again only if the node certainly did not run it (invariant
 //! I3). Scripts and functions can return any text as an error, so what they answer proves nothing
-//! until a topology refresh confirms it.
+//! until a node says the same to another command on their keys.
 
 use crate::error::ErrorClass;
 
@@ -43,8 +43,8 @@ pub enum Verdict {
     Follow,
     /// Wait a little (for the cluster, or a newer topology), then send it to the slot's owner.
     BackOff,
-    /// Refresh the topology; send it again only if the slot has another owner than the node that
-    /// answered. Otherwise deliver.
+    /// A script can say this too: only when the cluster is known to have said it, do as with any
+    /// other command. Otherwise deliver.
     Confirm,
     /// It may have run: tell the client so.
     OutcomeUnknown,
@@ -62,15 +62,7 @@ pub fn verdict(signal: &Signal, nature: Nature) -> Verdict {
         Signal::CutOff => Verdict::Close,
         Signal::NoScript => Verdict::LoadScript,
         Signal::Error(ErrorClass::Other) => Verdict::Deliver,
-        Signal::Error(ErrorClass::Redirect(redirect)) if nature.script => {
-            // An ASK cannot be confirmed: the topology does not show half-moved slots.
-            if redirect.ask {
-                Verdict::Deliver
-            } else {
-                Verdict::Confirm
-            }
-        }
-        Signal::Error(_) if nature.script => Verdict::Deliver,
+        Signal::Error(_) if nature.script => Verdict::Confirm,
         Signal::Error(ErrorClass::Redirect(_)) => Verdict::Follow,
         Signal::Error(
             ErrorClass::TryAgain
@@ -109,26 +101,26 @@ mod tests {
                 [V::LoadScript, V::LoadScript, V::LoadScript],
             ),
             (redirect(false), [V::Follow, V::Follow, V::Confirm]),
-            (redirect(true), [V::Follow, V::Follow, V::Deliver]),
+            (redirect(true), [V::Follow, V::Follow, V::Confirm]),
             (
                 Signal::Error(ErrorClass::TryAgain),
-                [V::BackOff, V::BackOff, V::Deliver],
+                [V::BackOff, V::BackOff, V::Confirm],
             ),
             (
                 Signal::Error(ErrorClass::ClusterDown),
-                [V::BackOff, V::BackOff, V::Deliver],
+                [V::BackOff, V::BackOff, V::Confirm],
             ),
             (
                 Signal::Error(ErrorClass::Loading),
-                [V::BackOff, V::BackOff, V::Deliver],
+                [V::BackOff, V::BackOff, V::Confirm],
             ),
             (
                 Signal::Error(ErrorClass::MasterDown),
-                [V::BackOff, V::BackOff, V::Deliver],
+                [V::BackOff, V::BackOff, V::Confirm],
             ),
             (
                 Signal::Error(ErrorClass::ReadOnly),
-                [V::BackOff, V::BackOff, V::Deliver],
+                [V::BackOff, V::BackOff, V::Confirm],
             ),
             (
                 Signal::Error(ErrorClass::Other),

@@ -34,9 +34,8 @@ pub enum Target {
     Owner,
     /// To this node, behind an `ASKING`.
     Ask(NodeAddr),
-    /// To the owner of its slot, but only if that is another node than this one, which has
-    /// answered already. Otherwise its error is the reply.
-    OwnerOtherThan(NodeAddr),
+    /// To this node.
+    At(NodeAddr),
 }
 
 /// A command kept back: waiting for another node, for a newer topology, or for its turn.
@@ -105,6 +104,8 @@ pub enum Form {
     Wait(u16),
     /// A command of Keyway's own, to learn whether the user may do what the client asked for.
     Probe,
+    /// A question about the keys of a script, in its place.
+    Confirm,
     /// A page of `SCAN` from this slot on, perhaps behind others' replies, as in a block. What it
     /// says depends on the node, so it is not sent to another one: the client asks again.
     Page(Slot, u16),
@@ -177,8 +178,8 @@ pub enum Sharing {
     Nothing,
     /// All on this connection.
     One(Route),
-    /// On several connections, or kept back.
-    Several,
+    /// On several connections, kept back, or such that nothing can go behind.
+    Apart,
 }
 
 /// Replies owed to a client, in request order.
@@ -194,6 +195,8 @@ pub struct Order {
     open: usize,
     /// Parts kept back.
     held: usize,
+    /// Open parts on several keys.
+    several: usize,
     early_bytes: usize,
     merging_bytes: usize,
 }
@@ -240,6 +243,12 @@ impl Order {
     #[must_use]
     pub fn held(&self) -> usize {
         self.held
+    }
+
+    /// Whether there are parts without an outcome that are on several keys.
+    #[must_use]
+    pub fn has_several(&self) -> bool {
+        self.several > 0
     }
 
     /// Reply bytes that wait for earlier replies.
@@ -309,6 +318,8 @@ impl Order {
         let place = Place(self.first.wrapping_add(count));
         self.open += ops.as_slice().len();
         self.held += ops.as_slice().iter().filter(|op| is_held(op)).count();
+        let several = ops.as_slice().iter().filter(|op| op.keys.are_several());
+        self.several += several.count();
         self.entries.push_back(Entry {
             command,
             started: now,
@@ -360,8 +371,12 @@ impl Order {
         let before = std::mem::replace(&mut op.state, state);
         self.held -= usize::from(matches!(before, OpState::Held(_)));
         self.held += usize::from(is_held(op));
-        self.open -= usize::from(!matches!(before, OpState::Done { .. }));
-        self.open += usize::from(!matches!(op.state, OpState::Done { .. }));
+        let was_open = usize::from(!matches!(before, OpState::Done { .. }));
+        let is_open = usize::from(!matches!(op.state, OpState::Done { .. }));
+        self.open = self.open + is_open - was_open;
+        if op.keys.are_several() {
+            self.several = self.several + is_open - was_open;
+        }
         self.check_invariants();
         Some(before)
     }
@@ -460,30 +475,29 @@ impl Order {
         }
     }
 
-    /// Whether a command on `keys` that would go to `route` must wait: one before it (before
-    /// `place`, where it has one already) on the same key is kept back, or in flight elsewhere.
+    /// Whether a command on `keys` that would go to `route` must wait, as [`Order::sharing`] has it.
     #[must_use]
-    pub fn must_wait(&self, keys: &Keys, route: Route, place: Option<Place>) -> bool {
-        let earlier = place.map_or(self.entries.len(), |place| self.index(place));
-        self.entries
-            .iter()
-            .take(earlier)
-            .filter(|entry| !entry.done)
-            .any(|entry| {
-                entry.ops.as_slice().iter().any(|op| {
-                    op.keys.conflicts(keys)
-                        && match &op.state {
-                            OpState::InFlight(earlier) => *earlier != route,
-                            OpState::Held(_) => true,
-                            OpState::Done { .. } => false,
-                        }
-                })
-            })
+    pub fn must_wait(
+        &self,
+        (keys, writes): (&Keys, bool),
+        route: Route,
+        place: Option<Place>,
+    ) -> bool {
+        match self.sharing((keys, writes), place) {
+            Sharing::Nothing => false,
+            Sharing::One(other) => other != route,
+            Sharing::Apart => true,
+        }
     }
 
-    /// Where commands on `keys` are, of those before `place` (of all, without one).
+    /// Where the commands are that share a key with one on `keys`, of those before `place` (of all,
+    /// without one).
+    ///
+    /// One on several keys, when it or the new one writes, is waited for even on the same
+    /// connection: of a slot that is half moved, a node refuses it (`TRYAGAIN`), and would run the
+    /// new one, which it then could not be sent again behind.
     #[must_use]
-    pub fn sharing(&self, keys: &Keys, place: Option<Place>) -> Sharing {
+    pub fn sharing(&self, (keys, writes): (&Keys, bool), place: Option<Place>) -> Sharing {
         let earlier = place.map_or(self.entries.len(), |place| self.index(place));
         let mut found = Sharing::Nothing;
         let entries = self
@@ -495,11 +509,12 @@ impl Order {
             let here = match op.state {
                 OpState::Done { .. } => continue,
                 _ if !op.keys.conflicts(keys) => continue,
-                OpState::Held(_) => return Sharing::Several,
+                OpState::Held(_) => return Sharing::Apart,
+                _ if op.keys.are_several() && (op.writes || writes) => return Sharing::Apart,
                 OpState::InFlight(route) => Sharing::One(route),
             };
             if found != Sharing::Nothing && found != here {
-                return Sharing::Several;
+                return Sharing::Apart;
             }
             found = here;
         }

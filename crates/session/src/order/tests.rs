@@ -221,8 +221,10 @@ fn a_place_that_is_gone_leads_nowhere() {
 fn a_command_waits_for_an_earlier_one_on_its_key_elsewhere() {
     let mut test = Test::new();
     let a = test.one("SET a 1", 1);
-    let waits =
-        |test: &Test, line: &str, route| test.order.must_wait(&keys(line), Route(route), None);
+    let waits = |test: &Test, line: &str, route| {
+        let about = (&keys(line), !line.contains("GET"));
+        test.order.must_wait(about, Route(route), None)
+    };
     assert!(!waits(&test, "GET a", 1), "the connection keeps the order");
     assert!(waits(&test, "GET a", 2));
     assert!(!waits(&test, "GET b", 2));
@@ -230,11 +232,33 @@ fn a_command_waits_for_an_earlier_one_on_its_key_elsewhere() {
     assert!(waits(&test, "GET a", 1) && waits(&test, "GET a", 2));
     let route = Route(2);
     assert!(
-        !test.order.must_wait(&keys("GET a"), route, Some(a)),
+        !test
+            .order
+            .must_wait((&keys("GET a"), false), route, Some(a)),
         "not for itself"
     );
     test.piece(a, b"-ERR no\r\n", true);
     assert!(!waits(&test, "GET a", 2));
+}
+
+#[test]
+fn nothing_goes_behind_a_command_on_several_keys_that_could_be_refused() {
+    for (first, second, expected) in [
+        ("MSET {a}1 x {a}2 y", "GET {a}2", true),
+        ("MGET {a}1 {a}2", "SET {a}2 z", true),
+        ("MGET {a}1 {a}2", "GET {a}2", false),
+        ("MSET {a}1 x {a}2 y", "SET {a}3 z", false),
+        ("SET {a}1 x", "MSET {a}1 x {a}2 y", false),
+    ] {
+        let mut test = Test::new();
+        let place = test.one(first, 1);
+        assert_eq!(test.order.has_several(), first.starts_with('M'));
+        let about = (&keys(second), !second.contains("GET"));
+        let waits = test.order.must_wait(about, Route(1), None);
+        assert_eq!(waits, expected, "{second} behind {first}");
+        test.piece(place, b"+OK\r\n", true);
+        assert!(!test.order.must_wait(about, Route(1), None) && !test.order.has_several());
+    }
 }
 
 #[test]

@@ -178,11 +178,13 @@ impl Model {
             .sum()
     }
 
-    fn must_wait(&self, keys: &[String], route: u64, before: usize) -> bool {
+    fn must_wait(&self, (keys, writes): (&[String], bool), route: u64, before: usize) -> bool {
         let earlier = self.parts().filter(|(at, _, _)| *at < before);
         let mut sharing = earlier.filter(|(_, _, part)| share(&part.keys, keys));
         sharing.any(|(_, _, part)| match part.at {
-            Where::InFlight(other) => other != route,
+            Where::InFlight(other) => {
+                other != route || (part.keys.len() > 1 && (part.writes || writes))
+            }
             Where::Held => true,
             Where::Done { .. } => false,
         })
@@ -524,18 +526,24 @@ impl World {
             assert!(is(&op.state, part.at));
             assert_eq!(order.conflict(place, number), model.conflict(at, part));
             for route in 0..3 {
-                let waits = order.must_wait(&op.keys, Route(route), Some(place));
-                assert_eq!(waits, model.must_wait(&part.keys, route, at));
+                let waits = order.must_wait((&op.keys, op.writes), Route(route), Some(place));
+                let expected = model.must_wait((&part.keys, part.writes), route, at);
+                assert_eq!(waits, expected);
             }
         }
         for key in KEYS {
             for route in 0..3 {
-                let waits = order.must_wait(&keys(&format!("GET {key}")), Route(route), None);
-                let expected = model.must_wait(&[key.to_owned()], route, usize::MAX);
+                let waits = order.must_wait(
+                    (&keys(&format!("GET {key}")), route == 1),
+                    Route(route),
+                    None,
+                );
+                let about = (&[key.to_owned()][..], route == 1);
+                let expected = model.must_wait(about, route, usize::MAX);
                 assert_eq!(waits, expected, "{key} to {route}");
             }
         }
-        let none = order.must_wait(&Keys::none(), Route(0), None);
+        let none = order.must_wait((&Keys::none(), true), Route(0), None);
         assert!(!none, "without keys there is nothing to wait for");
     }
 

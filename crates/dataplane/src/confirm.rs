@@ -1,0 +1,192 @@
+//! Scripts whose answers look like the cluster's.
+//!
+//! A script can return any text as its error, a redirect too, and then it has run. So before one is
+//! sent again, the node that answered is asked about the same keys with a command that cannot make
+//! words up (`EXISTS`): if that is redirected too, or refused for the same kind of reason, the slot
+//! is on the move, or the node unwell, and the script did not run. What was learned is believed for
+//! a while, for scripts on the same slot.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use command::{CommandTable, KeyRefs};
+use resp::OwnedRequest;
+use routing::{ErrorClass, Slot, retry};
+use session::{Form, Held, OpState, Place, Target, Until};
+
+use crate::{
+    client::State,
+    core::{Core, Signal},
+    host::Host,
+    replies::Named,
+};
+
+/// For so long a slot that was on the move, or a cluster that was unwell, may still be.
+const BELIEVED: Duration = Duration::from_secs(5);
+
+/// A script that waits for the answer about its keys.
+#[derive(Debug)]
+pub(crate) struct Doubted {
+    place: Place,
+    part: u16,
+    form: Form,
+    request: Bytes,
+    /// What it answered.
+    reply: Vec<u8>,
+    signal: retry::Signal,
+}
+
+/// What nodes have said of slots, and of themselves, to commands that cannot make words up.
+#[derive(Debug, Default)]
+pub(crate) struct Unrest {
+    /// Until when a slot may be on the move.
+    slots: HashMap<Slot, Instant>,
+    /// Until when a node may refuse whatever comes.
+    nodes: Option<Instant>,
+}
+
+impl Unrest {
+    /// A node has answered so about a slot.
+    pub(crate) fn note(&mut self, class: &ErrorClass, slot: Option<Slot>, now: Instant) {
+        let until = now + BELIEVED;
+        match (class, slot) {
+            (ErrorClass::Redirect(_) | ErrorClass::TryAgain, Some(slot)) => {
+                self.slots.insert(slot, until);
+            }
+            (ErrorClass::Other | ErrorClass::Redirect(_) | ErrorClass::TryAgain, _) => {}
+            _ => self.nodes = Some(until),
+        }
+    }
+
+    /// Whether a script may well be answered so now.
+    fn explains(&self, class: &ErrorClass, slot: Option<Slot>, now: Instant) -> bool {
+        let slot = slot.and_then(|slot| self.slots.get(&slot));
+        match class {
+            ErrorClass::Redirect(_) | ErrorClass::TryAgain => slot.is_some_and(|at| *at > now),
+            ErrorClass::Other => false,
+            _ => self.nodes.is_some_and(|at| at > now),
+        }
+    }
+
+    /// Forgets what is no longer believed.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        self.slots.retain(|_, until| *until > now);
+    }
+}
+
+impl<H: Host> Core<H> {
+    /// Whether what a script answered is the cluster's for certain. If not, its keys are asked
+    /// about first, or, if it has none, the answer is the client's.
+    pub(crate) fn is_certain(&self, client: &State, signal: &Signal, now: Instant) -> bool {
+        let ticket = signal.ticket;
+        let retry::Signal::Error(class) = &signal.signal else {
+            return true;
+        };
+        let slot = client
+            .session
+            .order
+            .op(ticket.place, ticket.part)
+            .and_then(|op| op.slot);
+        !ticket.nature.script || self.unrest.explains(class, slot, now)
+    }
+
+    /// Asks the node about the keys of a script. Returns false when there are none.
+    pub(crate) fn doubt(
+        &mut self,
+        (client, key): Named<'_>,
+        signal: &Signal,
+        table: &CommandTable,
+        now: Instant,
+    ) -> bool {
+        let ticket = signal.ticket;
+        let Some(question) = question(&signal.request, table) else {
+            return false;
+        };
+        let (place, part) = (ticket.place, ticket.part);
+        let order = &mut client.session.order;
+        let form = order.op(place, part).map_or(Form::Plain, |op| op.form);
+        client.doubted.push(Doubted {
+            place,
+            part,
+            form,
+            request: signal.request.clone(),
+            reply: signal.reply.clone(),
+            signal: signal.signal.clone(),
+        });
+        let target = if ticket.asked {
+            Target::Ask(signal.from.clone())
+        } else {
+            Target::At(signal.from.clone())
+        };
+        order.set_form(place, part, Form::Confirm);
+        let started = order.started(place).unwrap_or(now);
+        let held = Held {
+            request: question,
+            until: Until::Turn,
+            target,
+            hops: ticket.hops,
+            error: signal.reply.clone(),
+            deadline: started + self.settings.limits.deadline,
+        };
+        order.set_state(place, part, OpState::Held(Box::new(held)));
+        self.list_as_held(client, key);
+        true
+    }
+
+    /// The answer about a script's keys has come: gives the script's own signal back, and whether
+    /// the cluster had said it.
+    pub(crate) fn undoubt(
+        &mut self,
+        client: &mut State,
+        answer: &Signal,
+        now: Instant,
+    ) -> Option<(Signal, bool)> {
+        let ticket = answer.ticket;
+        let at = (ticket.place, ticket.part);
+        let index = client
+            .doubted
+            .iter()
+            .position(|of| (of.place, of.part) == at)?;
+        let doubted = client.doubted.swap_remove(index);
+        let order = &mut client.session.order;
+        order.set_form(at.0, at.1, doubted.form);
+        let slot = order.op(at.0, at.1).and_then(|op| op.slot);
+        let class = match &answer.signal {
+            retry::Signal::Error(class) if *class != ErrorClass::Other => Some(class),
+            _ => None,
+        };
+        if let Some(class) = class {
+            self.unrest.note(class, slot, now);
+        }
+        let signal = Signal {
+            ticket,
+            signal: doubted.signal,
+            reply: doubted.reply,
+            request: doubted.request,
+            from: answer.from.clone(),
+            replica: answer.replica,
+            deliver: false,
+        };
+        Some((signal, class.is_some()))
+    }
+}
+
+/// `EXISTS` of the keys that a script names.
+fn question(request: &Bytes, table: &CommandTable) -> Option<Bytes> {
+    let request = OwnedRequest::parse(request.to_vec()).ok()?;
+    let request = request.as_request();
+    let command = table.lookup(request).ok()?;
+    let mut refs = KeyRefs::new();
+    command.keys(request, &mut refs).ok()?;
+    let mut words: Vec<&[u8]> = vec![b"EXISTS"];
+    words.extend(refs.iter().filter_map(|key| request.arg(key.index())));
+    if words.len() == 1 {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    resp::write::request(&mut bytes, &words);
+    Some(bytes.into())
+}
