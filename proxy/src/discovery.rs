@@ -7,6 +7,7 @@
 //! most ten in a second, and otherwise every ten seconds.
 
 use std::{
+    collections::HashMap,
     io,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -30,14 +31,18 @@ use node::{Look, LookError, counts_of, look_at};
 const REGULAR: Duration = Duration::from_secs(10);
 /// What the nodes count is added up this often at most, and only while clients ask for it.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
+/// One primary's time to answer.
+const COUNT_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Primaries that are asked; those of a larger cluster would take longer than the interval.
 const COUNTED_MAX: usize = 200;
 /// The cluster is asked this often which commands it knows.
 const COMMANDS_EVERY: Duration = Duration::from_secs(60);
 /// Between two looks, however many are asked for.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
-/// One node's time to answer everything.
-const NODE_TIMEOUT: Duration = Duration::from_millis(1500);
+/// One node's time to answer everything, and when no node has within the shorter one.
+const NODE_TIMEOUTS: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(1500)];
+/// A node that did not answer is asked last for so long.
+const SILENT_FOR: Duration = Duration::from_secs(30);
 /// Nodes that one look asks at most.
 const NODES_MAX: usize = 16;
 
@@ -61,6 +66,7 @@ pub(crate) fn spawn(context: DiscoveryContext, shared: Arc<Shared>) -> io::Resul
                 table: None,
                 commands_at: None,
                 counted_at: Instant::now(),
+                silent: HashMap::new(),
             };
             runtime.block_on(async {
                 let readers =
@@ -87,6 +93,8 @@ struct Discovery {
     table: Option<Arc<CommandTable>>,
     commands_at: Option<Instant>,
     counted_at: Instant,
+    /// Nodes that did not answer, and when.
+    silent: HashMap<NodeAddr, Instant>,
 }
 
 impl Discovery {
@@ -147,20 +155,33 @@ impl Discovery {
 
     /// Asks nodes until one gives a view that is believed.
     async fn look(&mut self) {
-        let mut unconfirmed: Option<Candidate> = None;
         let mut troubles: Vec<String> = Vec::new();
+        for patience in NODE_TIMEOUTS {
+            troubles.clear();
+            if self.look_with(patience, &mut troubles).await {
+                return;
+            }
+        }
+        self.found_nothing(&troubles);
+    }
+
+    /// The same with so much time for each. Returns whether a view was believed.
+    async fn look_with(&mut self, patience: Duration, troubles: &mut Vec<String>) -> bool {
+        let mut unconfirmed: Option<Candidate> = None;
         for addr in self.nodes_to_ask() {
             let due = self
                 .commands_at
                 .is_none_or(|at| at.elapsed() >= COMMANDS_EVERY);
-            let looked = timeout(NODE_TIMEOUT, look_at(&self.context, &addr, due)).await;
-            let look = match looked.unwrap_or(Err(LookError::Silent(NODE_TIMEOUT))) {
+            let looked = timeout(patience, look_at(&self.context, &addr, due)).await;
+            let look = match looked.unwrap_or(Err(LookError::Silent(patience))) {
                 Ok(look) => look,
                 Err(error) => {
                     troubles.push(format!("{addr}: {error}"));
+                    self.silent.insert(addr, Instant::now());
                     continue;
                 }
             };
+            self.silent.remove(&addr);
             let candidate = match &unconfirmed {
                 Some(other) if other.agrees_with(&look.candidate) => {
                     look.candidate.clone().confirmed()
@@ -170,7 +191,7 @@ impl Discovery {
             match topology::accept(self.topology.as_deref(), candidate.clone()) {
                 Ok(next) => {
                     self.believe(next, look);
-                    return;
+                    return true;
                 }
                 Err(refusal) => {
                     if matches!(refusal, Refusal::LosesSlots(..)) {
@@ -180,7 +201,7 @@ impl Discovery {
                 }
             }
         }
-        self.found_nothing(&troubles);
+        false
     }
 
     /// Adds up what the primaries count. Who does not answer is left out.
@@ -191,7 +212,7 @@ impl Discovery {
         };
         let mut sums = Sums::default();
         for primary in topology.primaries().take(COUNTED_MAX) {
-            let counted = timeout(NODE_TIMEOUT, counts_of(&self.context, &primary.addr)).await;
+            let counted = timeout(COUNT_TIMEOUT, counts_of(&self.context, &primary.addr)).await;
             if let Ok(Ok(info)) = counted {
                 sums.add(&info);
             }
@@ -214,6 +235,7 @@ impl Discovery {
         }
         let turn = self.turn.checked_rem(nodes.len()).unwrap_or(0);
         nodes.rotate_left(turn);
+        nodes.sort_by_key(|addr| self.silent.contains_key(addr));
         nodes.truncate(NODES_MAX / 2);
         let seeds = &self.context.config.cluster.seeds;
         let known: Vec<NodeAddr> = seeds
@@ -232,6 +254,8 @@ impl Discovery {
             }
         }
         nodes.truncate(NODES_MAX);
+        self.silent.retain(|_, at| at.elapsed() < SILENT_FOR);
+        nodes.sort_by_key(|addr| self.silent.contains_key(addr));
         nodes
     }
 

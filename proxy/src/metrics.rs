@@ -57,6 +57,7 @@ struct Cells {
     in_flight: AtomicI64,
     redirects: [AtomicU64; RedirectKind::COUNT],
     errors: [AtomicU64; ErrorKind::COUNT],
+    stalls: AtomicU64,
     poisoned: [AtomicU64; PoisonReason::COUNT],
 }
 
@@ -80,6 +81,7 @@ impl Cells {
             in_flight: AtomicI64::default(),
             redirects: Default::default(),
             errors: Default::default(),
+            stalls: AtomicU64::default(),
             poisoned: Default::default(),
         }
     }
@@ -233,6 +235,12 @@ impl WorkerMetrics {
     /// Commands sent to nodes and not answered: this many more, or fewer.
     pub fn upstream_in_flight(&self, delta: i64) {
         shift(&self.cells.in_flight, delta);
+    }
+
+    /// A node has owed an answer for long. Returns how often that was.
+    pub fn upstream_stalled(&self) -> u64 {
+        add(&self.cells.stalls, 1);
+        self.cells.stalls.load(Relaxed)
     }
 
     /// A node sent a command elsewhere.

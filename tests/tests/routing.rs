@@ -163,6 +163,59 @@ fn a_killed_primary_costs_clients_its_shard_for_a_while_and_nothing_else() {
     cluster.wait_healthy();
 }
 
+/// What a frozen primary was not sent yet goes to its successor: no error, and nothing done twice.
+#[test]
+fn commands_for_a_frozen_primary_wait_for_its_successor() {
+    let options = ClusterOptions {
+        node_timeout_ms: 2_000,
+        ..ClusterOptions::new(Version::V9_1, 3, 1)
+    };
+    let cluster = RealCluster::with(options);
+    let settings = keyway_tests::Settings {
+        workers: 1,
+        ..keyway_tests::Settings::default()
+    };
+    let keyway = Keyway::with(&cluster, &settings);
+    let keys: Vec<String> = (0..)
+        .map(|i| format!("waits:{i}"))
+        .filter(|key| slot_of(key) <= cluster.slots_of(0).1)
+        .take(50)
+        .collect();
+    let mut client = keyway.client();
+    for key in &keys {
+        assert_eq!(text(&client.cmd(&["SET", key, "1"])), "OK");
+    }
+    assert_eq!(text(&client.cmd(&["WAIT", "1", "5000"])), "1");
+    cluster.nodes()[0].freeze();
+    let mut lost = keyway.client();
+    let mut bytes = Vec::new();
+    resp::write::request(&mut bytes, &["INCR", &keys[0]]);
+    lost.raw(&bytes);
+    wait_until("an answer that is owed for long", 10, || {
+        keyway.metric("keyway_upstream_stalls_total", &[]) > 0.5
+    });
+    for key in &keys[1..] {
+        let mut bytes = Vec::new();
+        resp::write::request(&mut bytes, &["INCR", key]);
+        resp::write::request(&mut bytes, &["GET", key]);
+        client.raw(&bytes);
+    }
+    for key in &keys[1..] {
+        assert_eq!(text(&client.read()), "2", "INCR {key}");
+        assert_eq!(text(&client.read()), "2", "GET {key}");
+    }
+    // Nobody knows what became of the one that it had been sent.
+    let said = text(&lost.read());
+    assert!(said.starts_with("-ERR KEYWAY.UNKNOWN_OUTCOME"), "{said}");
+    cluster.nodes()[0].thaw();
+    cluster.wait_healthy();
+    for key in &keys[1..] {
+        assert_eq!(text(&client.cmd(&["GET", key])), "2");
+    }
+    let first = text(&client.cmd(&["GET", &keys[0]]));
+    assert!(first == "1" || first == "2", "{first}");
+}
+
 #[test]
 fn a_frozen_node_delays_only_its_own_keys() {
     let options = ClusterOptions {

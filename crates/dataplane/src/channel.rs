@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use resp::Protocol;
 use session::Route;
-use topology::{NodeAddr, NodeId};
+use topology::{NodeAddr, NodeId, Role, Topology};
 use upstream::{Backoff, Connection, Phase};
 
 use crate::{reads::Zone, slots::Key, ticket::Ticket};
@@ -46,6 +46,8 @@ pub(crate) enum Purpose {
 const QUEUED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Queued commands beyond which a channel takes no more.
 const QUEUED_MAX: usize = 16 * 1024;
+/// A node that owes an answer for longer may be slow, or gone. The cluster is asked.
+pub(crate) const STALL: Duration = Duration::from_millis(500);
 /// A channel without commands for so long is closed.
 pub(crate) const IDLE: Duration = Duration::from_secs(300);
 
@@ -62,6 +64,9 @@ pub(crate) struct Channel {
     pub(crate) backoff: Backoff,
     /// When the current attempt is to be started; `None` when it is.
     pub(crate) connect_at: Option<Instant>,
+    /// The node has owed an answer for [`STALL`]: until it comes, nothing more is written, so that
+    /// what is queued certainly has not run.
+    pub(crate) stalled: bool,
     /// The shell knows that there is something to write.
     pub(crate) dirty: bool,
     /// The unfinished line at the end of what was read last.
@@ -81,6 +86,13 @@ impl Channel {
         }
     }
 
+    /// Whether its node is the one it was made for, and still what it was: a primary, or a replica.
+    pub(crate) fn serves(&self, topology: &Topology) -> bool {
+        topology.node_by_addr(&self.addr).is_some_and(|node| {
+            Some(node.id) == self.node && self.profile.replica == (node.role == Role::Replica)
+        })
+    }
+
     /// Whether another command may be queued.
     pub(crate) fn has_room(&self) -> bool {
         let pipeline = self.connection.pipeline();
@@ -94,6 +106,12 @@ impl Channel {
         let delta = signed(now) - signed(self.told);
         self.told = now;
         delta
+    }
+
+    /// Whether the node has owed an answer for [`STALL`] at `now`.
+    pub(crate) fn stalls(&self, now: Instant) -> bool {
+        let owing = self.connection.pipeline().owing_since();
+        self.is_ready() && owing.is_some_and(|since| since + STALL <= now)
     }
 
     pub(crate) fn is_ready(&self) -> bool {

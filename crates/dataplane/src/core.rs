@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 use bytes::{Bytes, BytesMut};
 use routing::retry;
 use session::Route;
-use topology::{Health, Node, NodeAddr, NodeId, Role, Slot};
+use topology::{Health, Node, NodeAddr, NodeId, Slot};
 use upstream::{Backoff, CloseReason, Connection, HandshakeError, Phase, Setup, Timeouts};
 
 use crate::{
@@ -68,6 +68,8 @@ pub(crate) struct Core<H> {
     attempts: u64,
     pub(crate) actions: Vec<Action>,
     refresh_asked: bool,
+    /// When the cluster was last asked because of a node that owes an answer.
+    pub(crate) looked_at: Option<Instant>,
     pub(crate) signals: Vec<Signal>,
     /// Clients with parts that are kept back.
     pub(crate) held_clients: Vec<Key>,
@@ -101,6 +103,7 @@ impl<H: Host> Core<H> {
             attempts: 0,
             actions: Vec::new(),
             refresh_asked: false,
+            looked_at: None,
             signals: Vec::new(),
             held_clients: Vec::new(),
             waiting_for_room: Vec::new(),
@@ -223,6 +226,7 @@ impl<H: Host> Core<H> {
             route,
             backoff: Backoff::new(seed),
             connect_at: None,
+            stalled: false,
             dirty: false,
             unread: BytesMut::new(),
             used_at: now,
@@ -315,6 +319,7 @@ impl<H: Host> Core<H> {
             channel.connection = connection;
             channel.route = route;
             channel.connect_at = Some(now + wait);
+            channel.stalled = false;
             channel.dirty = false;
             channel.unread = BytesMut::new();
         }
@@ -353,6 +358,7 @@ impl<H: Host> Core<H> {
             channel.connection = connection;
             channel.route = route;
             channel.connect_at = Some(now);
+            channel.stalled = false;
             channel.dirty = false;
             channel.unread = BytesMut::new();
         }
@@ -399,12 +405,7 @@ impl<H: Host> Core<H> {
             if channel.purpose != Purpose::Commands || channel.is_ready() {
                 continue; // what a ready connection carries, its node will answer
             }
-            let node = topology.node_by_addr(&channel.addr);
-            let serves = node.is_some_and(|node| {
-                Some(node.id) == channel.node
-                    && channel.profile.replica == (node.role == Role::Replica)
-            });
-            if !serves {
+            if !channel.serves(&topology) {
                 self.requeue(key, now);
                 self.retire(key);
             }
@@ -416,7 +417,7 @@ impl<H: Host> Core<H> {
         if let Some(channel) = self.channels.get_mut(key) {
             let delta = channel.in_flight_delta();
             self.host.in_flight(delta);
-            if !channel.dirty && channel.is_ready() {
+            if !channel.dirty && channel.is_ready() && !channel.stalled {
                 channel.dirty = true;
                 self.actions.push(Action::WakeChannel(channel.attempt(key)));
             }

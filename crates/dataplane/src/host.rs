@@ -82,6 +82,8 @@ pub trait Host {
     fn channel_ready(&mut self, addr: &NodeAddr, failures: u32);
     /// A node connection ended, or could not be made; `failures` in a row now.
     fn channel_lost(&mut self, addr: &NodeAddr, reason: &CloseReason, failures: u32);
+    /// A node has owed an answer for so long that nothing more is sent to it until it comes.
+    fn channel_stalled(&mut self, addr: &NodeAddr);
     /// Numbers that are not this worker's alone.
     fn totals(&self) -> Totals;
 }

@@ -318,6 +318,7 @@ impl<H: Host> Dataplane<H> {
         };
         let before = channel.connection.phase();
         let zone = channel.zone;
+        let stalled = std::mem::take(&mut channel.stalled);
         let mut unread = std::mem::take(&mut channel.unread);
         let result = if unread.is_empty() {
             let result = self.replies(attempt.channel, bytes, now);
@@ -344,6 +345,9 @@ impl<H: Host> Dataplane<H> {
             self.core.host.in_flight(delta);
         }
         self.core.host.node_bytes(zone, bytes.len(), 0);
+        if stalled {
+            self.core.dirty(attempt.channel);
+        }
         match result {
             Err(reason) => self.end_attempt(attempt.channel, &reason, now),
             Ok(_) => self.phase_after(attempt, before, now),
@@ -409,6 +413,9 @@ impl<H: Host> Dataplane<H> {
         match self.current(attempt) {
             Some(channel) => {
                 channel.dirty = false;
+                if channel.stalled {
+                    return 0;
+                }
                 let channel: &'a _ = channel;
                 channel.connection.slices(slices)
             }

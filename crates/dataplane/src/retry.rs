@@ -26,8 +26,8 @@ use crate::{
 const HOPS_AT_ONCE: u8 = 5;
 /// The first wait of a command that the cluster could not take.
 const WAIT_MIN: Duration = Duration::from_millis(10);
-/// The longest.
-const WAIT_MAX: Duration = Duration::from_millis(500);
+/// The longest: a cluster that works again is not kept waiting.
+const WAIT_MAX: Duration = Duration::from_millis(100);
 
 impl<H: Host> Dataplane<H> {
     /// Looks at everything that happened to commands, then sends again what may be.

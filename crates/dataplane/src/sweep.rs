@@ -2,17 +2,21 @@
 
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
 use upstream::CloseReason;
 
 use crate::{
     action::Action,
-    channel::{IDLE, Purpose},
+    channel::{Channel, IDLE, Purpose, STALL},
     client::Why,
     host::Host,
     plane::Dataplane,
     slots::Key,
 };
 
+/// While a node owes an answer for long, or is gone and commands wait for it, the cluster is asked
+/// this often.
+const STALL_LOOKS: Duration = Duration::from_millis(100);
 /// All clients are looked at this often.
 const SWEEP: Duration = Duration::from_millis(250);
 /// A client for which so much waits must take some of it now and then.
@@ -24,6 +28,7 @@ impl<H: Host> Dataplane<H> {
     /// Time has passed. To be called every [`Dataplane::tick_interval`].
     pub fn tick(&mut self, now: Instant) {
         self.tick_channels(now);
+        self.tick_stalled(now);
         self.settle(now);
         self.tick_held(now);
         self.tick_auth(now);
@@ -56,8 +61,55 @@ impl<H: Host> Dataplane<H> {
                 .core
                 .channels
                 .iter()
-                .any(|(_, channel)| !channel.is_ready());
+                .any(|(_, channel)| !channel.is_ready() || channel.stalled);
         Duration::from_millis(if waits { 10 } else { 100 })
+    }
+
+    /// A node that owes an answer for long may be gone, and one that commands wait for surely is:
+    /// the cluster tells. When it has chosen another for the slots, nothing will come of the old one
+    /// that could be believed.
+    fn tick_stalled(&mut self, now: Instant) {
+        let mut keys: SmallVec<[Key; 4]> = SmallVec::new();
+        for (key, channel) in self.core.channels.iter() {
+            if channel.purpose == Purpose::Commands && channel.stalls(now) {
+                keys.push(key);
+            }
+        }
+        for key in &keys {
+            if let Some(channel) = self.core.channels.get_mut(*key)
+                && !std::mem::replace(&mut channel.stalled, true)
+            {
+                self.core.host.channel_stalled(&channel.addr);
+            }
+        }
+        let waited_for = |channel: &Channel| {
+            let owes = channel.connection.pipeline().in_flight() > 0;
+            !channel.is_ready() && channel.backoff.attempts() > 0 && owes
+        };
+        if keys.is_empty()
+            && !self
+                .core
+                .channels
+                .iter()
+                .any(|(_, channel)| waited_for(channel))
+        {
+            self.core.looked_at = None;
+            return;
+        }
+        let due = |at: Instant| now.saturating_duration_since(at) >= STALL_LOOKS;
+        if self.core.looked_at.is_none_or(due) {
+            self.core.looked_at = Some(now);
+            self.core.refresh();
+        }
+        let Some(topology) = self.core.view.topology.clone() else {
+            return;
+        };
+        for key in keys {
+            let channel = self.core.channels.get(key);
+            if channel.is_some_and(|channel| !channel.serves(&topology)) {
+                self.end_attempt(key, &CloseReason::Silent(STALL), now);
+            }
+        }
     }
 
     fn tick_channels(&mut self, now: Instant) {

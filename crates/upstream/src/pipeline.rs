@@ -295,6 +295,15 @@ impl<T: Ticket> Pipeline<T> {
             .flatten()
     }
 
+    /// The same while the node has the oldest request whole: what it owes then is an answer, not
+    /// room for more bytes.
+    #[must_use]
+    pub fn owing_since(&self) -> Option<Instant> {
+        let head = self.in_flight.front()?.body.len();
+        let whole = self.queued_bytes - self.outbox.unwritten() >= head;
+        self.waiting_since().filter(|_| whole)
+    }
+
     /// Takes bytes from the node and passes replies on. Returns how many bytes of `buf` it used:
     /// the rest, at most one unfinished line, must be presented again with more behind it.
     ///

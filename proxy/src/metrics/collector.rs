@@ -106,7 +106,7 @@ impl Metrics {
     }
 }
 
-fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 8] {
+fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 9] {
     let states: Vec<(&str, i64)> = UpstreamState::LABELS
         .iter()
         .enumerate()
@@ -133,6 +133,12 @@ fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 8] {
             "keyway_upstream_in_flight",
             "Commands sent to nodes and not answered.",
             in_flight.sum(),
+        ),
+        counter(
+            "keyway_upstream_stalls_total",
+            "Times that a node owed an answer for half a second and was sent nothing more until then.",
+            "",
+            vec![("", sum(cells, |cells| &cells.stalls))],
         ),
         counter(
             "keyway_upstream_poisoned_total",

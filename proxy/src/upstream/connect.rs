@@ -21,8 +21,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Transport for T {}
 
 /// Silence on a connection after which the system asks whether the other side is there.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(5);
-/// How long sent bytes may stay unacknowledged.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
+/// How long sent bytes may stay unacknowledged: three times what the system sends them again after
+/// at first. Another machine's silence is found so, not a process's.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_millis(1500);
 
 /// Why no connection was made.
 #[derive(Debug, thiserror::Error)]

@@ -131,6 +131,16 @@ impl Host for WorkerHost {
         }
     }
 
+    fn channel_stalled(&mut self, addr: &NodeAddr) {
+        let stalls = self.metrics.upstream_stalled();
+        if stalls.is_power_of_two() {
+            tracing::info!(
+                node = %addr, stalls,
+                "the node owes an answer for half a second; asking the cluster what became of it"
+            );
+        }
+    }
+
     fn totals(&self) -> Totals {
         self.shared.totals()
     }

@@ -39,6 +39,7 @@ impl Host for Silent {
     fn request(&mut self, _: Option<CommandId>, _: Duration) {}
     fn redirect(&mut self, _: RedirectKind) {}
     fn read(&mut self, _: Zone) {}
+    fn channel_stalled(&mut self, _: &NodeAddr) {}
     fn node_bytes(&mut self, _: Zone, _: usize, _: usize) {}
     fn error(&mut self, _: ErrorKind) {}
     fn in_flight(&mut self, _: i64) {}
