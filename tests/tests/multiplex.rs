@@ -118,3 +118,57 @@ fn raise_file_limit() {
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).unwrap();
 }
+
+/// Big values and scripts take connections of their own; what one client sends on a key still takes
+/// effect in the order sent, whichever connection each command would prefer.
+#[test]
+fn commands_on_a_key_keep_their_order_in_both_lanes() {
+    const SCRIPT: &str = "return redis.call('append', KEYS[1], ARGV[1])";
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let settings = Settings {
+        workers: 1,
+        ..Settings::default()
+    };
+    let keyway = Keyway::with(&cluster, &settings);
+    let ready = || keyway.metric("keyway_upstream_connections", &["state=\"ready\""]);
+    thread::scope(|scope| {
+        for number in 0_usize..6 {
+            let keyway = &keyway;
+            scope.spawn(move || {
+                let mut client = keyway.client();
+                let big = "x".repeat(100_000);
+                for round in 0_usize..40 {
+                    let key = format!("lanes:{number}:{}", round % 7);
+                    let small = format!("{number}-{round}-");
+                    let value = if round % 2 == 0 { &big } else { &small };
+                    let whole = format!("{value}{small}{small}");
+                    let requests = [
+                        vec!["SET", &key, value],
+                        vec!["GET", &key],
+                        vec!["EVAL", SCRIPT, "1", &key, &small],
+                        vec!["APPEND", &key, &small],
+                        vec!["STRLEN", &key],
+                        vec!["GET", &key],
+                        vec!["SET", &key, &small],
+                        vec!["GETDEL", &key],
+                    ]
+                    .map(|args| {
+                        let mut frame = Vec::new();
+                        resp::write::request(&mut frame, &args);
+                        frame
+                    });
+                    let replies: Vec<_> = client.pipeline(&requests).iter().map(text).collect();
+                    let [first, second] =
+                        [1, 2].map(|parts| (value.len() + parts * small.len()).to_string());
+                    let expected = ["OK", value, &first, &second, &second, &whole, "OK", &small];
+                    assert!(replies == expected, "client {number}, round {round}");
+                }
+            });
+        }
+    });
+    assert!(
+        (ready() - 6.0).abs() < 0.5,
+        "two lanes to each of three nodes: {}",
+        ready()
+    );
+}

@@ -11,6 +11,26 @@ use crate::keys::{self, ByHand};
 use crate::kinds::{self, KindSet};
 use crate::spec::{BeginSearch, FindKeys, KeySpec};
 
+/// Commands that may take long, or answer a lot, beside scripts.
+const SLOW: [&str; 16] = [
+    "dump",
+    "flushall",
+    "flushdb",
+    "keys",
+    "lcs",
+    "pfmerge",
+    "restore",
+    "sdiffstore",
+    "sinterstore",
+    "sort",
+    "sort_ro",
+    "sunionstore",
+    "zdiffstore",
+    "zinterstore",
+    "zrangestore",
+    "zunionstore",
+];
+
 /// The metric label of whatever is no command of the table.
 pub const LABEL_OTHER: &str = "other";
 
@@ -73,6 +93,7 @@ pub struct Command {
     by_hand: Option<ByHand>,
     kinds: [KindSet; 2],
     disposition: Disposition,
+    slow: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -110,6 +131,7 @@ impl Command {
             only_first,
             by_hand: keys::by_hand(&row),
             kinds,
+            slow: disposition.is_script() || SLOW.contains(&&*row.name),
             disposition,
             row,
         }
@@ -211,6 +233,14 @@ impl Command {
     #[must_use]
     pub fn may_write(&self) -> bool {
         !self.is_readonly()
+    }
+
+    /// It may take long, or answer a lot, by what it is: a script, or work on all of a value or of
+    /// several.
+    #[inline]
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        self.slow
     }
 
     /// Some of its requests may keep their connection waiting.

@@ -15,7 +15,7 @@ use upstream::{CloseReason, Credentials, HandshakeError};
 
 use crate::{
     action::Action,
-    channel::{Profile, Purpose},
+    channel::{Lane, Profile, Purpose},
     client::{PendingAuth, State},
     core::Core,
     host::{ErrorKind, Host},
@@ -151,6 +151,7 @@ impl<H: Host> Core<H> {
             identity: key,
             protocol: Protocol::Resp2,
             database: 0,
+            lane: Lane::Fast,
             replica: false,
         };
         let channel = self.open(&addr, Some(id), profile, Purpose::Verdict, now);

@@ -19,12 +19,40 @@ pub struct Attempt {
     pub number: u64,
 }
 
+/// A pipeline's class: what is big or slow must not be in the way of what is not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Lane {
+    /// Most commands.
+    #[default]
+    Fast,
+    /// Slow commands, big requests, and the commands of clients that get big replies.
+    Bulk,
+}
+
+/// A request of so many bytes takes the bulk lane.
+const BULK_BYTES: usize = 64 * 1024;
+/// After a reply that was too big to be passed on whole, so many of a client's commands take the
+/// bulk lane.
+pub(crate) const BULKY_FOR: u16 = 64;
+
+impl Lane {
+    /// The lane of a request: `slow` by its command, `bulky` by what its client got before.
+    pub(crate) fn of(request: usize, slow: bool, bulky: bool) -> Self {
+        if slow || bulky || request >= BULK_BYTES {
+            Self::Bulk
+        } else {
+            Self::Fast
+        }
+    }
+}
+
 /// What a connection was set up with. Shared only within it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Profile {
     pub(crate) identity: Key,
     pub(crate) protocol: Protocol,
     pub(crate) database: u32,
+    pub(crate) lane: Lane,
     /// Its node is a replica, asked to answer reads itself (`READONLY`).
     pub(crate) replica: bool,
 }

@@ -147,6 +147,8 @@ pub(crate) struct State {
     /// One of its parts has got its outcome, and others are kept back.
     pub(crate) poke: bool,
     pub(crate) listed_as_held: bool,
+    /// So many of its next commands take the bulk lane.
+    pub(crate) bulky: u16,
     pub(crate) ending: Option<Ending>,
     pub(crate) half_since: Option<Instant>,
     /// It sends no more.

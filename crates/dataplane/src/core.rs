@@ -141,9 +141,8 @@ impl<H: Host> Core<H> {
             Some(slot) => topology.owner_index(slot)?.get(),
             None => any_shard(topology.shards().iter().map(|shard| &shard.primary), any)?,
         };
-        let known = self.routes.iter().find(|routes| routes.profile == profile);
-        if let Some(Some(key)) = known.and_then(|routes| routes.by_shard.get(shard)) {
-            return Some(*key);
+        if let Some(key) = self.known_route(profile, shard) {
+            return Some(key);
         }
         let node = topology.primaries().nth(shard)?;
         let (addr, id, shards) = (node.addr.clone(), node.id, topology.shards().len());
@@ -167,6 +166,16 @@ impl<H: Host> Core<H> {
             *place = Some(key);
         }
         Some(key)
+    }
+
+    /// The channel to a shard's primary, if one was made.
+    #[inline]
+    pub(crate) fn known_route(&self, profile: Profile, shard: usize) -> Option<Key> {
+        let known = self
+            .routes
+            .iter()
+            .find(|routes| routes.profile == profile)?;
+        known.by_shard.get(shard).copied().flatten()
     }
 
     /// The channel to the node at an address. `None`: no such node is known.

@@ -9,7 +9,14 @@ use routing::{Keys, Merge, Slot, Split};
 use session::{Form, Held, Op, OpState, Place, Sharing, Target, Until};
 use topology::NodeAddr;
 
-use crate::{channel::Profile, client::State, core::Core, host::Host, slots::Key, ticket::Ticket};
+use crate::{
+    channel::{Lane, Profile},
+    client::State,
+    core::Core,
+    host::Host,
+    slots::Key,
+    ticket::Ticket,
+};
 
 /// Whether a command was taken, or has to wait where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +70,7 @@ impl<H: Host> Core<H> {
             identity: client.identity,
             protocol: client.session.protocol,
             database: client.session.database,
+            lane: Lane::Fast,
             replica: false,
         }
     }
@@ -85,7 +93,14 @@ impl<H: Host> Core<H> {
             merge,
         } = sending;
         let form = self.form_of(client, form, slot, writes);
-        let way = self.way(client, key, (slot, None, form), (&keys, writes), now);
+        let lane = Lane::of(request.len(), command.is_slow(), client.bulky > 0);
+        let way = self.way(
+            (client, key),
+            (slot, None),
+            (form, lane),
+            (&keys, writes),
+            now,
+        );
         let state = match &way {
             Way::Channel(channel) => match self.channels.get(*channel) {
                 Some(channel) if channel.has_room() => OpState::InFlight(channel.route),
@@ -134,9 +149,10 @@ impl<H: Host> Core<H> {
             let writes = command.may_write() || part.keys.are_all();
             let form = self.form_of(client, Form::Plain, slot, writes);
             forms.push(form);
-            let to = (slot, part.node.as_deref(), form);
+            let lane = Lane::of(part.request.len(), command.is_slow(), client.bulky > 0);
+            let to = (slot, part.node.as_deref());
             let about = (&part.keys, command.may_write());
-            let way = self.way(client, key, to, about, now);
+            let way = self.way((client, key), to, (form, lane), about, now);
             if let Way::Channel(channel) = &way
                 && !self
                     .channels
@@ -190,13 +206,16 @@ impl<H: Host> Core<H> {
     /// Where a command on these keys goes now, behind everything that its client has sent.
     fn way(
         &mut self,
-        client: &mut State,
-        key: Key,
-        (slot, node, form): (Option<Slot>, Option<&NodeAddr>, Form),
+        (client, key): (&mut State, Key),
+        (slot, node): (Option<Slot>, Option<&NodeAddr>),
+        (form, lane): (Form, Lane),
         about: (&Keys, bool),
         now: Instant,
     ) -> Way {
-        let profile = self.profile(client);
+        let profile = Profile {
+            lane,
+            ..self.profile(client)
+        };
         let channel = match (node, slot) {
             (Some(node), _) => self.route_to(profile, node, now),
             (None, Some(slot)) if form == Form::Read => self.reader(profile, slot, key.index, now),
@@ -206,8 +225,9 @@ impl<H: Host> Core<H> {
             self.refresh();
             return Way::Held(Until::NewerThan(self.view.looks));
         };
-        // Commands on a key are on one connection only while all go to its slot's owner.
-        let plain = form != Form::Read;
+        // Commands on a key are on one connection only while all take the fast lane to the owner of
+        // its slot.
+        let plain = form != Form::Read && lane == Lane::Fast;
         let order = &client.session.order;
         if order.open() == 0 {
             client.calm = if plain { self.epoch } else { 0 };
@@ -223,9 +243,9 @@ impl<H: Host> Core<H> {
         match (order.sharing(about, None), slot) {
             (Sharing::Nothing, _) => Way::Channel(channel),
             (Sharing::One(other), _) if Some(other) == route => Way::Channel(channel),
-            // A read behind another command on its key stays on that one's connection.
-            (Sharing::One(other), Some(slot)) if !plain => self
-                .reader_on(other, profile, slot)
+            // Behind another command on its key it stays on that one's connection, if it may.
+            (Sharing::One(other), Some(slot)) => self
+                .channel_on(other, profile, slot, form)
                 .map_or(Way::Held(Until::Turn), Way::Channel),
             _ => Way::Held(Until::Turn),
         }

@@ -19,7 +19,7 @@ use upstream::{CloseReason, HandshakeError};
 
 use crate::{
     action::Action,
-    channel::{Profile, Purpose},
+    channel::{Lane, Profile, Purpose},
     core::Core,
     host::Host,
     slots::{Key, Slots},
@@ -269,6 +269,7 @@ impl<H: Host> Core<H> {
             identity,
             protocol: Protocol::Resp3,
             database: 0,
+            lane: Lane::Fast,
             replica: false,
         };
         let channel = self.open(&addr, Some(id), profile, Purpose::Messages, now);

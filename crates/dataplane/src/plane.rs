@@ -159,6 +159,7 @@ impl<H: Host> Dataplane<H> {
                 woken: false,
                 poke: false,
                 listed_as_held: false,
+                bulky: 0,
                 ending: None,
                 half_since: None,
                 eof: false,

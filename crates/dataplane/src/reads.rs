@@ -16,7 +16,14 @@ use session::{Form, Route};
 use smallvec::SmallVec;
 use topology::{Health, Nearness, Node, NodeAddr, NodeId, Role, Topology};
 
-use crate::{action::Action, channel::Profile, client::State, core::Core, host::Host, slots::Key};
+use crate::{
+    action::Action,
+    channel::{Lane, Profile},
+    client::State,
+    core::Core,
+    host::Host,
+    slots::Key,
+};
 
 /// A node that failed a read is left out for so long, unless whoever watches over it says sooner
 /// that it is unfit.
@@ -190,18 +197,38 @@ impl<H: Host> Core<H> {
         Some(key)
     }
 
-    /// The channel with this route, if it is one that reads of the slot may take.
-    pub(crate) fn reader_on(&self, route: Route, profile: Profile, slot: Slot) -> Option<Key> {
+    /// The channel with this route, if commands of this form on the slot may take it: in either lane
+    /// to the slot's owner, and for reads also to another of its shard's nodes.
+    pub(crate) fn channel_on(
+        &self,
+        route: Route,
+        profile: Profile,
+        slot: Slot,
+        form: Form,
+    ) -> Option<Key> {
         let shard = self.view.topology.as_deref()?.owner_index(slot)?.get();
-        let candidates = self.reads.by_shard.get(shard)?;
-        let mut keys = candidates.iter().flat_map(|candidate| &candidate.keys);
-        let on = |key: Key| {
+        let on = |key: &Key| {
             self.channels
-                .get(key)
+                .get(*key)
                 .is_some_and(|channel| channel.route == route)
         };
-        keys.find(|(of, key)| *of == profile && on(*key))
-            .map(|(_, key)| *key)
+        let lanes = [Lane::Fast, Lane::Bulk].map(|lane| Profile { lane, ..profile });
+        let mut to_owner = lanes
+            .iter()
+            .filter_map(|profile| self.known_route(*profile, shard));
+        if let Some(key) = to_owner.find(on) {
+            return Some(key);
+        }
+        let candidates = self
+            .reads
+            .by_shard
+            .get(shard)
+            .filter(|_| form == Form::Read)?;
+        let keys = candidates.iter().flat_map(|candidate| &candidate.keys);
+        let mut keys = keys
+            .filter(|(of, _)| lanes.contains(of))
+            .map(|(_, key)| *key);
+        keys.find(on)
     }
 
     /// Counts a read that may go to a replica.

@@ -14,6 +14,7 @@ use upstream::{Replies, Retained};
 
 use crate::{
     action::Action,
+    channel::BULKY_FOR,
     client::{Client, State, Unguarded, Why},
     core::Signal,
     host::{Host, RedirectKind},
@@ -108,6 +109,12 @@ pub(crate) fn pass_on<H: Host>(
         state.end(Why::Output { waiting }, true);
         return;
     }
+    // Only what is big comes in pieces.
+    state.bulky = if done {
+        state.bulky.saturating_sub(1)
+    } else {
+        BULKY_FOR
+    };
     session.output.equip(spare);
     let at = (ticket.place, ticket.part);
     let completed = session

@@ -13,6 +13,7 @@ use topology::NodeAddr;
 
 use crate::{
     action::Action,
+    channel::{Lane, Profile},
     client::{State, Why},
     core::{Core, Signal},
     host::{ErrorKind, Host},
@@ -410,8 +411,10 @@ impl<H: Host> Core<H> {
         };
         let (keys, target) = (op.keys.clone(), held.target.clone());
         let to = (op.slot, op.node.as_deref().cloned());
+        let lane = Lane::of(held.request.len(), ticket.nature.script, client.bulky > 0);
         let (leased, about) = (is_leased(form), (&keys, op.writes));
-        let Some((channel, route)) = self.way_again((client, key), form, &to, &target, now) else {
+        let Some((channel, route)) = self.way_again((client, key), (form, lane), &to, &target, now)
+        else {
             self.refresh();
             return;
         };
@@ -442,12 +445,15 @@ impl<H: Host> Core<H> {
     fn way_again(
         &mut self,
         (client, key): Named<'_>,
-        form: Form,
+        (form, lane): (Form, Lane),
         (slot, node): &(Option<Slot>, Option<NodeAddr>),
         target: &Target,
         now: Instant,
     ) -> Option<(Key, Route)> {
-        let profile = self.profile(client);
+        let profile = Profile {
+            lane,
+            ..self.profile(client)
+        };
         let leased = is_leased(form);
         let channel = match target {
             Target::Ask(addr) if leased => self.lease_again((client, form), *slot, Some(addr), now),
