@@ -87,7 +87,9 @@ impl Cluster {
                     master_down: false,
                     migrating: BTreeMap::new(),
                     importing: BTreeMap::new(),
+                    scripts: BTreeMap::new(),
                     answers: VecDeque::new(),
+                    misdirections: VecDeque::new(),
                     swallow: 0,
                 }
             });
@@ -237,6 +239,7 @@ impl Cluster {
                 node.loading_until = None;
             }
         }
+        self.serve_blocked();
     }
 
     /// When [`Cluster::tick`] has something to do; `None`: nothing until something else happens.
@@ -374,6 +377,10 @@ impl Cluster {
         let Some(applied) = self.nodes.get(node).map(|node| node.applied) else {
             return;
         };
+        let old = self.primary(shard);
+        if let Some(old) = old {
+            self.inherit_migrations(old, node);
+        }
         if let Some(state) = self.shards.get_mut(shard) {
             state.primary = node;
             // What the old primary had and the new one has not is lost.
@@ -382,6 +389,30 @@ impl Cluster {
         }
         for other in self.replicas(shard) {
             self.resync(other, node);
+        }
+    }
+
+    /// Replicas know which slots are half moved (as they do since 8.0): the new primary goes on
+    /// where the old one ended.
+    fn inherit_migrations(&mut self, old: NodeIndex, new: NodeIndex) {
+        let taken = self.nodes.get_mut(old).map(|node| {
+            (
+                std::mem::take(&mut node.migrating),
+                std::mem::take(&mut node.importing),
+            )
+        });
+        if let (Some((migrating, importing)), Some(node)) = (taken, self.nodes.get_mut(new)) {
+            node.migrating = migrating;
+            node.importing = importing;
+        }
+        for node in &mut self.nodes {
+            let others = node
+                .migrating
+                .values_mut()
+                .chain(node.importing.values_mut());
+            others
+                .filter(|other| **other == old)
+                .for_each(|other| *other = new);
         }
     }
 

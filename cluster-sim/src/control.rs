@@ -2,13 +2,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     time::Duration,
 };
 
+use resp::Value;
 use topology::Slot;
 
 use crate::{
     cluster::Cluster,
+    commands::{self, Call},
     node::{NodeIndex, ShardIndex},
 };
 
@@ -37,6 +40,7 @@ impl Cluster {
         }
         state.alive = true;
         state.frozen = false;
+        state.scripts.clear();
         state.loading_until = (!loading.is_zero()).then_some(until);
         let primary = self
             .nodes
@@ -87,6 +91,36 @@ impl Cluster {
             node.answers
                 .extend(std::iter::repeat_n(error.to_owned(), count));
         }
+    }
+
+    /// The node sends the next `count` commands with keys to this address, whoever owns their slot:
+    /// with `ASK`, or with `MOVED`. Nothing needs to listen there.
+    pub fn misdirect_next(&mut self, node: NodeIndex, count: usize, ask: bool, to: SocketAddr) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.misdirections
+                .extend(std::iter::repeat_n((ask, to), count));
+        }
+    }
+
+    /// The answers scripted for a node that it has not given are forgotten.
+    pub fn stop_misdirecting(&mut self, node: NodeIndex) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.misdirections.clear();
+        }
+    }
+
+    /// What a node has itself, dead or alive, owner or not: the reply of a command without side
+    /// effects, as if no cluster were there.
+    pub fn look_into(&mut self, node: NodeIndex, args: &[&[u8]]) -> Option<Value> {
+        let now = self.unix_ms();
+        let name = String::from_utf8_lossy(args.first()?).to_lowercase();
+        let mut call = Call {
+            store: &mut self.nodes.get_mut(node)?.store,
+            args,
+            now,
+            resp3: false,
+        };
+        commands::run(&name, &mut call)?.ok()
     }
 
     /// The node runs the next `count` commands and answers none of them.

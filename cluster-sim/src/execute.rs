@@ -7,11 +7,12 @@ use resp::{OwnedRequest, Protocol, Request, Value};
 use topology::Slot;
 
 use crate::{
+    blocking,
     cluster::Cluster,
     commands::{self, Call, Outcome},
     connection, introspection,
     node::{Connection, ConnectionId, NodeIndex},
-    transaction,
+    script, transaction,
 };
 
 const TRYAGAIN: &str = "TRYAGAIN Multiple keys request during rehashing of slot";
@@ -27,8 +28,13 @@ impl Cluster {
         self.work(connection.0);
     }
 
-    /// Runs every whole request of a connection.
+    /// Runs every whole request of a connection, and what others have waited for.
     pub(crate) fn work(&mut self, id: u64) {
+        self.run_requests(id);
+        self.serve_blocked();
+    }
+
+    pub(crate) fn run_requests(&mut self, id: u64) {
         // The connection is out of the map while its requests change the cluster.
         let Some(mut connection) = self.connections.remove(&id) else {
             return;
@@ -42,7 +48,7 @@ impl Cluster {
         let input = std::mem::take(&mut connection.input);
         let mut used = 0;
         let mut replies = Vec::new();
-        while awake(self, connection.node) && !connection.closing {
+        while awake(self, connection.node) && !connection.closing && connection.blocked.is_none() {
             let rest = input.get(used..).unwrap_or_default();
             match connection.decoder.decode(rest) {
                 Ok(None) => break,
@@ -80,6 +86,7 @@ impl Cluster {
         let start = out.len();
         let reply = self.execute(connection, request, out);
         match reply {
+            Ok(Some(_)) if connection.blocked.is_some() => {} // when there is something
             Ok(Some(value)) => value.encode(connection.protocol, out),
             Ok(None) => {} // written already
             Err(error) => resp::write::error(out, error.as_bytes()),
@@ -130,7 +137,9 @@ impl Cluster {
             .unwrap_or_else(|| {
                 self.check_loaded(connection.node)?;
                 self.check_place(connection, command, request, asking)?;
-                self.run(connection, command, request)
+                script::run(self, connection, command, request)
+                    .or_else(|| blocking::run(self, connection, command, request))
+                    .unwrap_or_else(|| self.run(connection, command, request))
             });
         connection.transaction.failed |= outcome.is_err();
         // `ASKING` holds for one command, or for one transaction.
@@ -204,6 +213,7 @@ impl Cluster {
         if self.now < self.down_until {
             return Err("CLUSTERDOWN The cluster is down".to_owned());
         }
+        self.misdirect(here, slot)?;
         let owner = self.owner(slot).and_then(|shard| self.primary(shard));
         let owner = owner.ok_or("CLUSTERDOWN Hash slot not served")?;
         let now = self.unix_ms();
@@ -260,7 +270,17 @@ impl Cluster {
         moved
     }
 
-    fn run(
+    /// What the node was told to say instead of the truth.
+    fn misdirect(&mut self, here: NodeIndex, slot: Slot) -> Result<(), String> {
+        let node = self.nodes.get_mut(here);
+        match node.and_then(|node| node.misdirections.pop_front()) {
+            Some((true, to)) => Err(format!("ASK {} {to}", slot.get())),
+            Some((false, to)) => Err(format!("MOVED {} {to}", slot.get())),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn run(
         &mut self,
         connection: &mut Connection,
         command: &Command,

@@ -5,10 +5,11 @@
 //! `TRYAGAIN`), fails over, migrates slots key by key or at once, lags, and breaks as a test
 //! scripts it. [`serve`] puts it behind sockets.
 //!
-//! It knows strings, hashes, lists, sets, sorted sets, expiry, `SCAN`, counters and transactions; no
-//! scripts, subscriptions or streams. What it does not know it refuses as a server refuses a
+//! It knows strings, hashes, lists, sets, sorted sets, expiry, `SCAN`, counters, transactions, `BLPOP`
+//! and `BRPOP`, and scripts that are no more than a row of calls; no subscriptions or streams. What it does not know it refuses as a server refuses a
 //! command that it has never heard of.
 
+mod blocking;
 mod cluster;
 mod commands;
 mod connection;
@@ -18,6 +19,7 @@ mod introspection;
 mod layout;
 mod node;
 mod ordered;
+mod script;
 mod serve;
 mod store;
 mod transaction;

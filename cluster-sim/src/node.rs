@@ -8,7 +8,7 @@ use std::{
 
 use resp::{Protocol, RequestDecoder, RequestLimits};
 
-use crate::{store::Store, transaction::Transaction};
+use crate::{blocking::Blocked, store::Store, transaction::Transaction};
 
 /// Which node; a place in the cluster's list, from 0. Primaries come first, shard by shard.
 pub type NodeIndex = usize;
@@ -38,8 +38,12 @@ pub(crate) struct Node {
     pub(crate) master_down: bool,
     pub(crate) migrating: BTreeMap<u16, NodeIndex>,
     pub(crate) importing: BTreeMap<u16, NodeIndex>,
+    /// Scripts that it has seen, by their SHA-1.
+    pub(crate) scripts: BTreeMap<String, String>,
     /// Scripted: answers to the next commands, instead of running them.
     pub(crate) answers: VecDeque<String>,
+    /// Scripted: where the next commands with keys are sent, whoever owns their slot.
+    pub(crate) misdirections: VecDeque<(bool, SocketAddr)>,
     /// Scripted: commands that are run and not answered.
     pub(crate) swallow: usize,
 }
@@ -60,6 +64,8 @@ pub(crate) struct Connection {
     pub(crate) asking: bool,
     pub(crate) transaction: Transaction,
     pub(crate) closing: bool,
+    /// It waits for an element of a list.
+    pub(crate) blocked: Option<Blocked>,
 }
 
 impl Connection {
@@ -78,6 +84,7 @@ impl Connection {
             asking: false,
             transaction: Transaction::default(),
             closing: false,
+            blocked: None,
         }
     }
 }

@@ -233,3 +233,102 @@ fn a_watched_key_that_another_writes_ends_the_transaction() {
     assert_eq!(client.ask(one, "EXEC"), "*-1\r\n");
     assert_eq!(client.ask(one, "GET n{k}"), "$1\r\n1\r\n");
 }
+
+#[test]
+fn a_list_is_waited_for_until_there_is_something_or_the_time_is_over() {
+    let mut client = Client::new(Layout::default());
+    let home = client.home("q");
+    let (first, second, other) = (
+        client.connect(home),
+        client.connect(home),
+        client.connect(home),
+    );
+    assert_eq!(client.ask(first, "BLPOP q 0"), "");
+    assert_eq!(client.ask(second, "BRPOP q 0.005"), "");
+    client.send(first, "PING");
+    assert_eq!(client.ask(other, "RPUSH q one"), ":1\r\n");
+    let one = "*2\r\n$1\r\nq\r\n$3\r\none\r\n";
+    assert_eq!(client.take(first), format!("{one}+PONG\r\n"));
+    client.pass(MS * 4);
+    assert_eq!(client.take(second), "");
+    client.pass(MS);
+    assert_eq!(client.take(second), "*-1\r\n");
+    assert_eq!(client.ask(other, "LLEN q"), ":0\r\n");
+}
+
+#[test]
+fn who_waits_is_sent_after_a_slot_that_leaves_and_away_from_a_primary_that_steps_down() {
+    let mut client = Client::new(Layout::default());
+    let slot = Slot::of_key(b"q");
+    let shard = client.cluster.owner(slot).unwrap();
+    let home = client.home("q");
+    let connection = client.connect(home);
+    client.ask(connection, "BLPOP q 0");
+    client.cluster.fail_over(shard);
+    client.pass(MS);
+    assert_eq!(
+        client.take(connection),
+        "-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)\r\n"
+    );
+    let home = client.home("q");
+    let connection = client.connect(home);
+    client.ask(connection, "BLPOP q 0");
+    client.cluster.migrate_atomically([slot], (shard + 1) % 3);
+    client.pass(MS);
+    let there = client.cluster.address(client.home("q")).unwrap();
+    let moved = format!("-MOVED {} {there}\r\n", slot.get());
+    assert_eq!(client.take(connection), moved);
+}
+
+#[test]
+fn a_script_is_a_row_of_calls_that_one_node_remembers() {
+    let mut client = Client::new(Layout::default());
+    let home = client.home("k");
+    let connection = client.connect(home);
+    let eval = |client: &mut Client, words: &[&str]| {
+        let request = OwnedRequest::from_args(words);
+        client
+            .cluster
+            .received(connection, request.bytes(), client.now);
+        client.take(connection)
+    };
+    let push = "redis.call('RPUSH', KEYS[1], ARGV[1]); return redis.call('LLEN', KEYS[1])";
+    let digest = "f6fa22f5b6e0abbb2a30ed4b1f3b0f0ab8b9a3a5";
+    let unseen = eval(&mut client, &["EVALSHA", digest, "1", "k", "a"]);
+    assert_eq!(unseen, "-NOSCRIPT No matching script.\r\n");
+    assert_eq!(eval(&mut client, &["EVAL", push, "1", "k", "a"]), ":1\r\n");
+    let loaded = eval(&mut client, &["SCRIPT", "LOAD", push]);
+    let digest = loaded.split("\r\n").nth(1).unwrap();
+    let again = eval(&mut client, &["EVALSHA", digest, "1", "k", "b"]);
+    assert_eq!(again, ":2\r\n");
+    let forges = "return redis.error_reply(ARGV[1])";
+    let forged = eval(&mut client, &["EVAL", forges, "1", "k", "MOVED 1 a:1"]);
+    assert_eq!(forged, "-MOVED 1 a:1\r\n");
+}
+
+#[test]
+fn a_node_sends_commands_where_it_is_told_to() {
+    let mut client = Client::new(Layout::default());
+    let home = client.home("k");
+    let connection = client.connect(home);
+    let stranger: SocketAddr = ([10, 9, 9, 9], 1).into();
+    client.cluster.misdirect_next(home, 1, true, stranger);
+    assert_eq!(client.ask(connection, "PING"), "+PONG\r\n");
+    let slot = Slot::of_key(b"k").get();
+    let ask = format!("-ASK {slot} 10.9.9.9:1\r\n");
+    assert_eq!(client.ask(connection, "GET k"), ask);
+    assert_eq!(client.ask(connection, "GET k"), "$-1\r\n");
+}
+
+#[test]
+fn a_new_primary_goes_on_with_the_migrations_of_the_old_one() {
+    let mut client = Client::new(Layout::default());
+    let slot = Slot::of_key(b"k");
+    let shard = client.cluster.owner(slot).unwrap();
+    client.cluster.begin_migration(slot, (shard + 1) % 3);
+    client.cluster.fail_over(shard);
+    let connection = client.connect(client.home("k"));
+    assert!(client.ask(connection, "GET k").starts_with("-ASK "));
+    client.cluster.finish_migration(slot);
+    assert_eq!(client.cluster.owner(slot), Some((shard + 1) % 3));
+}

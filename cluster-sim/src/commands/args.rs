@@ -13,7 +13,7 @@ pub(crate) fn integer(bytes: &[u8]) -> Option<i64> {
 }
 
 /// A number with a fraction, `inf` too; not NaN.
-pub(super) fn float(bytes: &[u8]) -> Option<f64> {
+pub(crate) fn float(bytes: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(bytes).ok()?;
     if text.is_empty()
         || text.starts_with(char::is_whitespace)
