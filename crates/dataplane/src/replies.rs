@@ -283,7 +283,7 @@ fn kind_of(class: &ErrorClass) -> Option<RedirectKind> {
         ErrorClass::Loading => RedirectKind::Loading,
         ErrorClass::MasterDown => RedirectKind::MasterDown,
         ErrorClass::ReadOnly => RedirectKind::ReadOnly,
-        ErrorClass::Other => return None,
+        ErrorClass::Demoted | ErrorClass::Other => return None,
     })
 }
 

@@ -71,6 +71,8 @@ pub enum ErrorClass {
     MasterDown,
     /// A write reached a replica.
     ReadOnly,
+    /// The node is no primary any more: a command that blocked there has not run.
+    Demoted,
     /// The reply to the command, as any other.
     Other,
 }
@@ -80,7 +82,7 @@ impl ErrorClass {
     #[must_use]
     pub fn of(text: &[u8]) -> Self {
         match text.first() {
-            Some(b'M' | b'A' | b'T' | b'C' | b'L' | b'R') => {}
+            Some(b'M' | b'A' | b'T' | b'C' | b'L' | b'R' | b'U') => {}
             _ => return Self::Other,
         }
         if let Some(redirect) = Redirect::parse(text) {
@@ -99,6 +101,9 @@ impl ErrorClass {
                 Self::MasterDown
             }
             b"READONLY You can't write against a read only replica." => Self::ReadOnly,
+            b"UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)" => {
+                Self::Demoted
+            }
             _ => Self::Other,
         }
     }
@@ -162,6 +167,8 @@ mod tests {
             ErrorClass::ClusterDown
         );
         assert_eq!(of("READONLY my own words"), ErrorClass::Other);
+        let unblocked = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
+        assert_eq!(of(unblocked), ErrorClass::Other);
         assert_eq!(of("ERR unknown command"), ErrorClass::Other);
     }
 }

@@ -69,7 +69,8 @@ pub fn verdict(signal: &Signal, nature: Nature) -> Verdict {
             | ErrorClass::ClusterDown
             | ErrorClass::Loading
             | ErrorClass::MasterDown
-            | ErrorClass::ReadOnly,
+            | ErrorClass::ReadOnly
+            | ErrorClass::Demoted,
         ) => Verdict::BackOff,
     }
 }
@@ -121,6 +122,10 @@ mod tests {
             (
                 Signal::Error(ErrorClass::ReadOnly),
                 [V::BackOff, V::BackOff, V::Confirm],
+            ),
+            (
+                Signal::Error(ErrorClass::Demoted),
+                [V::BackOff, V::BackOff, V::Deliver],
             ),
             (
                 Signal::Error(ErrorClass::Other),
