@@ -172,7 +172,11 @@ impl<H: Host> Core<H> {
                 (addr.clone(), node.id)
             }
         };
-        if let Some(old) = client.lease.take() {
+        // Before it takes another: clients that hold one and wait for one would wait for each other.
+        // Nothing is watched where the first WATCH was sent before.
+        let watch = client.watch.take_if(|_| form == Form::Watch);
+        let watched = watch.map(|watch| watch.channel);
+        for old in client.lease.take().into_iter().chain(watched) {
             self.give_back(old, now);
         }
         let lease = self.lease(&addr, id, self.profile(client), now)?;
@@ -180,17 +184,13 @@ impl<H: Host> Core<H> {
             client.lease = Some(lease);
             return Some(lease);
         }
-        // Nothing was watched where the first WATCH was sent before.
         let route = self.channels.get(lease).map(|channel| channel.route);
-        let watch = Watch {
+        client.watch = Some(Watch {
             channel: lease,
             route: route.unwrap_or(NOWHERE),
             slot: slot?,
             firm: false,
-        };
-        if let Some(old) = client.watch.replace(watch) {
-            self.give_back(old.channel, now);
-        }
+        });
         Some(lease)
     }
 
