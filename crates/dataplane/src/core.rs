@@ -344,6 +344,7 @@ impl<H: Host> Core<H> {
             return;
         };
         let from = channel.addr.clone();
+        let before = channel.connection.phase();
         let abandoned = channel.connection.abandon();
         let (profile, node) = (channel.profile, channel.node);
         for abandoned in abandoned {
@@ -358,6 +359,8 @@ impl<H: Host> Core<H> {
         let started = channel.connect_at.is_none();
         let attempt = channel.attempt(key);
         self.host.in_flight(delta);
+        self.host
+            .channel_phase(Some(before), Some(Phase::Connecting));
         if started {
             self.actions.push(Action::Drop(attempt));
         }
