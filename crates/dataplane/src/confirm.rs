@@ -2,9 +2,10 @@
 //!
 //! A script can return any text as its error, a redirect too, and then it has run. So before one is
 //! sent again, the node that answered is asked about the same keys with a command that cannot make
-//! words up (`EXISTS`): if that is redirected too, or refused for the same kind of reason, the slot
-//! is on the move, or the node unwell, and the script did not run. What was learned is believed for
-//! a while, for scripts on the same slot.
+//! words up (`EXISTS`): if that is redirected to the same node, or refused for the same reason, the
+//! slot is on the move, or the node unwell, and the script did not run. What was learned is believed
+//! for a while, for scripts on the same slot. (A script that makes up the very redirect that is true
+//! at that moment gets its way: nothing can tell.)
 
 use std::{
     collections::HashMap,
@@ -16,6 +17,8 @@ use command::{CommandTable, KeyRefs};
 use resp::OwnedRequest;
 use routing::{ErrorClass, Slot, retry};
 use session::{Form, Held, OpState, Place, Target, Until};
+use smallvec::SmallVec;
+use topology::NodeAddr;
 
 use crate::{
     client::State,
@@ -26,6 +29,10 @@ use crate::{
 
 /// For so long a slot that was on the move, or a cluster that was unwell, may still be.
 const BELIEVED: Duration = Duration::from_secs(5);
+
+/// Places that a slot was said to be at, of which so many are believed: where it comes from, and where
+/// it goes.
+const PLACES_MAX: usize = 2;
 
 /// A script that waits for the answer about its keys.
 #[derive(Debug)]
@@ -42,19 +49,32 @@ pub(crate) struct Doubted {
 /// What nodes have said of slots, and of themselves, to commands that cannot make words up.
 #[derive(Debug, Default)]
 pub(crate) struct Unrest {
-    /// Until when a slot may be on the move.
-    slots: HashMap<Slot, Instant>,
+    /// Until when a slot may be on the move, and where it was said to be.
+    slots: HashMap<Slot, (Instant, SmallVec<[NodeAddr; 2]>)>,
     /// Until when a node may refuse whatever comes.
     nodes: Option<Instant>,
 }
 
 impl Unrest {
     /// A node has answered so about a slot.
-    pub(crate) fn note(&mut self, class: &ErrorClass, slot: Option<Slot>, now: Instant) {
+    pub(crate) fn note(
+        &mut self,
+        class: &ErrorClass,
+        from: &NodeAddr,
+        slot: Option<Slot>,
+        now: Instant,
+    ) {
         let until = now + BELIEVED;
         match (class, slot) {
             (ErrorClass::Redirect(_) | ErrorClass::TryAgain, Some(slot)) => {
-                self.slots.insert(slot, until);
+                let (believed, places) = self.slots.entry(slot).or_insert((until, SmallVec::new()));
+                *believed = until;
+                let to = place_in(class, from);
+                places.retain(|known| Some(&*known) != to.as_ref());
+                places.extend(to);
+                if places.len() > PLACES_MAX {
+                    places.remove(0);
+                }
             }
             (ErrorClass::Other | ErrorClass::Redirect(_) | ErrorClass::TryAgain, _) => {}
             _ => self.nodes = Some(until),
@@ -62,10 +82,19 @@ impl Unrest {
     }
 
     /// Whether a script may well be answered so now.
-    fn explains(&self, class: &ErrorClass, slot: Option<Slot>, now: Instant) -> bool {
+    fn explains(
+        &self,
+        class: &ErrorClass,
+        from: &NodeAddr,
+        slot: Option<Slot>,
+        now: Instant,
+    ) -> bool {
         let slot = slot.and_then(|slot| self.slots.get(&slot));
+        let slot = slot.filter(|(until, _)| *until > now);
         match class {
-            ErrorClass::Redirect(_) | ErrorClass::TryAgain => slot.is_some_and(|at| *at > now),
+            ErrorClass::Redirect(_) => place_in(class, from)
+                .is_some_and(|to| slot.is_some_and(|(_, places)| places.contains(&to))),
+            ErrorClass::TryAgain => slot.is_some(),
             ErrorClass::Other => false,
             _ => self.nodes.is_some_and(|at| at > now),
         }
@@ -73,7 +102,7 @@ impl Unrest {
 
     /// Forgets what is no longer believed.
     pub(crate) fn tick(&mut self, now: Instant) {
-        self.slots.retain(|_, until| *until > now);
+        self.slots.retain(|_, (until, _)| *until > now);
     }
 }
 
@@ -90,7 +119,7 @@ impl<H: Host> Core<H> {
             .order
             .op(ticket.place, ticket.part)
             .and_then(|op| op.slot);
-        !ticket.nature.script || self.unrest.explains(class, slot, now)
+        !ticket.nature.script || self.unrest.explains(class, &signal.from, slot, now)
     }
 
     /// Asks the node about the keys of a script. Returns false when there are none.
@@ -154,12 +183,19 @@ impl<H: Host> Core<H> {
         let order = &mut client.session.order;
         order.set_form(at.0, at.1, doubted.form);
         let slot = order.op(at.0, at.1).and_then(|op| op.slot);
-        let class = match &answer.signal {
-            retry::Signal::Error(class) if *class != ErrorClass::Other => Some(class),
-            _ => None,
-        };
-        if let Some(class) = class {
-            self.unrest.note(class, slot, now);
+        let mut confirmed = false;
+        if let (retry::Signal::Error(said), retry::Signal::Error(of_script)) =
+            (&answer.signal, &doubted.signal)
+        {
+            self.unrest.note(said, &answer.from, slot, now);
+            confirmed = match (of_script, said) {
+                (ErrorClass::Redirect(_), ErrorClass::Redirect(_)) => {
+                    place_in(of_script, &answer.from) == place_in(said, &answer.from)
+                }
+                (ErrorClass::TryAgain, ErrorClass::Redirect(_)) => true,
+                (ErrorClass::Other, _) => false,
+                (of_script, said) => of_script == said,
+            };
         }
         let signal = Signal {
             ticket,
@@ -170,7 +206,15 @@ impl<H: Host> Core<H> {
             replica: answer.replica,
             deliver: false,
         };
-        Some((signal, class.is_some()))
+        Some((signal, confirmed))
+    }
+}
+
+/// Where a redirect points; `None` if it is none.
+fn place_in(class: &ErrorClass, from: &NodeAddr) -> Option<NodeAddr> {
+    match class {
+        ErrorClass::Redirect(redirect) => redirect.address(from),
+        _ => None,
     }
 }
 

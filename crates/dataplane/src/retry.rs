@@ -227,7 +227,7 @@ impl<H: Host> Core<H> {
         } else if let retry::Signal::Error(class) = &signal.signal
             && certain
         {
-            self.unrest.note(class, op.slot, now);
+            self.unrest.note(class, &signal.from, op.slot, now);
         }
         let form = op.form;
         if signal.deliver {
