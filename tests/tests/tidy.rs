@@ -172,7 +172,7 @@ fn every_member_of_the_workspace_is_held_to_an_order() {
         .and_then(|(_, rest)| rest.split_once("]\n"))
         .unwrap()
         .0;
-    let free = ["tests", "benches"];
+    let free = ["tests", "tests/simulation", "benches"];
     for member in members
         .lines()
         .filter_map(|line| line.trim().strip_prefix('"')?.split('"').next())
@@ -223,6 +223,24 @@ fn pure_crates_touch_nothing_of_the_world() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Faults are planted by the simulation alone: the hosts of the proxy and of every other room leave
+/// them where they are.
+#[test]
+fn nobody_but_the_simulation_plants_faults() {
+    let plants = |path: &PathBuf| {
+        let text = fs::read_to_string(path).unwrap();
+        text.contains("has_planted") || text.contains("Planted")
+    };
+    for path in ["proxy", "benches", "cluster-sim"].map(rust_files).concat() {
+        assert!(!plants(&path), "{} plants a fault", shown(&path));
+    }
+    let simulation = rust_files("tests/simulation");
+    assert!(
+        simulation.iter().any(plants),
+        "the faults are planted nowhere"
+    );
+}
+
 #[test]
 fn files_are_short_enough_to_read() {
     let long = |path: &PathBuf| {
@@ -262,10 +280,11 @@ fn no_file_is_named_mod() {
 
 #[test]
 fn every_member_obeys_the_workspace_lints() {
-    for (room, _) in IMPORTS
-        .iter()
-        .chain(&[("tests", &[][..]), ("benches", &[][..])])
-    {
+    for (room, _) in IMPORTS.iter().chain(&[
+        ("tests", &[][..]),
+        ("tests/simulation", &[][..]),
+        ("benches", &[][..]),
+    ]) {
         let manifest = fs::read_to_string(root().join(room).join("Cargo.toml")).unwrap();
         assert!(
             manifest.contains("[lints]\nworkspace = true"),

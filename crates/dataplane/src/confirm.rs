@@ -25,6 +25,7 @@ use crate::{
     core::{Core, Signal},
     host::Host,
     replies::Named,
+    retry::shown,
 };
 
 /// For so long a slot that was on the move, or a cluster that was unwell, may still be.
@@ -107,6 +108,25 @@ impl Unrest {
 }
 
 impl<H: Host> Core<H> {
+    /// A node has answered so to a command that cannot make words up. Where no node is known to be,
+    /// nobody is believed to be sent.
+    pub(crate) fn note_unrest(
+        &mut self,
+        class: &ErrorClass,
+        from: &NodeAddr,
+        slot: Option<Slot>,
+        now: Instant,
+    ) {
+        if place_in(class, from).is_none_or(|to| self.knows(&to)) {
+            self.unrest.note(class, from, slot, now);
+        }
+    }
+
+    fn knows(&self, addr: &NodeAddr) -> bool {
+        let topology = self.view.topology.as_deref();
+        topology.is_some_and(|topology| topology.node_by_addr(addr).is_some())
+    }
+
     /// Whether what a script answered is the cluster's for certain. If not, its keys are asked
     /// about first, or, if it has none, the answer is the client's.
     pub(crate) fn is_certain(&self, client: &State, signal: &Signal, now: Instant) -> bool {
@@ -135,6 +155,17 @@ impl<H: Host> Core<H> {
             return false;
         };
         let (place, part) = (ticket.place, ticket.part);
+        // A node that has just joined is not known before the next look.
+        let to = match &signal.signal {
+            retry::Signal::Error(class) => place_in(class, &signal.from),
+            _ => None,
+        };
+        let until = if to.is_none_or(|to| self.knows(&to)) {
+            Until::Turn
+        } else {
+            self.refresh();
+            Until::NewerThan(self.view.looks)
+        };
         let order = &mut client.session.order;
         let form = order.op(place, part).map_or(Form::Plain, |op| op.form);
         client.doubted.push(Doubted {
@@ -154,10 +185,10 @@ impl<H: Host> Core<H> {
         let started = order.started(place).unwrap_or(now);
         let held = Held {
             request: question,
-            until: Until::Turn,
+            until,
             target,
             hops: ticket.hops,
-            error: signal.reply.clone(),
+            error: shown(signal),
             deadline: started + self.settings.limits.deadline,
         };
         order.set_state(place, part, OpState::Held(Box::new(held)));
@@ -187,10 +218,11 @@ impl<H: Host> Core<H> {
         if let (retry::Signal::Error(said), retry::Signal::Error(of_script)) =
             (&answer.signal, &doubted.signal)
         {
-            self.unrest.note(said, &answer.from, slot, now);
+            self.note_unrest(said, &answer.from, slot, now);
             confirmed = match (of_script, said) {
                 (ErrorClass::Redirect(_), ErrorClass::Redirect(_)) => {
-                    place_in(of_script, &answer.from) == place_in(said, &answer.from)
+                    let to = place_in(of_script, &answer.from);
+                    to == place_in(said, &answer.from) && to.is_some_and(|to| self.knows(&to))
                 }
                 (ErrorClass::TryAgain, ErrorClass::Redirect(_)) => true,
                 (ErrorClass::Other, _) => false,

@@ -13,7 +13,7 @@ use crate::{
     channel::{Lane, Profile},
     client::State,
     core::Core,
-    host::Host,
+    host::{Host, Planted},
     slots::Key,
     ticket::Ticket,
 };
@@ -238,6 +238,9 @@ impl<H: Host> Core<H> {
         }
         if !plain {
             client.calm = 0;
+        }
+        if self.host.has_planted(Planted::NoBarrier) {
+            return Way::Channel(channel);
         }
         let route = self.channels.get(channel).map(|channel| channel.route);
         match (order.sharing(about, None), slot) {

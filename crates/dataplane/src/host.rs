@@ -62,6 +62,20 @@ pub struct Totals {
     pub unix_ms: u64,
 }
 
+/// A fault that a test plants, each where a real one would be and against one invariant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// I1: what is in flight for a client that has left goes to whoever has its position now.
+    NoTombstone,
+    /// I2: a command does not wait for earlier ones on its keys that are on their way elsewhere,
+    /// and they do not mind that it has run.
+    NoBarrier,
+    /// I3: a write whose outcome is unknown is sent again.
+    SendsTwice,
+    /// I4: a command that never left is forgotten when its connection is lost.
+    Forgets,
+}
+
 /// The outside of a dataplane.
 pub trait Host {
     /// A command has its whole reply; `None` is one that the table does not know.
@@ -86,4 +100,10 @@ pub trait Host {
     fn channel_stalled(&mut self, addr: &NodeAddr);
     /// Numbers that are not this worker's alone.
     fn totals(&self) -> Totals;
+    /// Whether this fault is planted. Only the simulation says so, to show that it finds it: for
+    /// every other host this is a constant, and the branches that ask are compiled away.
+    #[inline(always)]
+    fn has_planted(&self, _: Planted) -> bool {
+        false
+    }
 }

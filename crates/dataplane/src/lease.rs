@@ -64,6 +64,13 @@ pub(crate) struct Leases {
     count: usize,
 }
 
+impl Leases {
+    /// Leases that a client has.
+    pub(crate) fn lent(&self) -> usize {
+        self.count.saturating_sub(self.warm.len())
+    }
+}
+
 impl State {
     /// A further `WATCH` could not be sent where the others are. Returns whether there are others:
     /// then no transaction of these keys can run any more.

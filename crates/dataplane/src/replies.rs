@@ -17,7 +17,7 @@ use crate::{
     channel::BULKY_FOR,
     client::{Client, State, Unguarded, Why},
     core::Signal,
-    host::{Host, RedirectKind},
+    host::{Host, Planted, RedirectKind},
     messages::{Event, Messages, event_of, split_push},
     scripts::is_noscript,
     slots::{Key, Slots},
@@ -71,7 +71,10 @@ impl<H: Host> Sink<'_, H> {
         });
     }
 
-    fn pass_on(&mut self, ticket: Ticket, bytes: &[u8], done: bool, ran: bool) {
+    fn pass_on(&mut self, mut ticket: Ticket, bytes: &[u8], done: bool, ran: bool) {
+        if self.host.has_planted(Planted::NoTombstone) {
+            ticket.client = self.clients.whoever_is_at(ticket.client);
+        }
         let Some(client) = self.clients.get_mut(ticket.client) else {
             return;
         }; // it has left

@@ -16,7 +16,7 @@ use crate::{
     channel::{Lane, Profile},
     client::{State, Why},
     core::{Core, Signal},
-    host::{ErrorKind, Host},
+    host::{ErrorKind, Host, Planted},
     plane::Dataplane,
     replies::{Named, SLOT_IS_MOVING, pass_on},
     slots::Key,
@@ -103,7 +103,7 @@ fn instead(form: Form, protocol: resp::Protocol) -> Option<Vec<u8>> {
 }
 
 /// What a client gets of this, if it gets it: never where a node is.
-fn shown(signal: &Signal) -> Vec<u8> {
+pub(crate) fn shown(signal: &Signal) -> Vec<u8> {
     if !matches!(signal.signal, retry::Signal::Error(ErrorClass::Redirect(_))) {
         return signal.reply.clone();
     }
@@ -227,7 +227,12 @@ impl<H: Host> Core<H> {
         } else if let retry::Signal::Error(class) = &signal.signal
             && certain
         {
-            self.unrest.note(class, &signal.from, op.slot, now);
+            let slot = op.slot;
+            self.note_unrest(class, &signal.from, slot, now);
+        }
+        let never_sent = signal.signal == retry::Signal::NotSent;
+        if never_sent && self.host.has_planted(Planted::Forgets) {
+            return;
         }
         let form = op.form;
         if signal.deliver {
@@ -254,6 +259,9 @@ impl<H: Host> Core<H> {
         }
         match verdict {
             Verdict::Deliver => self.give(client, ticket, &signal.reply, true, now),
+            Verdict::OutcomeUnknown if self.host.has_planted(Planted::SendsTwice) => {
+                self.hold((client, key), signal, Until::Turn, Target::Owner, now);
+            }
             Verdict::OutcomeUnknown => {
                 self.host.error(ErrorKind::UnknownOutcome);
                 self.give(client, ticket, &signal.reply, true, now);
@@ -380,6 +388,7 @@ impl<H: Host> Core<H> {
         match ripeness(order, (place, part), held, self.view.looks, now) {
             Ripeness::Now => {}
             Ripeness::Later => return,
+            Ripeness::Never(ErrorKind::Overtaken) if self.host.has_planted(Planted::NoBarrier) => {}
             Ripeness::Never(kind) => {
                 let error = held.error.clone();
                 self.give_up(client, ticket, &error, kind, now);

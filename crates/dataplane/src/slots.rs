@@ -61,6 +61,13 @@ impl<T> Slots<T> {
         key
     }
 
+    /// The key of what has this position now, for [`Planted`](crate::Planted).
+    pub(crate) fn whoever_is_at(&self, key: Key) -> Key {
+        let position = self.positions.get(at(key.index));
+        let generation = position.map_or(key.generation, |position| position.generation);
+        Key { generation, ..key }
+    }
+
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
         let position = self.positions.get(at(key.index))?;
         if position.generation == key.generation {

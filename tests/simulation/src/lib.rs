@@ -1,0 +1,98 @@
+//! The dataplane in a simulated world: clients that pipeline through it, a cluster in memory that
+//! moves slots, fails over, dies and lies, and a network that delays, cuts and swallows. Time is
+//! virtual, and everything that looks like chance comes from one number, the seed: the same seed
+//! is the same run, to the last byte.
+//!
+//! Here is who plays the world and who checks the replies; what is checked is the dataplane as the
+//! proxy runs it. No sockets, no threads, no clock.
+//!
+//! [`run`] is one seed. The checks: every value says where it belongs (identity), nothing runs
+//! twice, commands of one client on one key run in the order sent, one order of all writes and
+//! reads of a key explains every reply, an error that says a command did not run is true, nothing
+//! is seen of a change that loses nothing, everything is answered once the faults are over, and
+//! then nothing is left in flight, kept back or lent.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "test support: a panic is how it fails, and its numbers are small"
+)]
+
+mod agenda;
+mod client;
+mod discovery;
+mod downstream;
+mod faults;
+mod gauges;
+mod history;
+mod registers;
+mod rng;
+mod speech;
+mod trace;
+mod upstream;
+mod weather;
+mod world;
+
+use std::{
+    any::Any,
+    cell::RefCell,
+    panic::{self, AssertUnwindSafe},
+    sync::Once,
+};
+
+pub use dataplane::Planted;
+pub use world::Report;
+
+use world::World;
+
+/// What must not happen, and happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The number that replays it.
+    pub seed: u64,
+    /// What was found.
+    pub what: String,
+}
+
+thread_local! {
+    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Runs one seed, perhaps with a fault planted in the dataplane, perhaps with its trace on standard
+/// error.
+///
+/// # Errors
+/// What was found. A panic of the dataplane's own checks is a find like any other.
+pub fn run(seed: u64, planted: Option<Planted>, shown: bool) -> Result<Report, Failure> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let inside = PLACE.with_borrow_mut(|place| {
+                let place = place.as_mut();
+                place.map(|place| {
+                    *place = info.location().map_or_else(String::new, |l| l.to_string())
+                })
+            });
+            if inside.is_none() {
+                before(info);
+            }
+        }));
+    });
+    PLACE.set(Some(String::new()));
+    let result = panic::catch_unwind(AssertUnwindSafe(|| World::new(seed, planted, shown).run()));
+    let place = PLACE.take().unwrap_or_default();
+    let what = match result {
+        Ok(Ok(report)) => return Ok(report),
+        Ok(Err(violation)) => violation,
+        Err(panic) => format!("panic at {place}: {}", message(&*panic)),
+    };
+    Err(Failure { seed, what })
+}
+
+fn message(panic: &dyn Any) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default()
+}

@@ -1,0 +1,350 @@
+//! What clients say, and what they may be answered.
+
+use resp::{Value, write};
+use topology::Slot;
+
+use crate::{
+    client::Client,
+    history::{Fate, History, ReadId, Violation, WriteId},
+    rng::Rng,
+    weather::Weather,
+};
+
+/// Hash tags of all keys.
+pub(crate) const TAGS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+/// Appends, and says how long the list is.
+const PUSH: &str = "return redis.call('RPUSH', KEYS[1], ARGV[1])";
+/// Its SHA-1.
+const PUSH_SHA1: &str = "b9705020f551c492b7692cdba607bbdb64837972";
+/// Appends, then answers with words that are the server's own.
+const FORGE: &str = "redis.call('RPUSH', KEYS[1], ARGV[1]); return redis.error_reply(ARGV[2])";
+/// Nobody of the cluster.
+pub(crate) const STRANGER: &str = "10.66.66.66:6379";
+
+/// A command that was sent, and what it is for the oracle.
+#[derive(Debug)]
+pub(crate) enum Sent {
+    Echo(String),
+    /// A status line, whatever it is about.
+    Status(&'static str),
+    /// An append to a list, perhaps by a script.
+    Push {
+        write: WriteId,
+        script: Script,
+    },
+    Range(ReadId),
+    Set(Vec<(String, u64)>),
+    Get(Vec<String>),
+    Exec {
+        writes: Vec<WriteId>,
+        watched: bool,
+    },
+    /// A pop from a queue that may block.
+    Pop(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Script {
+    None,
+    Honest,
+    Forging,
+}
+
+pub(crate) fn lists() -> impl Iterator<Item = String> {
+    TAGS.iter()
+        .flat_map(|tag| [0, 1].map(|n| format!("{{{tag}}}:l{n}")))
+}
+
+pub(crate) fn queues() -> impl Iterator<Item = String> {
+    TAGS.iter().take(2).map(|tag| format!("{{{tag}}}:q"))
+}
+
+/// The slots of all keys.
+pub(crate) fn slots() -> Vec<Slot> {
+    TAGS.iter()
+        .map(|tag| Slot::of_key(tag.as_bytes()))
+        .collect()
+}
+
+impl Client {
+    /// Writes one more command, or one transaction.
+    pub(crate) fn speak(&mut self, rng: &mut Rng, history: &mut History, weather: &Weather) {
+        let tag = TAGS[rng.below(TAGS.len())];
+        let list = format!("{{{tag}}}:l{}", rng.below(2));
+        match rng.below(100) {
+            0..8 if weather.transactions => self.transact(rng, history, tag, false),
+            8..11 if weather.transactions => self.transact(rng, history, tag, true),
+            11..22 if weather.scripts => self.script(rng, history, &list, weather),
+            22..28 if weather.queues => self.use_queue(rng, history),
+            28..50 => self.range(history, &list),
+            50..58 => self.set(rng),
+            58..66 => self.get(rng),
+            66..70 => {
+                let serial = self.fresh();
+                let nonce = format!("nonce {}.{serial}", self.number);
+                self.say(&["ECHO", &nonce], Sent::Echo(nonce.clone()));
+            }
+            _ => self.push(history, &list),
+        }
+    }
+
+    fn say(&mut self, args: &[&str], sent: Sent) {
+        write::request(&mut self.outgoing, args);
+        self.sent.push_back(sent);
+    }
+
+    fn push(&mut self, history: &mut History, list: &str) {
+        let (write, token) = history.begin_write(list, self.number, None);
+        let script = Script::None;
+        self.say(&["RPUSH", list, &token], Sent::Push { write, script });
+    }
+
+    fn range(&mut self, history: &mut History, list: &str) {
+        let read = history.begin_read(list, self.number);
+        self.say(&["LRANGE", list, "0", "-1"], Sent::Range(read));
+    }
+
+    fn script(&mut self, rng: &mut Rng, history: &mut History, list: &str, weather: &Weather) {
+        let (write, token) = history.begin_write(list, self.number, None);
+        if weather.forging_scripts && rng.chance(30) {
+            let slot = Slot::of_key(list.as_bytes()).get();
+            let word = if rng.chance(50) { "ASK" } else { "MOVED" };
+            let forged = format!("{word} {slot} {STRANGER}");
+            let script = Script::Forging;
+            let args = ["EVAL", FORGE, "1", list, &token, &forged];
+            return self.say(&args, Sent::Push { write, script });
+        }
+        let script = Script::Honest;
+        if self.has_shown_script && rng.chance(60) {
+            let args = ["EVALSHA", PUSH_SHA1, "1", list, &token];
+            return self.say(&args, Sent::Push { write, script });
+        }
+        self.has_shown_script = true;
+        let args = ["EVAL", PUSH, "1", list, &token];
+        self.say(&args, Sent::Push { write, script });
+    }
+
+    /// A key that only this client writes.
+    fn own_key(&self, rng: &mut Rng) -> String {
+        format!("{{{}}}:r{}", TAGS[rng.below(TAGS.len())], self.number)
+    }
+
+    fn set(&mut self, rng: &mut Rng) {
+        let count = if rng.chance(50) { 1 } else { rng.up_to(4) };
+        let mut pairs: Vec<(String, u64)> = Vec::new();
+        for _ in 0..count {
+            let key = self.own_key(rng);
+            if pairs.iter().all(|(known, _)| *known != key) {
+                pairs.push((key, self.fresh()));
+            }
+        }
+        let name = if pairs.len() == 1 { "SET" } else { "MSET" };
+        let mut args = vec![name.to_owned()];
+        for (key, number) in &pairs {
+            args.extend([key.clone(), format!("{key}|{number}")]);
+        }
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        self.say(&args, Sent::Set(pairs));
+    }
+
+    fn get(&mut self, rng: &mut Rng) {
+        let count = if rng.chance(40) { 1 } else { rng.up_to(5) };
+        let keys: Vec<String> = (0..count).map(|_| self.own_key(rng)).collect();
+        let mut args = vec![if count == 1 { "GET" } else { "MGET" }];
+        args.extend(keys.iter().map(String::as_str));
+        write::request(&mut self.outgoing, &args);
+        self.sent.push_back(Sent::Get(keys));
+    }
+
+    fn use_queue(&mut self, rng: &mut Rng, history: &mut History) {
+        let queues: Vec<String> = queues().collect();
+        let queue = &queues[rng.below(queues.len())];
+        if rng.chance(55) {
+            return self.push(history, queue);
+        }
+        let seconds = format!("0.{:03}", 1 + rng.below(400));
+        self.say(&["BLPOP", queue, &seconds], Sent::Pop(queue.clone()));
+    }
+
+    fn transact(&mut self, rng: &mut Rng, history: &mut History, tag: &str, watched: bool) {
+        let key = |n: usize| format!("{{{tag}}}:l{n}");
+        if watched {
+            self.say(&["WATCH", &key(rng.below(2))], Sent::Status("OK"));
+        }
+        self.say(&["MULTI"], Sent::Status("OK"));
+        let group = Some(history.new_group());
+        let mut writes = Vec::new();
+        for _ in 0..rng.up_to(3) {
+            let key = key(rng.below(2));
+            let (write, token) = history.begin_write(&key, self.number, group);
+            self.say(&["RPUSH", &key, &token], Sent::Status("QUEUED"));
+            writes.push(write);
+        }
+        self.say(&["EXEC"], Sent::Exec { writes, watched });
+    }
+
+    /// Holds a reply against what was sent.
+    pub(crate) fn check(
+        &mut self,
+        sent: Sent,
+        reply: &Value,
+        history: &mut History,
+        weather: &Weather,
+    ) -> Result<(), Violation> {
+        if let Some(error) = reply.as_error() {
+            let text = String::from_utf8_lossy(error).into_owned();
+            return self.refused(&sent, &text, history, weather);
+        }
+        let wrong = || format!("client {}: {sent:?} was answered {reply:?}", self.number);
+        match &sent {
+            Sent::Echo(nonce) if reply.as_bytes() == Some(nonce.as_bytes()) => Ok(()),
+            Sent::Status(status) if reply.as_bytes() == Some(status.as_bytes()) => Ok(()),
+            Sent::Push { write, .. } => {
+                let length = length(reply).ok_or_else(wrong)?;
+                history.end_write(*write, Fate::Ran, Some(length));
+                Ok(())
+            }
+            Sent::Range(read) => {
+                let items = reply.as_array().ok_or_else(wrong)?;
+                let items: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
+                history.end_read(*read, &items)
+            }
+            Sent::Set(pairs) if reply.as_bytes() == Some(b"OK") => {
+                for (key, number) in pairs {
+                    self.registers.wrote(key, *number);
+                }
+                Ok(())
+            }
+            Sent::Get(keys) => {
+                let single = std::slice::from_ref(reply);
+                let values = reply.as_array().unwrap_or(single);
+                if values.len() != keys.len() {
+                    return Err(wrong());
+                }
+                for (key, value) in keys.iter().zip(values) {
+                    let number = number(key, value).ok_or_else(wrong)?;
+                    self.registers.read(key, number)?;
+                }
+                Ok(())
+            }
+            Sent::Exec {
+                watched: true,
+                writes,
+            } if reply.is_null() => {
+                for write in writes {
+                    history.end_write(*write, Fate::NotRun, None);
+                }
+                Ok(())
+            }
+            Sent::Exec { writes, .. } => {
+                let lengths = reply.as_array().ok_or_else(wrong)?;
+                if lengths.len() != writes.len() {
+                    return Err(wrong());
+                }
+                for (write, reply) in writes.iter().zip(lengths) {
+                    let length = length(reply).ok_or_else(wrong)?;
+                    history.end_write(*write, Fate::Ran, Some(length));
+                }
+                Ok(())
+            }
+            Sent::Pop(queue) => match reply.as_array() {
+                None if reply.is_null() => Ok(()),
+                Some([key, value]) if key.as_str() == Some(queue) => {
+                    let token = value.as_str().ok_or_else(wrong)?;
+                    history.popped(queue, token)
+                }
+                _ => Err(wrong()),
+            },
+            _ => Err(wrong()),
+        }
+    }
+
+    /// An error: is it one that may be, and what does it say about the command's fate?
+    fn refused(
+        &mut self,
+        sent: &Sent,
+        text: &str,
+        history: &mut History,
+        weather: &Weather,
+    ) -> Result<(), Violation> {
+        let forged = matches!(
+            sent,
+            Sent::Push {
+                script: Script::Forging,
+                ..
+            }
+        );
+        let fate = match text.split(' ').collect::<Vec<_>>()[..] {
+            _ if forged => Fate::Unknown,
+            ["ERR", "KEYWAY.UNKNOWN_OUTCOME", ..] => Fate::Unknown,
+            ["ERR", "KEYWAY.UNAVAILABLE", ..] => Fate::NotRun,
+            ["TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "EXECABORT", ..] => Fate::NotRun,
+            // Where commands behind it on its key have run already.
+            ["NOSCRIPT", ..] if matches!(sent, Sent::Push { .. }) => Fate::NotRun,
+            ["UNBLOCKED", ..] if matches!(sent, Sent::Pop(_)) => Fate::NotRun,
+            _ => {
+                return Err(format!(
+                    "client {}: {sent:?} was answered {text}",
+                    self.number
+                ));
+            }
+        };
+        if !weather.is_rough() && !forged && !is_torn(sent, text, weather) {
+            let who = self.number;
+            return Err(format!(
+                "visible change: client {who}: {sent:?} was answered {text}"
+            ));
+        }
+        match sent {
+            Sent::Push { write, .. } => history.end_write(*write, fate, None),
+            Sent::Exec { writes, .. } => {
+                for write in writes {
+                    history.end_write(*write, fate, None);
+                }
+            }
+            Sent::Set(pairs) => {
+                for (key, number) in pairs {
+                    // Of a split command, parts may have run.
+                    if fate == Fate::Unknown || pairs.len() > 1 {
+                        self.registers.may_have_written(key, *number);
+                    }
+                }
+            }
+            Sent::Pop(queue) if fate == Fate::Unknown => history.may_have_popped(queue),
+            _ => {}
+        }
+        self.errors += 1;
+        Ok(())
+    }
+}
+
+/// Errors that a cluster gives too, when a slot is half moved and a command has several keys there,
+/// or when a script is sent elsewhere; and when a node's answers contradict each other.
+fn is_torn(sent: &Sent, text: &str, weather: &Weather) -> bool {
+    let several = match sent {
+        Sent::Exec { writes, .. } => writes.len() > 1,
+        Sent::Set(pairs) => pairs.len() > 1,
+        Sent::Get(keys) => keys.len() > 1,
+        Sent::Push { script, .. } => *script != Script::None,
+        _ => false,
+    };
+    // A script that was sent elsewhere may have made that up: it counts as run, and what was sent
+    // before it on its key cannot be sent again.
+    let overtaken = weather.misdirections || (weather.scripts && weather.legacy_moves);
+    let noscript = text.starts_with("NOSCRIPT") && several;
+    noscript || (text.starts_with("TRYAGAIN") && (several || overtaken))
+}
+
+fn length(reply: &Value) -> Option<usize> {
+    usize::try_from(reply.as_int()?).ok()
+}
+
+/// The number that a register holds. Fails when the value names another key.
+pub(crate) fn number(key: &str, value: &Value) -> Option<u64> {
+    if value.is_null() {
+        return Some(0);
+    }
+    let (named, number) = value.as_str()?.rsplit_once('|')?;
+    (named == key).then(|| number.parse().ok())?
+}

@@ -1,0 +1,108 @@
+//! What one seed brings: the shape of the cluster, who its clients are, and which faults happen.
+
+use std::time::Duration;
+
+use crate::rng::Rng;
+
+/// Drawn once per seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Weather {
+    pub(crate) shards: usize,
+    pub(crate) replicas: usize,
+    /// How far replicas are behind: what they lack is lost when their primary dies.
+    pub(crate) lag: Duration,
+    pub(crate) clients: usize,
+    pub(crate) in_flight_max: usize,
+    /// Commands that a client writes in one go, at most.
+    pub(crate) burst: usize,
+    /// Between two of a client's bursts, at most.
+    pub(crate) pause: Duration,
+    /// For how long clients speak and faults happen.
+    pub(crate) lasts: Duration,
+    /// From the proxy to a node or back, at most.
+    pub(crate) delay: Duration,
+    /// A connection carries so many bytes that nobody has taken.
+    pub(crate) window: usize,
+    /// Between two faults, at most.
+    pub(crate) calm: Duration,
+
+    pub(crate) legacy_moves: bool,
+    pub(crate) atomic_moves: bool,
+    pub(crate) planned_failovers: bool,
+    pub(crate) misdirections: bool,
+    pub(crate) old_views: bool,
+    pub(crate) spikes: bool,
+    pub(crate) slow_readers: bool,
+    pub(crate) leavers: bool,
+    pub(crate) loading: bool,
+
+    pub(crate) cuts: bool,
+    pub(crate) silence: bool,
+    pub(crate) stops: bool,
+    pub(crate) kills: bool,
+
+    pub(crate) transactions: bool,
+    pub(crate) scripts: bool,
+    pub(crate) forging_scripts: bool,
+    pub(crate) queues: bool,
+}
+
+impl Weather {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let rough = rng.chance(60);
+        let mut some = |percent| rng.chance(percent);
+        let scripts = some(40);
+        let mut weather = Self {
+            legacy_moves: some(45),
+            atomic_moves: some(35),
+            planned_failovers: some(35),
+            misdirections: some(25),
+            old_views: some(30),
+            spikes: some(30),
+            slow_readers: some(25),
+            leavers: some(35),
+            loading: some(50),
+            cuts: rough && some(50),
+            silence: rough && some(35),
+            stops: rough && some(30),
+            kills: rough && some(40),
+            transactions: some(60),
+            scripts,
+            forging_scripts: scripts && some(25),
+            queues: some(40),
+            shards: 2,
+            replicas: 0,
+            lag: Duration::ZERO,
+            clients: 1,
+            in_flight_max: 1,
+            burst: 1,
+            pause: Duration::ZERO,
+            lasts: Duration::ZERO,
+            delay: Duration::ZERO,
+            window: 1,
+            calm: Duration::ZERO,
+        };
+        weather.shards = 2 + rng.below(3);
+        let needs_replicas = weather.planned_failovers || weather.kills;
+        weather.replicas = usize::from(needs_replicas || rng.chance(30));
+        if rng.chance(50) {
+            weather.lag = rng.ms(1, 60);
+        }
+        weather.clients = 1 + rng.below(5);
+        weather.in_flight_max = *rng.pick(&[1, 2, 5, 16, 64, 64]).unwrap_or(&64);
+        weather.burst = 1 + rng.below(8);
+        weather.pause = rng.ms(2, 80);
+        weather.lasts = rng.ms(300, 2500);
+        weather.delay = *rng
+            .pick(&[100, 1_000, 5_000, 20_000].map(Duration::from_micros))
+            .unwrap_or(&Duration::ZERO);
+        weather.window = *rng.pick(&[40, 300, 4096, 1 << 20]).unwrap_or(&4096);
+        weather.calm = rng.ms(10, 150);
+        weather
+    }
+
+    /// Commands may be lost: errors that say so are no fault of the proxy.
+    pub(crate) fn is_rough(&self) -> bool {
+        self.cuts || self.silence || self.stops || self.kills
+    }
+}
