@@ -217,24 +217,12 @@ impl<H: Host> Core<H> {
             debug_assert!(client.ending.is_some(), "a command without a place");
             return;
         };
-        let mut verdict = retry::verdict(&signal.signal, ticket.nature);
-        if verdict == Verdict::Confirm && certain {
-            let nature = retry::Nature {
-                script: false,
-                ..ticket.nature
-            };
-            verdict = retry::verdict(&signal.signal, nature);
-        } else if let retry::Signal::Error(class) = &signal.signal
-            && certain
-        {
-            let slot = op.slot;
-            self.note_unrest(class, &signal.from, slot, now);
-        }
+        let (form, slot) = (op.form, op.slot);
+        let verdict = self.verdict(&signal, certain, slot, now);
         let never_sent = signal.signal == retry::Signal::NotSent;
         if never_sent && self.host.has_planted(Planted::Forgets) {
             return;
         }
-        let form = op.form;
         if signal.deliver {
             self.give_up(client, ticket, &signal.reply, ErrorKind::Auth, now);
             return;
@@ -277,6 +265,32 @@ impl<H: Host> Core<H> {
             Verdict::LoadScript => self.load_script((client, key), signal, now),
             Verdict::Follow => self.follow((client, key), signal, now),
         }
+    }
+
+    /// What the table says of a command; of a script what it says of any other, when the cluster is
+    /// certain to have answered.
+    fn verdict(
+        &mut self,
+        signal: &Signal,
+        certain: bool,
+        slot: Option<Slot>,
+        now: Instant,
+    ) -> Verdict {
+        let nature = signal.ticket.nature;
+        let verdict = retry::verdict(&signal.signal, nature);
+        if verdict == Verdict::Confirm && certain {
+            let nature = retry::Nature {
+                script: false,
+                ..nature
+            };
+            return retry::verdict(&signal.signal, nature);
+        }
+        if let retry::Signal::Error(class) = &signal.signal
+            && certain
+        {
+            self.note_unrest(class, &signal.from, slot, now);
+        }
+        verdict
     }
 
     /// The node has not seen a script: it gets it first, if it is known here.
