@@ -37,6 +37,9 @@ const COUNT_TIMEOUT: Duration = Duration::from_millis(1500);
 const COUNTED_MAX: usize = 200;
 /// The cluster is asked this often which commands it knows.
 const COMMANDS_EVERY: Duration = Duration::from_secs(60);
+/// After a node has said that a slot moved to a node that is known: that is believed at once, and a
+/// look finds what else has changed.
+const AFTER_MOVES: Duration = Duration::from_secs(1);
 /// Between two looks, however many are asked for.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// One node's time to answer everything, and when no node has within the shorter one.
@@ -105,28 +108,42 @@ impl Discovery {
             if self.looks == 1 {
                 self.count().await;
             }
-            let soon = if self.failures > 0 {
-                began + Duration::from_secs(1)
-            } else {
-                began + REGULAR
-            };
-            let asked = async {
-                self.shared.look_asked_for().await;
-                sleep_until(began + INTERVAL_MIN + self.jitter()).await;
-            };
+            self.wait(began).await;
+            self.apply_moved();
+        }
+    }
+
+    /// Waits until it is time for another look; does in the meantime what else is asked for.
+    async fn wait(&mut self, began: Instant) {
+        let mut soon = if self.failures > 0 {
+            began + Duration::from_secs(1)
+        } else {
+            began + REGULAR
+        };
+        let (shared, at) = (
+            Arc::clone(&self.shared),
+            began + INTERVAL_MIN + self.jitter(),
+        );
+        // One question for all of the wait: what was asked for is not forgotten meanwhile.
+        let asked = async {
+            shared.look_asked_for().await;
+            sleep_until(at).await;
+        };
+        tokio::pin!(asked);
+        loop {
             let count = async {
                 self.shared.count_asked_for().await;
                 sleep_until(self.counted_at + COUNT_EVERY).await;
             };
             tokio::select! {
-                () = asked => {}
-                () = sleep_until(soon + self.jitter()) => {}
-                () = count => {
-                    self.count().await;
-                    continue;
+                () = &mut asked => return,
+                () = sleep_until(soon + self.jitter()) => return,
+                () = count => self.count().await,
+                () = self.shared.moves_told() => {
+                    self.apply_moved();
+                    soon = soon.min(Instant::now() + AFTER_MOVES);
                 }
             }
-            self.apply_moved();
         }
     }
 

@@ -388,12 +388,16 @@ fn by_slot(name: &str) -> bool {
 
 /// Parameters that clients and tools ask for to know how they may speak; none of them tells where
 /// the nodes are or how they are protected.
-const PROBED: [&str; 15] = [
+const PROBED: [&str; 27] = [
     "appendonly",
     "busy-reply-threshold",
     "cluster-databases",
     "cluster-require-full-coverage",
     "databases",
+    "hash-max-listpack-entries",
+    "hash-max-listpack-value",
+    "list-compress-depth",
+    "list-max-listpack-size",
     "lua-time-limit",
     "maxmemory",
     "maxmemory-policy",
@@ -402,8 +406,16 @@ const PROBED: [&str; 15] = [
     "proto-max-bulk-len",
     "replica-read-only",
     "save",
+    "set-max-intset-entries",
+    "set-max-listpack-entries",
+    "set-max-listpack-value",
     "slowlog-log-slower-than",
+    "slowlog-max-len",
+    "stream-node-max-bytes",
+    "stream-node-max-entries",
     "timeout",
+    "zset-max-listpack-entries",
+    "zset-max-listpack-value",
 ];
 
 /// The parameters that a `CONFIG GET` may see, of those that it asks for.

@@ -31,6 +31,9 @@ const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is dis
 const NOT_ITS_FAULT: &str = "ERR KEYWAY.UPSTREAM_AUTH the cluster refuses the user that this one \
     is mapped to: tell whoever runs Keyway";
 
+/// Connections at a time that are made to hear Valkey's verdict: whoever guesses passwords must not
+/// take the nodes' attention.
+const VERDICTS_MAX: usize = 16;
 /// How long Valkey's yes is believed for other clients with the same credentials.
 const BELIEVED: Duration = Duration::from_secs(30);
 
@@ -129,8 +132,8 @@ impl<H: Host> Core<H> {
             .identities
             .get_mut(key)
             .and_then(|identity| identity.checking);
-        if checking.is_some() {
-            return;
+        if checking.is_some() || self.verdicts >= VERDICTS_MAX {
+            return; // the next tick asks again
         }
         let primary = self.view.topology.as_deref().and_then(|topology| {
             let count = topology.shards().len();
@@ -155,6 +158,7 @@ impl<H: Host> Core<H> {
             replica: false,
         };
         let channel = self.open(&addr, Some(id), profile, Purpose::Verdict, now);
+        self.verdicts += 1;
         if let Some(identity) = self.identities.get_mut(key) {
             identity.checking = Some(channel);
         }
@@ -204,6 +208,7 @@ impl<H: Host> Dataplane<H> {
             return;
         };
         self.core.retire(channel);
+        self.core.verdicts = self.core.verdicts.saturating_sub(1);
         let Some(identity) = self.core.identities.get_mut(of) else {
             return;
         };

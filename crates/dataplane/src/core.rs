@@ -11,6 +11,7 @@ use upstream::{Backoff, CloseReason, Connection, HandshakeError, Phase, Setup, T
 
 use crate::{
     action::Action,
+    budget::Budget,
     channel::{Channel, Profile, Purpose},
     confirm::Unrest,
     host::Host,
@@ -58,6 +59,9 @@ pub(crate) struct Core<H> {
     routes: Vec<Routes>,
     pub(crate) leases: Leases,
     pub(crate) messages: Messages,
+    pub(crate) budget: Budget,
+    /// Connections that are to tell of credentials.
+    pub(crate) verdicts: usize,
     pub(crate) reads: Reads,
     pub(crate) unrest: Unrest,
     pub(crate) scripts: Scripts,
@@ -92,6 +96,8 @@ impl<H: Host> Core<H> {
             settings,
             leases: Leases::default(),
             messages: Messages::default(),
+            budget: Budget::default(),
+            verdicts: 0,
             reads: Reads::default(),
             unrest: Unrest::default(),
             scripts: Scripts::default(),

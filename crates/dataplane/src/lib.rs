@@ -12,6 +12,7 @@
 
 mod action;
 mod auth;
+mod budget;
 mod channel;
 mod client;
 mod confirm;

@@ -366,6 +366,7 @@ impl<H: Host> Dataplane<H> {
             host,
             settings,
             messages,
+            budget,
             ..
         } = &mut self.core;
         let Some(channel) = channels.get_mut(key) else {
@@ -379,6 +380,7 @@ impl<H: Host> Dataplane<H> {
             host,
             from: &channel.addr,
             replica: channel.profile.replica,
+            budget,
             messages,
             identity: channel.profile.identity,
             output_max: settings.limits.client_output_bytes_max,

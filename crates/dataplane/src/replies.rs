@@ -14,6 +14,7 @@ use upstream::{Replies, Retained};
 
 use crate::{
     action::Action,
+    budget::Budget,
     channel::BULKY_FOR,
     client::{Client, State, Unguarded, Why},
     core::Signal,
@@ -37,6 +38,7 @@ pub(crate) struct Sink<'a, H> {
     pub(crate) from: &'a NodeAddr,
     pub(crate) messages: &'a mut Messages,
     pub(crate) replica: bool,
+    pub(crate) budget: &'a mut Budget,
     /// As whom the connection runs.
     pub(crate) identity: Key,
     pub(crate) output_max: usize,
@@ -150,6 +152,9 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
                 self.answered(ticket, ErrorClass::Other);
             }
             return;
+        }
+        if done {
+            self.budget.earn();
         }
         self.pass_on(ticket, bytes, done, true);
     }

@@ -444,6 +444,9 @@ impl<H: Host> Core<H> {
         if !leased && client.session.order.must_wait(about, route, Some(place)) {
             return;
         }
+        if !self.budget.spend(ticket.hops, now) {
+            return; // the next tick sees to it
+        }
         let sent = client
             .session
             .order

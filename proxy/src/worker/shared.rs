@@ -27,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) by_certificate: ByCertificate,
     changed: watch::Sender<()>,
     look: Notify,
+    moves: Notify,
     count: Notify,
     readers: Notify,
     moved: Mutex<Vec<(Slot, NodeAddr)>>,
@@ -58,6 +59,7 @@ impl Shared {
             by_certificate: ByCertificate::new(&config.users),
             changed: watch::Sender::new(()),
             look: Notify::new(),
+            moves: Notify::new(),
             count: Notify::new(),
             readers: Notify::new(),
             moved: Mutex::new(Vec::new()),
@@ -169,7 +171,12 @@ impl Shared {
         self.count.notified().await;
     }
 
-    /// Waits for [`Shared::ask_for_look`] or [`Shared::tell_moved`].
+    /// Waits for [`Shared::tell_moved`].
+    pub(crate) async fn moves_told(&self) {
+        self.moves.notified().await;
+    }
+
+    /// Waits for [`Shared::ask_for_look`].
     pub(crate) async fn look_asked_for(&self) {
         self.look.notified().await;
     }
@@ -181,7 +188,7 @@ impl Shared {
             moved.push((slot, to));
         }
         drop(moved);
-        self.look.notify_one();
+        self.moves.notify_one();
     }
 
     pub(crate) fn take_moved(&self) -> Vec<(Slot, NodeAddr)> {
