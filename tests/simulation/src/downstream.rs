@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use dataplane::{Key, Opening};
+use dataplane::{Key, Opening, Why};
 
 use crate::{agenda::Event, client::Client, history::Violation, speech::Sent, world::World};
 
@@ -23,12 +23,16 @@ impl World {
         let now = self.instant();
         let key = self.plane.client_opened(opening, now);
         let slow = self.weather.slow_readers && self.rng.chance(40);
-        let client = Client::new(number, key, slow);
+        let mut client = Client::new(number, key, slow);
+        if self.weather.resp3 && self.rng.chance(50) {
+            client.greet();
+        }
         if at < self.clients.len() {
             self.clients[at] = client;
         } else {
             self.clients.push(client);
         }
+        self.arrives_soon(at);
     }
 
     pub(crate) fn speak(&mut self, at: usize) {
@@ -191,8 +195,10 @@ impl World {
     }
 
     /// The proxy has ended a client: only one that has left.
-    fn client_ended(&mut self, at: usize, why: &dataplane::Why) -> Result<(), Violation> {
-        if !self.clients[at].eof {
+    fn client_ended(&mut self, at: usize, why: &Why) -> Result<(), Violation> {
+        // Only the rest of a reply that has begun cannot be had from elsewhere.
+        let cut_off = *why == Why::CutOff && self.weather.is_rough() && self.weather.big_values;
+        if !self.clients[at].eof && !cut_off {
             let number = self.clients[at].number;
             return Err(format!("client {number} was closed: {why}"));
         }

@@ -13,7 +13,7 @@ use crate::{
 
 /// A shard does not fail over more often: a command that is under way for longer than that is not
 /// met twice by the same node.
-const FAILOVERS_APART: Duration = Duration::from_millis(600);
+const FAILOVERS_APART: Duration = Duration::from_secs(2);
 
 /// What is wrong with a node now.
 #[derive(Clone, Debug, Default)]

@@ -42,6 +42,8 @@ pub(crate) enum Sent {
     },
     /// A pop from a queue that may block.
     Pop(String),
+    /// `HELLO 3`
+    Hello,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +80,7 @@ impl Client {
             11..22 if weather.scripts => self.script(rng, history, &list, weather),
             22..28 if weather.queues => self.use_queue(rng, history),
             28..50 => self.range(history, &list),
-            50..58 => self.set(rng),
+            50..58 => self.set(rng, weather),
             58..66 => self.get(rng),
             66..70 => {
                 let serial = self.fresh();
@@ -87,6 +89,11 @@ impl Client {
             }
             _ => self.push(history, &list),
         }
+    }
+
+    /// The client wants to be spoken to in RESP3.
+    pub(crate) fn greet(&mut self) {
+        self.say(&["HELLO", "3"], Sent::Hello);
     }
 
     fn say(&mut self, args: &[&str], sent: Sent) {
@@ -130,7 +137,7 @@ impl Client {
         format!("{{{}}}:r{}", TAGS[rng.below(TAGS.len())], self.number)
     }
 
-    fn set(&mut self, rng: &mut Rng) {
+    fn set(&mut self, rng: &mut Rng, weather: &Weather) {
         let count = if rng.chance(50) { 1 } else { rng.up_to(4) };
         let mut pairs: Vec<(String, u64)> = Vec::new();
         for _ in 0..count {
@@ -142,7 +149,11 @@ impl Client {
         let name = if pairs.len() == 1 { "SET" } else { "MSET" };
         let mut args = vec![name.to_owned()];
         for (key, number) in &pairs {
-            args.extend([key.clone(), format!("{key}|{number}")]);
+            let mut value = format!("{key}|{number}");
+            if weather.big_values {
+                value.extend(std::iter::repeat_n('.', padding(*number)));
+            }
+            args.extend([key.clone(), value]);
         }
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         self.say(&args, Sent::Set(pairs));
@@ -198,6 +209,7 @@ impl Client {
         }
         let wrong = || format!("client {}: {sent:?} was answered {reply:?}", self.number);
         match &sent {
+            Sent::Hello if reply.map_get("proto").and_then(Value::as_int) == Some(3) => Ok(()),
             Sent::Echo(nonce) if reply.as_bytes() == Some(nonce.as_bytes()) => Ok(()),
             Sent::Status(status) if reply.as_bytes() == Some(status.as_bytes()) => Ok(()),
             Sent::Push { write, .. } => {
@@ -336,6 +348,15 @@ fn is_torn(sent: &Sent, text: &str, weather: &Weather) -> bool {
     noscript || (text.starts_with("TRYAGAIN") && (several || overtaken))
 }
 
+/// Some values are bigger than what is passed on only whole, by a length that says which they are.
+fn padding(number: u64) -> usize {
+    if number.is_multiple_of(5) {
+        70_000 + number as usize
+    } else {
+        0
+    }
+}
+
 fn length(reply: &Value) -> Option<usize> {
     usize::try_from(reply.as_int()?).ok()
 }
@@ -346,5 +367,8 @@ pub(crate) fn number(key: &str, value: &Value) -> Option<u64> {
         return Some(0);
     }
     let (named, number) = value.as_str()?.rsplit_once('|')?;
-    (named == key).then(|| number.parse().ok())?
+    let digits = number.trim_end_matches('.');
+    let parsed = digits.parse().ok()?;
+    let dots = number.len() - digits.len();
+    (named == key && (dots == 0 || dots == padding(parsed))).then_some(parsed)
 }

@@ -45,6 +45,9 @@ pub(crate) struct Weather {
     pub(crate) scripts: bool,
     pub(crate) forging_scripts: bool,
     pub(crate) queues: bool,
+    /// Some values are so big that replies with them are passed on in pieces.
+    pub(crate) big_values: bool,
+    pub(crate) resp3: bool,
 }
 
 impl Weather {
@@ -70,6 +73,8 @@ impl Weather {
             scripts,
             forging_scripts: scripts && some(25),
             queues: some(40),
+            big_values: some(20),
+            resp3: some(40),
             shards: 2,
             replicas: 0,
             lag: Duration::ZERO,
@@ -97,6 +102,11 @@ impl Weather {
             .pick(&[100, 1_000, 5_000, 20_000].map(Duration::from_micros))
             .unwrap_or(&Duration::ZERO);
         weather.window = *rng.pick(&[40, 300, 4096, 1 << 20]).unwrap_or(&4096);
+        if weather.window < 4096 {
+            // Or commands are under way for so long that a shard fails over twice meanwhile.
+            weather.delay = weather.delay.min(Duration::from_millis(1));
+        }
+        weather.big_values &= weather.window >= 4096;
         weather.calm = rng.ms(10, 150);
         weather
     }
