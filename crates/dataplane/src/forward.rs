@@ -56,6 +56,12 @@ impl<'a> Sending<'a> {
     }
 }
 
+/// Commands on a key are on one connection only while all take the fast lane to the owner of its
+/// slot.
+fn is_plain(form: Form, lane: Lane) -> bool {
+    form != Form::Read && lane == Lane::Fast
+}
+
 /// Where one part of a command goes now.
 enum Way {
     /// To this channel.
@@ -144,12 +150,14 @@ impl<H: Host> Core<H> {
     ) -> Took {
         let mut ways = Vec::with_capacity(split.parts.len());
         let mut forms = Vec::with_capacity(split.parts.len());
+        let mut plain = true;
         for part in &split.parts {
             let slot = Some(part.slot);
             let writes = command.may_write() || part.keys.are_all();
             let form = self.form_of(client, Form::Plain, slot, writes);
             forms.push(form);
             let lane = Lane::of(part.request.len(), command.is_slow(), client.bulky > 0);
+            plain &= is_plain(form, lane);
             let to = (slot, part.node.as_deref());
             let about = (&part.keys, command.may_write());
             let way = self.way((client, key), to, (form, lane), about, now);
@@ -162,6 +170,9 @@ impl<H: Host> Core<H> {
                 return Took::NoRoom;
             }
             ways.push(way);
+        }
+        if !plain {
+            client.calm = 0; // whatever the last part found
         }
         let silent = !client.session.take_reply_wanted();
         let mut ops = Vec::with_capacity(ways.len());
@@ -225,9 +236,7 @@ impl<H: Host> Core<H> {
             self.refresh();
             return Way::Held(Until::NewerThan(self.view.looks));
         };
-        // Commands on a key are on one connection only while all take the fast lane to the owner of
-        // its slot.
-        let plain = form != Form::Read && lane == Lane::Fast;
+        let plain = is_plain(form, lane);
         let order = &client.session.order;
         if order.open() == 0 {
             client.calm = if plain { self.epoch } else { 0 };
