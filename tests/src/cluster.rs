@@ -1,5 +1,7 @@
 //! A real cluster of `valkey-server` processes, put together without `valkey-cli`.
 
+mod change;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -8,6 +10,7 @@ use resp::Value;
 use crate::certificates::Certificates;
 use crate::client::{Client, text};
 use crate::node::{Node, Version};
+use crate::relay::Relay;
 use crate::wait::wait_until;
 
 const SLOTS: u16 = 16_384;
@@ -29,6 +32,8 @@ pub struct ClusterOptions {
     pub users: Vec<(String, String)>,
     /// More arguments for every node.
     pub extra: Vec<String>,
+    /// Clients of the cluster are told the addresses of relays, one before each node.
+    pub relayed: bool,
 }
 
 impl ClusterOptions {
@@ -43,6 +48,7 @@ impl ClusterOptions {
             password: None,
             users: Vec::new(),
             extra: Vec::new(),
+            relayed: false,
         }
     }
 }
@@ -53,6 +59,7 @@ impl ClusterOptions {
 pub struct RealCluster {
     options: ClusterOptions,
     nodes: Vec<Node>,
+    relays: Vec<Relay>,
     certificates: Option<Arc<Certificates>>,
 }
 
@@ -75,37 +82,50 @@ impl RealCluster {
         let certificates =
             (options.version == Version::V8_0Tls).then(|| Arc::new(Certificates::loopback()));
         let total = options.shards * (1 + options.replicas);
-        let timeout = options.node_timeout_ms.to_string();
-        let nodes = (0..total)
-            .map(|index| {
-                let zone = zone(index, options.shards, options.replicas);
-                let mut extra = vec![
-                    "--availability-zone",
-                    zone,
-                    "--cluster-node-timeout",
-                    &timeout,
-                ];
-                extra.extend(options.extra.iter().map(String::as_str));
-                Node::start(
-                    options.version,
-                    certificates.clone(),
-                    true,
-                    options.password.clone(),
-                    &extra,
-                )
-            })
-            .collect();
-        let cluster = Self {
+        let mut cluster = Self {
             options,
-            nodes,
+            nodes: Vec::new(),
+            relays: Vec::new(),
             certificates,
         };
+        (0..total).for_each(|index| cluster.start_node(index));
         cluster.assign_slots();
         cluster.meet();
         cluster.attach_replicas();
         cluster.create_users();
         cluster.wait_healthy();
         cluster
+    }
+
+    fn start_node(&mut self, index: usize) {
+        let options = &self.options;
+        let zone = zone(index, options.shards, options.replicas);
+        let mut extra = vec!["--availability-zone".to_owned(), zone.to_owned()];
+        let timeout = options.node_timeout_ms.to_string();
+        extra.extend(["--cluster-node-timeout".to_owned(), timeout]);
+        if options.relayed {
+            let relay = Relay::listen();
+            extra.extend(announced(options.version, relay.port()));
+            self.relays.push(relay);
+        }
+        extra.extend(options.extra.iter().cloned());
+        let extra: Vec<&str> = extra.iter().map(String::as_str).collect();
+        let node = Node::start(
+            options.version,
+            self.certificates.clone(),
+            true,
+            options.password.clone(),
+            &extra,
+        );
+        if let Some(relay) = self.relays.get(index) {
+            relay.point_at(node.port());
+        }
+        self.nodes.push(node);
+    }
+
+    fn drop_last_node(&mut self) {
+        self.nodes.pop();
+        self.relays.truncate(self.nodes.len());
     }
 
     /// The slots that shard `shard` is given at the start, first and last.
@@ -137,6 +157,10 @@ impl RealCluster {
             let (port, bus) = (node.port().to_string(), node.bus_port().to_string());
             expect_ok(&first.cmd(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]));
         }
+        self.wait_acquainted();
+    }
+
+    fn wait_acquainted(&self) {
         let known = format!("cluster_known_nodes:{}", self.nodes.len());
         for index in 0..self.nodes.len() {
             let mut client = self.client(index);
@@ -251,10 +275,22 @@ impl RealCluster {
         text(&self.client(index).cmd(&["CLUSTER", "MYID"]))
     }
 
-    /// `host:port` of every node.
+    /// `host:port` of every node, as clients of the cluster reach it.
     #[must_use]
     pub fn addrs(&self) -> Vec<String> {
+        if self.options.relayed {
+            return self.relays.iter().map(Relay::addr).collect();
+        }
         self.nodes.iter().map(Node::addr).collect()
+    }
+
+    /// The relay before a node.
+    ///
+    /// # Panics
+    /// The cluster has none.
+    #[must_use]
+    pub fn relay(&self, index: usize) -> &Relay {
+        &self.relays[index]
     }
 
     /// The `[cluster]` section of a Keyway configuration that reaches this cluster.
@@ -279,9 +315,10 @@ impl RealCluster {
                 return false;
             };
             let is_primary = text(&client.cmd(&["ROLE"])).contains("master");
+            let id = text(&client.cmd(&["CLUSTER", "MYID"]));
             let keys = client.cmd(&["CLUSTER", "SLOTS"]);
             let ranges = keys.as_array().unwrap_or_default();
-            is_primary && ranges.iter().any(|range| serves(range, node.port(), &slot))
+            is_primary && ranges.iter().any(|range| serves(range, &id, &slot))
         };
         self.nodes
             .iter()
@@ -329,32 +366,9 @@ impl RealCluster {
     /// Moves a range of slots in one step (9.0 and newer), and waits until that is done.
     ///
     /// # Panics
-    /// A node refuses, or it takes longer than 30 s.
+    /// A node refuses, or it takes longer than 60 s.
     pub fn migrate_slots_atomically(&self, first: u16, last: u16, from: usize, to: usize) {
-        let mut source = self.client(from);
-        let (a, b, target) = (first.to_string(), last.to_string(), self.id(to));
-        expect_ok(&source.cmd(&[
-            "CLUSTER",
-            "MIGRATESLOTS",
-            "SLOTSRANGE",
-            &a,
-            &b,
-            "NODE",
-            &target,
-        ]));
-        wait_until("the end of an atomic slot migration", 30, || {
-            let jobs = source.cmd(&["CLUSTER", "GETSLOTMIGRATIONS"]);
-            let state = jobs
-                .as_array()
-                .and_then(|jobs| jobs.first()?.map_get("state"))
-                .map(text);
-            let state = state.unwrap_or_default();
-            assert!(
-                state != "failed" && state != "cancelled",
-                "the migration {state}: {jobs:?}"
-            );
-            state == "success"
-        });
+        self.migrate_ranges_atomically(&[(first, last)], from, to);
     }
 
     /// Makes a replica the primary of its shard, as planned, and waits until it is.
@@ -372,13 +386,23 @@ impl RealCluster {
     }
 }
 
-fn serves(range: &Value, port: u16, slot: &str) -> bool {
+fn serves(range: &Value, id: &str, slot: &str) -> bool {
     let Some([first, last, Value::Array(primary), ..]) = range.as_array() else {
         return false;
     };
     let slot: i64 = slot.parse().unwrap();
     let inside = first.as_int().unwrap() <= slot && slot <= last.as_int().unwrap();
-    inside && primary.get(1).and_then(Value::as_int) == Some(i64::from(port))
+    inside && primary.get(2).and_then(Value::as_str) == Some(id)
+}
+
+/// Arguments by which a node tells clients another port, and its fellow nodes the true one where
+/// the version can.
+fn announced(version: Version, port: u16) -> [String; 2] {
+    let name = match version {
+        Version::V9_1 => "--cluster-announce-client-port",
+        Version::V8_0Tls => "--cluster-announce-tls-port",
+    };
+    [name.to_owned(), port.to_string()]
 }
 
 #[track_caller]
@@ -388,7 +412,7 @@ fn expect_ok(reply: &Value) {
 
 fn zone(index: usize, shards: usize, replicas: usize) -> &'static str {
     const ZONES: [&str; 3] = ["az-a", "az-b", "az-c"];
-    if index < shards {
+    if index < shards || replicas == 0 {
         return ZONES[index % 3];
     }
     let (shard, replica) = ((index - shards) / replicas, (index - shards) % replicas);

@@ -17,13 +17,17 @@
 )]
 
 mod certificates;
+pub mod chaos;
 mod client;
 mod cluster;
 mod keyway;
+mod load;
 mod node;
+mod observer;
 pub mod ports;
 mod process;
 mod redis_rs;
+mod relay;
 mod suites;
 pub mod tools;
 mod traffic;
@@ -33,9 +37,12 @@ pub use certificates::{Certificates, Identity};
 pub use client::{Client, show, text};
 pub use cluster::{ClusterOptions, RealCluster, slot_of};
 pub use keyway::{Keyway, Settings, http_get};
+pub use load::{Fault, Load, LoadOptions, Mistake, Report};
 pub use node::{Node, Standalone, Version};
+pub use observer::{Observer, Watch};
 pub use process::{Output, run_to_end, signal};
 pub use redis_rs::run_redis_rs_suite;
+pub use relay::{Relay, Toward};
 pub use rustix::process::Signal;
 pub use suites::{Mode, Target, run_node_suite, run_python_suite};
 pub use traffic::{Problem, Traffic};

@@ -1,0 +1,168 @@
+//! `./tests/chaos --table`: what clients of Keyway see while a real cluster behind it changes and
+//! fails, as a table; the exit code is 1 when a row falls short.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a tool for developers: it prints"
+)]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use keyway_tests::chaos::{
+    Ground, Row, atomic, killed, legacy, planned, scaled, stopped, table_load,
+};
+use keyway_tests::{ClusterOptions, LoadOptions, Version};
+
+const USAGE: &str = "\
+usage: ./tests/chaos --table [--quick] [--only WORD] [--clients N] [--pause MS] [--seed N]
+  --quick       each case once, under a minute in all
+  --only WORD   the cases whose name contains WORD; may be given more than once
+  --clients N   connections, 200 unless given
+  --pause MS    a client's mean pause between two pipelines, in milliseconds
+  --seed N      what the clients choose follows from it";
+
+/// How often each case is done.
+struct Times {
+    moves: usize,
+    planned: usize,
+    killed: usize,
+    stopped: usize,
+    scaled: usize,
+}
+
+const FULL: Times = Times {
+    moves: 3,
+    planned: 20,
+    killed: 20,
+    stopped: 3,
+    scaled: 2,
+};
+const QUICK: Times = Times {
+    moves: 1,
+    planned: 1,
+    killed: 1,
+    stopped: 1,
+    scaled: 1,
+};
+
+const LEGACY_SLOTS: u16 = 2_000;
+const STOP: Duration = Duration::from_secs(10);
+const SHARDS_MAX: usize = 6;
+
+struct Wish {
+    quick: bool,
+    only: Vec<String>,
+    load: LoadOptions,
+}
+
+impl Wish {
+    fn read(args: impl Iterator<Item = String>) -> Option<Self> {
+        let mut args = args.peekable();
+        let mut wish = Self {
+            quick: false,
+            only: Vec::new(),
+            load: table_load(),
+        };
+        let mut table = false;
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--table" => table = true,
+                "--quick" => wish.quick = true,
+                "--only" => wish.only.push(args.next()?),
+                "--clients" => wish.load.clients = args.next()?.parse().ok()?,
+                "--pause" => wish.load.pause = Duration::from_millis(args.next()?.parse().ok()?),
+                "--seed" => wish.load.seed = args.next()?.parse().ok()?,
+                _ => return None,
+            }
+        }
+        table.then_some(wish)
+    }
+
+    fn wants(&self, case: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|word| case.contains(word.as_str()))
+    }
+}
+
+fn tell(row: &Row) {
+    let [
+        case,
+        done,
+        verified,
+        errors,
+        closed,
+        order,
+        swapped,
+        twice,
+        lost,
+        longest,
+        verdict,
+    ] = row.cells();
+    println!(
+        "| {case} | {done} | {verified} | {errors} | {closed} | {order} | {swapped} | {twice} | {lost} | {longest} | {verdict} |"
+    );
+    print!("{}", row.details());
+}
+
+/// The cases that change one cluster of three shards with a replica each.
+fn on_one_cluster(wish: &Wish, times: &Times, rows: &mut Vec<Row>) {
+    type Case<'a> = (&'a str, Box<dyn Fn(&mut Ground) -> Row + 'a>);
+    let cases: [Case<'_>; 5] = [
+        (
+            "legacy",
+            Box::new(|ground| legacy(ground, LEGACY_SLOTS, times.moves)),
+        ),
+        ("atomic", Box::new(|ground| atomic(ground, times.moves))),
+        ("planned", Box::new(|ground| planned(ground, times.planned))),
+        ("kill", Box::new(|ground| killed(ground, times.killed))),
+        (
+            "stop",
+            Box::new(|ground| stopped(ground, times.stopped, STOP)),
+        ),
+    ];
+    let wanted: Vec<_> = cases.iter().filter(|(name, _)| wish.wants(name)).collect();
+    if wanted.is_empty() {
+        return;
+    }
+    let mut ground = Ground::new(ClusterOptions::new(Version::V9_1, 3, 1), wish.load.clone());
+    for (_, case) in wanted {
+        let row = case(&mut ground);
+        tell(&row);
+        rows.push(row);
+    }
+}
+
+fn main() -> ExitCode {
+    let Some(wish) = Wish::read(std::env::args().skip(1)) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let times = if wish.quick { &QUICK } else { &FULL };
+    let begin = Instant::now();
+    println!("| {} |", Row::COLUMNS.join(" | "));
+    println!("|{}", "---|".repeat(Row::COLUMNS.len()));
+    let mut rows = Vec::new();
+    on_one_cluster(&wish, times, &mut rows);
+    if wish.wants("scale") {
+        let options = ClusterOptions::new(Version::V9_1, 1, 0);
+        let mut ground = Ground::new(options, wish.load.clone());
+        let row = scaled(&mut ground, SHARDS_MAX, times.scaled);
+        tell(&row);
+        rows.push(row);
+    }
+    let short = rows
+        .iter()
+        .filter(|row| !row.shortfalls().is_empty())
+        .count();
+    println!(
+        "{} clients, {} of {} rows as they must be, {} s",
+        wish.load.clients,
+        rows.len() - short,
+        rows.len(),
+        begin.elapsed().as_secs()
+    );
+    if rows.is_empty() || short > 0 {
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,168 @@
+//! Changes of a whole cluster: many slots at once, nodes that come and go.
+
+use std::ops::RangeInclusive;
+
+use resp::{Value, write};
+
+use crate::client::{Client, text};
+use crate::cluster::{RealCluster, expect_ok};
+use crate::wait::wait_until;
+
+/// Slots that are half moved at the same time, by [`RealCluster::migrate_slots`].
+const OPEN_SLOTS: usize = 50;
+/// Keys of one MIGRATE.
+const KEYS_PER_MOVE: &str = "100";
+
+impl RealCluster {
+    /// Moves many slots with their keys by SETSLOT and MIGRATE, some dozens of them at a time.
+    ///
+    /// # Panics
+    /// A node refuses.
+    pub fn migrate_slots(&self, slots: RangeInclusive<u16>, from: usize, to: usize) {
+        let (mut source, mut target) = (self.client(from), self.client(to));
+        let (source_id, target_id) = (self.id(from), self.id(to));
+        let slots: Vec<String> = slots.map(|slot| slot.to_string()).collect();
+        for some in slots.chunks(OPEN_SLOTS) {
+            set_slots(&mut target, some, "IMPORTING", &source_id);
+            set_slots(&mut source, some, "MIGRATING", &target_id);
+            for slot in some {
+                self.move_keys(&mut source, slot, to);
+            }
+            // The target first, or the two would send clients back and forth.
+            set_slots(&mut target, some, "NODE", &target_id);
+            set_slots(&mut source, some, "NODE", &target_id);
+        }
+    }
+
+    fn move_keys(&self, source: &mut Client, slot: &str, to: usize) {
+        let port = self.nodes()[to].port().to_string();
+        loop {
+            let keys = source.cmd(&["CLUSTER", "GETKEYSINSLOT", slot, KEYS_PER_MOVE]);
+            let keys = keys.as_array().unwrap_or_default();
+            if keys.is_empty() {
+                return;
+            }
+            let mut args = ["MIGRATE", "127.0.0.1", &port, "", "0", "5000"]
+                .map(str::as_bytes)
+                .to_vec();
+            let auth = self.options().password.as_ref();
+            args.extend(
+                auth.iter()
+                    .flat_map(|password| [b"AUTH", password.as_bytes()]),
+            );
+            args.push(b"KEYS");
+            args.extend(keys.iter().filter_map(Value::as_bytes));
+            let moved = text(&source.cmd(&args));
+            assert!(moved == "OK" || moved == "NOKEY", "MIGRATE: {moved}");
+        }
+    }
+
+    /// Moves ranges of slots in one step (9.0 and newer), and waits until that is done.
+    ///
+    /// # Panics
+    /// A node refuses, or it takes longer than 60 s.
+    pub fn migrate_ranges_atomically(&self, ranges: &[(u16, u16)], from: usize, to: usize) {
+        let mut source = self.client(from);
+        let mut args: Vec<String> = ["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE"]
+            .map(str::to_owned)
+            .to_vec();
+        args.extend(
+            ranges
+                .iter()
+                .flat_map(|(first, last)| [first.to_string(), last.to_string()]),
+        );
+        args.extend(["NODE".to_owned(), self.id(to)]);
+        expect_ok(&source.cmd(&args));
+        wait_until("the end of an atomic slot migration", 60, || {
+            let jobs = source.cmd(&["CLUSTER", "GETSLOTMIGRATIONS"]);
+            let state = jobs
+                .as_array()
+                .and_then(|jobs| jobs.first()?.map_get("state"))
+                .map(text);
+            let state = state.unwrap_or_default();
+            assert!(
+                state != "failed" && state != "cancelled",
+                "the migration {state}: {jobs:?}"
+            );
+            state == "success"
+        });
+    }
+
+    /// The slots a node owns now, by its own word, as ranges.
+    ///
+    /// # Panics
+    /// The node does not answer.
+    #[must_use]
+    pub fn ranges_of(&self, index: usize) -> Vec<(u16, u16)> {
+        let nodes = text(&self.client(index).cmd(&["CLUSTER", "NODES"]));
+        let own = nodes
+            .lines()
+            .find(|line| line.contains("myself"))
+            .unwrap_or_default();
+        let words = own
+            .split_whitespace()
+            .skip(8)
+            .filter(|word| !word.starts_with('['));
+        let range = |word: &str| -> Option<(u16, u16)> {
+            let (first, last) = word.split_once('-').unwrap_or((word, word));
+            Some((first.parse().ok()?, last.parse().ok()?))
+        };
+        words.filter_map(range).collect()
+    }
+
+    /// Starts one more primary without slots, and waits until all nodes know it. Its index is the
+    /// last one.
+    ///
+    /// # Panics
+    /// It does not start, or the others do not take it.
+    pub fn add_primary(&mut self) -> usize {
+        let index = self.nodes().len();
+        self.start_node(index);
+        let node = &self.nodes()[index];
+        let (port, bus) = (node.port().to_string(), node.bus_port().to_string());
+        // Its epoch is no other's, so that it need not find out by a conflict.
+        let epoch = (index + 1_000).to_string();
+        expect_ok(
+            &self
+                .client(index)
+                .cmd(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]),
+        );
+        expect_ok(
+            &self
+                .client(0)
+                .cmd(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]),
+        );
+        self.wait_acquainted();
+        self.wait_healthy();
+        index
+    }
+
+    /// Takes the last node out of the cluster, which has no slots any more, and ends it.
+    ///
+    /// # Panics
+    /// A node refuses.
+    pub fn remove_last_node(&mut self) {
+        let last = self.nodes().len() - 1;
+        let id = self.id(last);
+        for index in 0..last {
+            let mut client = self.client(index);
+            wait_until("a node that may be forgotten", 10, || {
+                let _ = client.cmd(&["CLUSTER", "FORGET", &id]);
+                !text(&client.cmd(&["CLUSTER", "NODES"])).contains(&id)
+            });
+        }
+        self.drop_last_node();
+    }
+}
+
+fn set_slots(client: &mut Client, slots: &[String], state: &str, node: &str) {
+    let requests: Vec<Vec<u8>> = slots
+        .iter()
+        .map(|slot| {
+            let mut request = Vec::new();
+            write::request(&mut request, &["CLUSTER", "SETSLOT", slot, state, node]);
+            request
+        })
+        .collect();
+    client.pipeline(&requests).iter().for_each(expect_ok);
+}
