@@ -32,7 +32,7 @@ struct Times {
 }
 
 const FULL: Times = Times {
-    moves: 3,
+    moves: 5,
     planned: 20,
     killed: 20,
     stopped: 3,
@@ -84,7 +84,7 @@ impl Wish {
     }
 }
 
-fn tell(row: &Row) {
+fn tell(row: &Row, began: Instant) {
     let [
         case,
         done,
@@ -102,6 +102,7 @@ fn tell(row: &Row) {
         "| {case} | {done} | {verified} | {errors} | {closed} | {order} | {swapped} | {twice} | {lost} | {longest} | {verdict} |"
     );
     print!("{}", row.details());
+    eprintln!("{}: {:.1} s", row.case, began.elapsed().as_secs_f64());
 }
 
 /// The cases that change one cluster of three shards with a replica each.
@@ -126,8 +127,9 @@ fn on_one_cluster(wish: &Wish, times: &Times, rows: &mut Vec<Row>) {
     }
     let mut ground = Ground::new(ClusterOptions::new(Version::V9_1, 3, 1), wish.load.clone());
     for (_, case) in wanted {
+        let began = Instant::now();
         let row = case(&mut ground);
-        tell(&row);
+        tell(&row, began);
         rows.push(row);
     }
 }
@@ -146,8 +148,9 @@ fn main() -> ExitCode {
     if wish.wants("scale") {
         let options = ClusterOptions::new(Version::V9_1, 1, 0);
         let mut ground = Ground::new(options, wish.load.clone());
+        let began = Instant::now();
         let row = scaled(&mut ground, SHARDS_MAX, times.scaled);
-        tell(&row);
+        tell(&row, began);
         rows.push(row);
     }
     let short = rows

@@ -9,7 +9,9 @@ use crate::cluster::{RealCluster, expect_ok};
 use crate::wait::wait_until;
 
 /// Slots that are half moved at the same time, by [`RealCluster::migrate_slots`].
-const OPEN_SLOTS: usize = 50;
+const OPEN_SLOTS: usize = 100;
+/// Connections that set slots: a node answers each SETSLOT when its replicas have it too.
+const SETTERS: usize = 20;
 /// Keys of one MIGRATE.
 const KEYS_PER_MOVE: &str = "100";
 
@@ -19,41 +21,55 @@ impl RealCluster {
     /// # Panics
     /// A node refuses.
     pub fn migrate_slots(&self, slots: RangeInclusive<u16>, from: usize, to: usize) {
-        let (mut source, mut target) = (self.client(from), self.client(to));
+        let open =
+            |index: usize| -> Vec<Client> { (0..SETTERS).map(|_| self.client(index)).collect() };
+        let (mut sources, mut targets) = (open(from), open(to));
         let (source_id, target_id) = (self.id(from), self.id(to));
         let slots: Vec<String> = slots.map(|slot| slot.to_string()).collect();
         for some in slots.chunks(OPEN_SLOTS) {
-            set_slots(&mut target, some, "IMPORTING", &source_id);
-            set_slots(&mut source, some, "MIGRATING", &target_id);
-            for slot in some {
-                self.move_keys(&mut source, slot, to);
-            }
+            set_slots(&mut targets, some, "IMPORTING", &source_id);
+            set_slots(&mut sources, some, "MIGRATING", &target_id);
+            self.move_keys(&mut sources[0], some, to);
             // The target first, or the two would send clients back and forth.
-            set_slots(&mut target, some, "NODE", &target_id);
-            set_slots(&mut source, some, "NODE", &target_id);
+            set_slots(&mut targets, some, "NODE", &target_id);
+            set_slots(&mut sources, some, "NODE", &target_id);
         }
     }
 
-    fn move_keys(&self, source: &mut Client, slot: &str, to: usize) {
+    /// Moves what is in these slots, until nothing is.
+    fn move_keys(&self, source: &mut Client, slots: &[String], to: usize) {
         let port = self.nodes()[to].port().to_string();
+        let mut start = ["MIGRATE", "127.0.0.1", &port, "", "0", "5000"]
+            .map(str::as_bytes)
+            .to_vec();
+        let auth = self.options().password.as_ref();
+        start.extend(
+            auth.iter()
+                .flat_map(|password| [b"AUTH", password.as_bytes()]),
+        );
+        start.push(b"KEYS");
         loop {
-            let keys = source.cmd(&["CLUSTER", "GETKEYSINSLOT", slot, KEYS_PER_MOVE]);
-            let keys = keys.as_array().unwrap_or_default();
-            if keys.is_empty() {
+            let asked = slots.iter().map(|slot| {
+                request(&["CLUSTER", "GETKEYSINSLOT", slot, KEYS_PER_MOVE].map(str::as_bytes))
+            });
+            let keys = source.pipeline(&asked.collect::<Vec<_>>());
+            let full = keys
+                .iter()
+                .filter_map(Value::as_array)
+                .filter(|keys| !keys.is_empty());
+            let moves: Vec<Vec<u8>> = full
+                .map(|keys| {
+                    let mut words = start.clone();
+                    words.extend(keys.iter().filter_map(Value::as_bytes));
+                    request(&words)
+                })
+                .collect();
+            if moves.is_empty() {
                 return;
             }
-            let mut args = ["MIGRATE", "127.0.0.1", &port, "", "0", "5000"]
-                .map(str::as_bytes)
-                .to_vec();
-            let auth = self.options().password.as_ref();
-            args.extend(
-                auth.iter()
-                    .flat_map(|password| [b"AUTH", password.as_bytes()]),
-            );
-            args.push(b"KEYS");
-            args.extend(keys.iter().filter_map(Value::as_bytes));
-            let moved = text(&source.cmd(&args));
-            assert!(moved == "OK" || moved == "NOKEY", "MIGRATE: {moved}");
+            for moved in source.pipeline(&moves).iter().map(text) {
+                assert!(moved == "OK" || moved == "NOKEY", "MIGRATE: {moved}");
+            }
         }
     }
 
@@ -155,14 +171,22 @@ impl RealCluster {
     }
 }
 
-fn set_slots(client: &mut Client, slots: &[String], state: &str, node: &str) {
-    let requests: Vec<Vec<u8>> = slots
-        .iter()
-        .map(|slot| {
-            let mut request = Vec::new();
-            write::request(&mut request, &["CLUSTER", "SETSLOT", slot, state, node]);
-            request
-        })
-        .collect();
-    client.pipeline(&requests).iter().for_each(expect_ok);
+fn set_slots(clients: &mut [Client], slots: &[String], state: &str, node: &str) {
+    let shares = slots.chunks(slots.len().div_ceil(clients.len()));
+    for (client, share) in clients.iter_mut().zip(shares.clone()) {
+        for slot in share {
+            client.raw(&request(
+                &["CLUSTER", "SETSLOT", slot, state, node].map(str::as_bytes),
+            ));
+        }
+    }
+    for (client, share) in clients.iter_mut().zip(shares) {
+        share.iter().for_each(|_| expect_ok(&client.read()));
+    }
+}
+
+fn request(words: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write::request(&mut bytes, words);
+    bytes
 }
