@@ -9,6 +9,7 @@ mod row;
 pub use cases::{atomic, killed, legacy, planned, scaled, stopped};
 pub use row::{Allowed, Outage, Row};
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cluster::{ClusterOptions, RealCluster, slot_of};
@@ -83,6 +84,7 @@ impl Ground {
                     .into_iter()
                     .map(|index| self.cluster.nodes()[index].addr())
                     .collect(),
+                ca: self.cluster.nodes()[shard].ca().map(PathBuf::from),
                 key: (0..)
                     .map(|n| format!("observed:{n}"))
                     .find(inside)

@@ -39,6 +39,8 @@ pub struct LoadOptions {
     pub pause: Duration,
     /// Commands of a pipeline, at most.
     pub pipeline_max: usize,
+    /// Keys of one command, at most. With 1 there are no transactions and scripts either.
+    pub keys_max: usize,
     /// Scripts are among the commands.
     pub scripts: bool,
     /// A failover may lose the last acknowledged writes, as Valkey's own replication does.
@@ -56,6 +58,7 @@ impl LoadOptions {
             prefix: "load".to_owned(),
             pause: Duration::from_millis(100),
             pipeline_max: 32,
+            keys_max: 4,
             scripts: true,
             lossy: false,
             seed: 1,

@@ -3,6 +3,7 @@
 //! One thread per node writes a key of the node's shard every few milliseconds. A shard serves when
 //! any of its nodes takes the write.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -19,8 +20,10 @@ const GAP_MIN: Duration = Duration::from_millis(100);
 /// What to watch: the nodes of one shard, and a key in its slots.
 #[derive(Clone, Debug)]
 pub struct Watch {
-    /// `host:port` of each of its nodes, reached without TLS.
+    /// `host:port` of each of its nodes.
     pub nodes: Vec<String>,
+    /// The authority to trust, when they speak TLS.
+    pub ca: Option<PathBuf>,
     /// The key to write.
     pub key: String,
 }
@@ -46,9 +49,11 @@ impl Observer {
         for shard in shards {
             let taken = Taken::default();
             for node in &shard.nodes {
-                let (node, key) = (node.clone(), shard.key.clone());
+                let (node, key, ca) = (node.clone(), shard.key.clone(), shard.ca.clone());
                 let (stop, taken) = (Arc::clone(&stop), Arc::clone(&taken));
-                threads.push(thread::spawn(move || watch(&node, &key, &stop, &taken)));
+                threads.push(thread::spawn(move || {
+                    watch((&node, ca.as_deref()), &key, &stop, &taken);
+                }));
             }
             all.push(taken);
         }
@@ -98,12 +103,20 @@ impl Drop for Observer {
     }
 }
 
-fn watch(addr: &str, key: &str, stop: &AtomicBool, taken: &Mutex<Vec<Instant>>) {
+fn watch(
+    (addr, ca): (&str, Option<&Path>),
+    key: &str,
+    stop: &AtomicBool,
+    taken: &Mutex<Vec<Instant>>,
+) {
     let mut client: Option<Client> = None;
     while !stop.load(Ordering::Relaxed) {
         let connected = match client.take() {
             Some(client) => Some(client),
-            None => Client::try_plain(addr).ok(),
+            None => match ca {
+                Some(ca) => Client::try_connect(addr, ca).ok(),
+                None => Client::try_plain(addr).ok(),
+            },
         };
         if let Some(mut open) = connected {
             open.set_patience(PATIENCE);

@@ -45,8 +45,9 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// All of them; a hash tag in `prefix` keeps them in one slot.
-    pub(crate) fn new(prefix: &str, client: usize) -> Self {
+    /// All of them; a hash tag in `prefix` keeps them in one slot. Without `groups` there are no keys
+    /// that are only written together.
+    pub(crate) fn new(prefix: &str, client: usize, groups: bool) -> Self {
         let base = format!("{prefix}:{client}");
         let [apart, together] = REGISTERS;
         let apart = (0..apart).map(|n| format!("{base}:r{n}"));
@@ -67,7 +68,12 @@ impl Keys {
                 .map(|n| Register::new(format!("{base}:f{n}")))
                 .collect(),
             hash: format!("{base}:h"),
-            logs: LOGS.iter().enumerate().map(log).collect(),
+            logs: LOGS
+                .iter()
+                .filter(|kind| groups || **kind != Kind::Group)
+                .enumerate()
+                .map(log)
+                .collect(),
         }
     }
 

@@ -7,9 +7,6 @@ use crate::load::dice::Dice;
 use crate::load::keys::{Keys, Kind, Place, group};
 use crate::load::model::{Fault, Finding, value, wrong};
 
-/// Registers of one MGET, MSET or DEL.
-const KEYS_MAX: usize = 4;
-
 const ADD: &str = "local n = redis.call('INCR', KEYS[1]) \
     local a = redis.call('RPUSH', KEYS[2], ARGV[1]) \
     return {n, a, redis.call('RPUSH', KEYS[3], ARGV[1])}";
@@ -45,8 +42,13 @@ pub(crate) enum Op {
 }
 
 impl Op {
-    /// Any command on any of `keys`; `nonce` is never used again.
-    pub(crate) fn random(dice: &mut Dice, keys: &mut Keys, how: How, nonce: u64) -> Self {
+    /// Any command on at most `keys_max` of `keys`; `nonce` is never used again.
+    pub(crate) fn random(
+        dice: &mut Dice,
+        keys: &mut Keys,
+        (keys_max, how): (usize, How),
+        nonce: u64,
+    ) -> Self {
         let one_slot = dice.below(3) == 0;
         let range = keys.registers_of(one_slot);
         let log = dice.below(keys.logs.len());
@@ -57,12 +59,12 @@ impl Op {
                 Self::Set(vec![(register, keys.registers[register].next())])
             }
             4..=6 => Self::Get(vec![dice.within(range)]),
-            7 => Self::Get(dice.some(range, KEYS_MAX)),
+            7 => Self::Get(dice.some(range, keys_max)),
             8 => {
-                let some = dice.some(range, KEYS_MAX).into_iter();
+                let some = dice.some(range, keys_max).into_iter();
                 Self::SetMany(some.map(|r| (r, keys.registers[r].next())).collect())
             }
-            9 => Self::Delete(dice.some(range, KEYS_MAX)),
+            9 => Self::Delete(dice.some(range, keys_max)),
             10..=11 => Self::Count(dice.below(keys.counters.len())),
             12 => Self::ReadCounter(dice.below(keys.counters.len())),
             13 => {

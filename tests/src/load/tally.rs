@@ -26,6 +26,8 @@ pub struct Mistake {
     pub expected: String,
     /// What came.
     pub got: String,
+    /// It is an error reply, not a wrong one or none.
+    pub error: bool,
     /// The loss of a node explains it.
     pub explained: bool,
 }
@@ -163,7 +165,7 @@ impl Tally {
 
     pub(crate) fn fault(&mut self, fault: Fault, request: &str, expected: String, got: &str) {
         *self.report.faults.entry(fault).or_default() += 1;
-        self.remember(format!("{fault:?}"), request, expected, got, false);
+        self.remember(format!("{fault:?}"), request, expected, got, None);
     }
 
     pub(crate) fn error(&mut self, request: &str, text: &str, excuse: Excuse) {
@@ -174,14 +176,13 @@ impl Tally {
             Excuse::UnknownWrite => self.report.unknown_writes += 1,
             Excuse::OvertakenRead => self.report.overtaken_reads += 1,
         }
-        let explained = excuse != Excuse::None;
-        self.remember(kind, request, "no error".to_owned(), text, explained);
+        self.remember(kind, request, "no error".to_owned(), text, Some(excuse));
     }
 
     pub(crate) fn closed(&mut self, request: &str, error: &str) {
         self.report.closed += 1;
         let expected = "a reply".to_owned();
-        self.remember("closed".to_owned(), request, expected, error, false);
+        self.remember("closed".to_owned(), request, expected, error, None);
     }
 
     fn remember(
@@ -190,8 +191,9 @@ impl Tally {
         request: &str,
         expected: String,
         got: &str,
-        explained: bool,
+        error: Option<Excuse>,
     ) {
+        let explained = error.is_some_and(|excuse| excuse != Excuse::None);
         let mistakes = &mut self.report.mistakes;
         let alike = |known: &&Mistake| known.kind == kind && known.explained == explained;
         let alike = mistakes.iter().filter(alike).count();
@@ -205,6 +207,7 @@ impl Tally {
             request: cut(request),
             expected: cut(&expected),
             got: cut(got),
+            error: error.is_some(),
             explained,
         });
     }

@@ -46,7 +46,7 @@ impl Worker {
         shared: Arc<Shared>,
     ) -> Self {
         Self {
-            keys: Keys::new(&options.prefix, client),
+            keys: Keys::new(&options.prefix, client, options.keys_max > 1),
             dice: Dice::new(options.seed.wrapping_mul(1_000_003) ^ client as u64),
             tally: Tally::new(client, shared.begin()),
             addr,
@@ -129,8 +129,8 @@ impl Worker {
         let count = 1 + self.dice.below(self.options.pipeline_max);
         for _ in 0..count.saturating_sub(batch.len()) {
             self.nonce += 1;
-            let how = self.how();
-            batch.push(Op::random(&mut self.dice, &mut self.keys, how, self.nonce));
+            let kind = (self.options.keys_max, self.how());
+            batch.push(Op::random(&mut self.dice, &mut self.keys, kind, self.nonce));
         }
         batch
     }
