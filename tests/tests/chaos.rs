@@ -109,11 +109,11 @@ fn clients_notice_no_shard_that_comes_or_goes() {
 }
 
 /// A cluster behind relays, and Keyway that gives a silent node up soon.
-fn relayed() -> (RealCluster, Keyway) {
+fn relayed(version: Version) -> (RealCluster, Keyway) {
     let cluster = RealCluster::with(ClusterOptions {
         relayed: true,
         node_timeout_ms: 30_000,
-        ..ClusterOptions::new(Version::V9_1, 3, 0)
+        ..ClusterOptions::new(version, 3, 0)
     });
     let settings = Settings {
         limits: "reply_timeout_ms = 1000".to_owned(),
@@ -123,9 +123,8 @@ fn relayed() -> (RealCluster, Keyway) {
     (cluster, keyway)
 }
 
-#[test]
-fn connections_to_nodes_are_cut_in_the_middle_of_replies() {
-    let (cluster, keyway) = relayed();
+fn cut_connections_to_nodes(version: Version) {
+    let (cluster, keyway) = relayed(version);
     let load = Load::start(&keyway.addr(), keyway.ca(), &load());
     for bytes in [1, 2, 3, 4, 5, 7, 12, 23, 64, 100, 333, 1_000, 5_000, 20_000] {
         for node in 0..3 {
@@ -146,8 +145,18 @@ fn connections_to_nodes_are_cut_in_the_middle_of_replies() {
 }
 
 #[test]
+fn connections_to_nodes_are_cut_in_the_middle_of_replies() {
+    cut_connections_to_nodes(Version::V9_1);
+}
+
+#[test]
+fn tls_connections_to_nodes_are_cut_in_the_middle_of_records() {
+    cut_connections_to_nodes(Version::V8_0Tls);
+}
+
+#[test]
 fn a_silent_node_costs_clients_of_others_nothing() {
-    let (cluster, keyway) = relayed();
+    let (cluster, keyway) = relayed(Version::V9_1);
     let (low, high) = cluster.slots_of(1);
     let inside = |tag: &String| (low..=high).contains(&slot_of(tag));
     let elsewhere = (0..).map(|n| format!("{{other{n}}}")).find(inside);
@@ -161,12 +170,18 @@ fn a_silent_node_costs_clients_of_others_nothing() {
     let [read, write, later]: [String; 3] = slow.collect::<Vec<_>>().try_into().expect("three");
     let mut client = keyway.client();
     assert_eq!(text(&client.cmd(&["SET", &read, "before"])), "OK");
+    let mut request = Vec::new();
+    resp::write::request(&mut request, &["GET", &read]);
+    cluster.relay(0).stall(true);
+    client.raw(&request);
+    others.wait_rounds(CLIENTS as u64);
+    cluster.relay(0).stall(false);
+    assert_eq!(text(&client.read()), "before", "late is all it is");
+
     cluster.relay(0).silence(true);
     let answer = text(&client.cmd(&["SET", &write, "lost?"]));
     assert!(answer.contains("KEYWAY.UNKNOWN_OUTCOME"), "{answer}");
     others.wait_rounds(10 * CLIENTS as u64);
-    let mut request = Vec::new();
-    resp::write::request(&mut request, &["GET", &read]);
     client.raw(&request);
     others.wait_rounds(10 * CLIENTS as u64);
     cluster.relay(0).silence(false);
