@@ -37,9 +37,10 @@ const COUNT_TIMEOUT: Duration = Duration::from_millis(1500);
 const COUNTED_MAX: usize = 200;
 /// The cluster is asked this often which commands it knows.
 const COMMANDS_EVERY: Duration = Duration::from_secs(60);
-/// After a node has said that a slot moved to a node that is known: that is believed at once, and a
-/// look finds what else has changed.
-const AFTER_MOVES: Duration = Duration::from_secs(1);
+/// How long after a node has said that a slot moved to a node that is known. That is believed at
+/// once, and a look finds what else has changed; when it finds nothing, the next such look waits
+/// twice as long, up to the longer one: slots that move one by one need none.
+const AFTER_MOVES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 /// Between two looks, however many are asked for.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// One node's time to answer everything, and when no node has within the shorter one.
@@ -70,6 +71,8 @@ pub(crate) fn spawn(context: DiscoveryContext, shared: Arc<Shared>) -> io::Resul
                 commands_at: None,
                 counted_at: Instant::now(),
                 silent: HashMap::new(),
+                after_moves: AFTER_MOVES[0],
+                looks_for_moves: false,
             };
             runtime.block_on(async {
                 let readers =
@@ -98,6 +101,10 @@ struct Discovery {
     counted_at: Instant,
     /// Nodes that did not answer, and when.
     silent: HashMap<NodeAddr, Instant>,
+    /// How long after a move is told the next look is.
+    after_moves: Duration,
+    /// That is why the next look is made.
+    looks_for_moves: bool,
 }
 
 impl Discovery {
@@ -141,7 +148,8 @@ impl Discovery {
                 () = count => self.count().await,
                 () = self.shared.moves_told() => {
                     self.apply_moved();
-                    soon = soon.min(Instant::now() + AFTER_MOVES);
+                    soon = soon.min(Instant::now() + self.after_moves);
+                    self.looks_for_moves = true;
                 }
             }
         }
@@ -282,6 +290,15 @@ impl Discovery {
         }
         self.failures = 0;
         self.looks += 1;
+        let news = next.as_ref().is_some_and(|next| {
+            let before = self.topology.as_deref();
+            before.is_none_or(|before| !topology::diff(before, next).is_empty())
+        });
+        if news {
+            self.after_moves = AFTER_MOVES[0];
+        } else if std::mem::take(&mut self.looks_for_moves) {
+            self.after_moves = (self.after_moves * 2).min(AFTER_MOVES[1]);
+        }
         if let Some(next) = &next {
             report(self.topology.as_deref(), next);
         }
