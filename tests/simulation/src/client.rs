@@ -28,10 +28,12 @@ pub(crate) struct Client {
     framer: ReplyFramer,
     framed: usize,
     pub(crate) registers: Registers,
-    serial: u64,
+    pub(crate) serial: u64,
     pub(crate) answered: usize,
     pub(crate) errors: usize,
     pub(crate) has_shown_script: bool,
+    /// It has said `READONLY`: what it reads may be old.
+    pub(crate) readonly: bool,
     /// It reads seldom.
     pub(crate) slow: bool,
     /// The driver waits for bytes to read.
@@ -65,6 +67,7 @@ impl Client {
             answered: 0,
             errors: 0,
             has_shown_script: false,
+            readonly: false,
             slow,
             reading: true,
             writing: false,

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dataplane::View;
+use dataplane::{Fitness, View};
 use resp::{Value, write};
 use topology::{Candidate, NodeAddr, Slot, Topology};
 
@@ -66,8 +66,16 @@ impl World {
             self.read_view(node)?;
         }
         self.discovery.looks += 1;
+        let nodes = self.discovery.topology.iter();
+        let nodes = nodes.flat_map(|topology| topology.nodes());
+        let fitness = Fitness {
+            zone: None,
+            fit: true,
+        };
+        let readers = nodes.map(|node| (node.id, fitness.clone())).collect();
         let view = View {
             topology: self.discovery.topology.clone(),
+            readers: Arc::new(readers),
             looks: self.discovery.looks,
             ..View::unknown(true)
         };

@@ -27,6 +27,9 @@ impl World {
         if self.weather.resp3 && self.rng.chance(50) {
             client.greet();
         }
+        if self.weather.readers && self.rng.chance(60) {
+            client.read_anywhere();
+        }
         if at < self.clients.len() {
             self.clients[at] = client;
         } else {

@@ -96,6 +96,12 @@ impl Client {
         self.say(&["HELLO", "3"], Sent::Hello);
     }
 
+    /// The client reads from replicas from now on.
+    pub(crate) fn read_anywhere(&mut self) {
+        self.readonly = true;
+        self.say(&["READONLY"], Sent::Status("OK"));
+    }
+
     fn say(&mut self, args: &[&str], sent: Sent) {
         write::request(&mut self.outgoing, args);
         self.sent.push_back(sent);
@@ -108,7 +114,7 @@ impl Client {
     }
 
     fn range(&mut self, history: &mut History, list: &str) {
-        let read = history.begin_read(list, self.number);
+        let read = history.begin_read(list, self.number, self.readonly);
         self.say(&["LRANGE", list, "0", "-1"], Sent::Range(read));
     }
 
@@ -236,29 +242,16 @@ impl Client {
                 }
                 for (key, value) in keys.iter().zip(values) {
                     let number = number(key, value).ok_or_else(wrong)?;
-                    self.registers.read(key, number)?;
+                    if !self.readonly {
+                        self.registers.read(key, number)?;
+                    } else if number > self.serial {
+                        return Err(wrong());
+                    }
                 }
                 Ok(())
             }
-            Sent::Exec {
-                watched: true,
-                writes,
-            } if reply.is_null() => {
-                for write in writes {
-                    history.end_write(*write, Fate::NotRun, None);
-                }
-                Ok(())
-            }
-            Sent::Exec { writes, .. } => {
-                let lengths = reply.as_array().ok_or_else(wrong)?;
-                if lengths.len() != writes.len() {
-                    return Err(wrong());
-                }
-                for (write, reply) in writes.iter().zip(lengths) {
-                    let length = length(reply).ok_or_else(wrong)?;
-                    history.end_write(*write, Fate::Ran, Some(length));
-                }
-                Ok(())
+            Sent::Exec { writes, watched } => {
+                executed(writes, *watched, reply, history).ok_or_else(wrong)
             }
             Sent::Pop(queue) => match reply.as_array() {
                 None if reply.is_null() => Ok(()),
@@ -329,6 +322,22 @@ impl Client {
         self.errors += 1;
         Ok(())
     }
+}
+
+/// The reply to a transaction: a length for each write, or that a watched key was touched. `None`:
+/// neither.
+fn executed(writes: &[WriteId], watched: bool, reply: &Value, history: &mut History) -> Option<()> {
+    if watched && reply.is_null() {
+        for write in writes {
+            history.end_write(*write, Fate::NotRun, None);
+        }
+        return Some(());
+    }
+    let lengths = reply.as_array().filter(|all| all.len() == writes.len())?;
+    for (write, reply) in writes.iter().zip(lengths) {
+        history.end_write(*write, Fate::Ran, Some(length(reply)?));
+    }
+    Some(())
 }
 
 /// Errors that a cluster gives too, when a slot is half moved and a command has several keys there,

@@ -48,6 +48,8 @@ pub(crate) struct Weather {
     /// Some values are so big that replies with them are passed on in pieces.
     pub(crate) big_values: bool,
     pub(crate) resp3: bool,
+    /// Some clients read from replicas.
+    pub(crate) readers: bool,
 }
 
 impl Weather {
@@ -75,6 +77,7 @@ impl Weather {
             queues: some(40),
             big_values: some(20),
             resp3: some(40),
+            readers: some(35),
             shards: 2,
             replicas: 0,
             lag: Duration::ZERO,
@@ -97,7 +100,7 @@ impl Weather {
         weather.in_flight_max = *rng.pick(&[1, 2, 5, 16, 64, 64]).unwrap_or(&64);
         weather.burst = 1 + rng.below(8);
         weather.pause = rng.ms(2, 80);
-        weather.lasts = rng.ms(300, 2500);
+        weather.lasts = rng.ms(300, 1800);
         weather.delay = *rng
             .pick(&[100, 1_000, 5_000, 20_000].map(Duration::from_micros))
             .unwrap_or(&Duration::ZERO);
