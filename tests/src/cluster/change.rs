@@ -1,6 +1,7 @@
 //! Changes of a whole cluster: many slots at once, nodes that come and go.
 
 use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
 
 use resp::{Value, write};
 
@@ -12,6 +13,8 @@ use crate::wait::wait_until;
 const OPEN_SLOTS: usize = 100;
 /// Connections that set slots: a node answers each SETSLOT when its replicas have it too.
 const SETTERS: usize = 20;
+/// A node that was asked for no data for so long has been left by all clients.
+const UNASKED: Duration = Duration::from_millis(300);
 /// Keys of one MIGRATE.
 const KEYS_PER_MOVE: &str = "100";
 
@@ -153,12 +156,26 @@ impl RealCluster {
         index
     }
 
-    /// Takes the last node out of the cluster, which has no slots any more, and ends it.
+    fn wait_unasked(&self, index: usize) {
+        let mut client = self.client(index);
+        let (mut known, mut since) = (String::new(), Instant::now());
+        wait_until("a node that nobody asks for data", 20, || {
+            let now = text(&client.cmd(&["INFO", "commandstats"]));
+            if refusals(&now) != refusals(&known) {
+                (known, since) = (now, Instant::now());
+            }
+            since.elapsed() > UNASKED
+        });
+    }
+
+    /// Takes the last node out of the cluster, which has no slots any more, and ends it when nobody
+    /// asks it for data any more, as an operator does.
     ///
     /// # Panics
     /// A node refuses.
     pub fn remove_last_node(&mut self) {
         let last = self.nodes().len() - 1;
+        self.wait_unasked(last);
         let id = self.id(last);
         for index in 0..last {
             let mut client = self.client(index);
@@ -169,6 +186,14 @@ impl RealCluster {
         }
         self.drop_last_node();
     }
+}
+
+/// How often each command was refused: a node without slots refuses all that are about data.
+fn refusals(stats: &str) -> Vec<&str> {
+    let words = stats.split([':', ',', '\r', '\n']);
+    words
+        .filter(|word| word.starts_with("rejected_calls="))
+        .collect()
 }
 
 fn set_slots(clients: &mut [Client], slots: &[String], state: &str, node: &str) {
