@@ -5,9 +5,11 @@
 
 mod cases;
 mod row;
+mod zones;
 
 pub use cases::{atomic, killed, legacy, planned, scaled, stopped};
 pub use row::{Allowed, Outage, Row};
+pub use zones::zones;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -284,6 +284,12 @@ impl RealCluster {
         self.nodes.iter().map(Node::addr).collect()
     }
 
+    /// The zone that a node is in.
+    #[must_use]
+    pub fn zone(&self, index: usize) -> &'static str {
+        zone(index, self.options.shards, self.options.replicas)
+    }
+
     /// The relay before a node.
     ///
     /// # Panics

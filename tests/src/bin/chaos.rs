@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use keyway_tests::chaos::{
-    Ground, Row, atomic, killed, legacy, planned, scaled, stopped, table_load,
+    Ground, Row, atomic, killed, legacy, planned, scaled, stopped, table_load, zones,
 };
 use keyway_tests::{ClusterOptions, LoadOptions, Version};
 
@@ -30,6 +30,7 @@ struct Times {
     killed: usize,
     stopped: usize,
     scaled: usize,
+    reads: usize,
 }
 
 const FULL: Times = Times {
@@ -38,6 +39,7 @@ const FULL: Times = Times {
     killed: 20,
     stopped: 3,
     scaled: 2,
+    reads: 100,
 };
 const QUICK: Times = Times {
     moves: 1,
@@ -45,6 +47,7 @@ const QUICK: Times = Times {
     killed: 1,
     stopped: 1,
     scaled: 1,
+    reads: 20,
 };
 
 /// They need CLUSTER MIGRATESLOTS.
@@ -165,6 +168,12 @@ fn main() -> ExitCode {
         let mut ground = Ground::new(options, wish.load.clone());
         let began = Instant::now();
         let row = scaled(&mut ground, SHARDS_MAX, times.scaled);
+        tell(&row, began);
+        rows.push(row);
+    }
+    if wish.wants("zones") {
+        let began = Instant::now();
+        let row = zones(wish.version, times.reads);
         tell(&row, began);
         rows.push(row);
     }

@@ -195,6 +195,7 @@ fn row(case: &str, done: String, load: Load) -> Row {
         allowed: Allowed::Nothing,
         report: load.stop(),
         outages: Vec::new(),
+        short: Vec::new(),
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Row {
     pub report: Report,
     /// Each failure, where the case has some.
     pub outages: Vec<Outage>,
+    /// What else falls short.
+    pub short: Vec<String>,
 }
 
 impl Row {
@@ -49,7 +51,7 @@ impl Row {
     #[must_use]
     pub fn shortfalls(&self) -> Vec<String> {
         let report = &self.report;
-        let mut short = Vec::new();
+        let mut short = self.short.clone();
         let mut need_none = |count: u64, what: &str| {
             if count > 0 {
                 short.push(format!("{count} {what}"));
