@@ -382,12 +382,20 @@ impl Cluster {
         } else {
             "slave"
         };
+        let link = if self.is_primary(here) {
+            String::new()
+        } else {
+            format!(
+                "master_link_status:up\r\nmaster_sync_in_progress:0\r\nslave_repl_offset:{}\r\n",
+                node.applied
+            )
+        };
         let connections = self.connections.values().filter(|c| c.node == here).count() + 1;
         format!(
             "# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:{}\r\n\
              server_mode:cluster\r\ntcp_port:{}\r\navailability_zone:{}\r\n\r\n# Clients\r\n\
              connected_clients:{connections}\r\n\r\n# Replication\r\nrole:{role}\r\n\
-             master_repl_offset:{}\r\n\r\n# Cluster\r\ncluster_enabled:1\r\n",
+             {link}master_repl_offset:{}\r\n\r\n# Cluster\r\ncluster_enabled:1\r\n",
             self.layout.version.number(),
             node.addr.port(),
             node.zone,

@@ -23,6 +23,10 @@ mod valkey;
 
 /// The port that Valkey's clients try first.
 const PORT: u16 = 6379;
+/// The port that ElastiCache Serverless has for reads.
+const READ_PORT: u16 = 6380;
+/// The zone of the embedded cluster that this pretends to be in.
+const OWN_ZONE: &str = "zone-b";
 /// The admin port of a configuration that names none.
 const ADMIN_PORT: u16 = 9121;
 
@@ -32,6 +36,9 @@ pub struct Options {
     /// Port for clients; 6379 without, or another when that is taken.
     #[arg(long)]
     pub port: Option<u16>,
+    /// Port for reads from replicas; 6380 without, or another when that is taken.
+    #[arg(long)]
+    pub read_port: Option<u16>,
     /// Port for metrics and probes; 9121 without, or another when that is taken.
     #[arg(long)]
     pub admin_port: Option<u16>,
@@ -86,9 +93,11 @@ async fn demo(options: &Options) -> Result<(), String> {
     })?;
     let (port, note) = choose("--port", options.port, PORT)?;
     let (admin_port, _) = choose("--admin-port", options.admin_port, ADMIN_PORT)?;
+    let usual = if port == READ_PORT { 0 } else { READ_PORT };
+    let (read_port, _) = choose("--read-port", options.read_port, usual)?;
 
     let (behind, seeds) = start_cluster(options.valkey).await?;
-    let mut config = configuration(options, folder, (port, admin_port), &seeds);
+    let mut config = configuration(options, folder, (port, admin_port, read_port), &seeds);
     telemetry::start(&config.log);
     let loaded = Loaded::load(&config).map_err(|problem| problem.to_string())?;
     let bound = Bound::bind(&config).map_err(|error| error.to_string())?;
@@ -159,7 +168,7 @@ fn choose(option: &str, asked: Option<u16>, usual: u16) -> Result<(u16, Option<S
 fn configuration(
     options: &Options,
     folder: &Path,
-    (port, admin_port): (u16, u16),
+    (port, admin_port, read_port): (u16, u16, u16),
     seeds: &[SocketAddr],
 ) -> Config {
     let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
@@ -186,6 +195,8 @@ fn configuration(
     config.admin = Admin {
         address: loopback(admin_port),
     };
+    config.reads.address = Some(loopback(read_port));
+    config.reads.zone = (!options.valkey).then(|| OWN_ZONE.into());
     config.log.level = tracing::Level::WARN;
     config.log.format = LogFormat::Auto;
     config
@@ -213,6 +224,16 @@ fn introduce(
     );
     if let Some(note) = note {
         println!("{note}");
+    }
+    if let Some(reads) = config.reads.address {
+        let whom = match &config.reads.zone {
+            Some(zone) => format!("the nodes in {zone}, where this pretends to be"),
+            None => "replicas".to_owned(),
+        };
+        println!(
+            "Reads on port {}, and on any connection after READONLY, go to {whom}.",
+            reads.port()
+        );
     }
     println!("\nTry it from another terminal:\n");
     println!("  valkey-cli --tls --cacert {ca} -p {port}");

@@ -149,6 +149,28 @@ fn serves_soon_and_ends_on_ctrl_c() {
 }
 
 #[test]
+fn reads_go_to_the_zone_that_is_named() {
+    with_ports(|demo, port, admin| {
+        demo.wait_serving(port);
+        wait_until("printed lines", 5, || {
+            !demo.lines_with("Reads on port").is_empty()
+        });
+        let line = demo.lines_with("Reads on port").remove(0);
+        let digits = line.trim_start_matches("Reads on port ").split(',').next();
+        let addr = format!("127.0.0.1:{}", digits.unwrap_or_default());
+        let mut reader = Client::connect(&addr, &demo.ca());
+        wait_until("a read in the own zone", 10, || {
+            assert_eq!(text(&reader.cmd(&["GET", "demo"])), "works");
+            let (_, page) = http_get(&format!("127.0.0.1:{admin}"), "/metrics").unwrap();
+            let own = page
+                .lines()
+                .find(|line| line.starts_with("keyway_reads_total{zone=\"own\"}"));
+            own.is_some_and(|line| !line.ends_with(" 0"))
+        });
+    });
+}
+
+#[test]
 fn the_printed_lines_work() {
     with_ports(|demo, port, _| {
         demo.wait_serving(port);
