@@ -7,7 +7,7 @@ use crate::client::{Client, text};
 use crate::cluster::{ClusterOptions, RealCluster, slot_of};
 use crate::keyway::{Keyway, Settings};
 use crate::load::Report;
-use crate::node::Version;
+use crate::node::{Node, Version};
 use crate::wait::wait_until;
 
 /// Where Keyway is.
@@ -60,20 +60,7 @@ pub fn zones(version: Version, rounds: usize) -> Row {
         known.iter().for_each(|known| read(&mut client, known));
         elsewhere() - before < 0.5
     });
-    let mut direct: Vec<Client> = cluster
-        .nodes()
-        .iter()
-        .enumerate()
-        .map(|(index, node)| {
-            let addr = cluster.relay(index).addr();
-            let mut client = match node.ca() {
-                Some(ca) => Client::connect(&addr, ca),
-                None => Client::try_plain(&addr).expect("a node"),
-            };
-            assert_eq!(text(&client.cmd(&["READONLY"])), "OK");
-            client
-        })
-        .collect();
+    let mut direct = direct_clients(&cluster);
     let (own, others) = (reads("own"), elsewhere());
     let (mut through, mut beside) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
@@ -87,6 +74,10 @@ pub fn zones(version: Version, rounds: usize) -> Row {
         reads("own") - own,
         elsewhere() - others,
     );
+    row((own, others), (through, beside), rounds * known.len())
+}
+
+fn row((own, others): (f64, f64), (through, beside): (Duration, Duration), reads: usize) -> Row {
     let ratio = through.as_secs_f64() / beside.as_secs_f64();
     let mut short = Vec::new();
     if others > 0.5 {
@@ -107,12 +98,27 @@ pub fn zones(version: Version, rounds: usize) -> Row {
         ),
         allowed: Allowed::Nothing,
         report: Report {
-            verified: (rounds * known.len()) as u64,
+            verified: reads as u64,
             ..Report::default()
         },
         outages: Vec::new(),
         short,
     }
+}
+
+/// A client of each node, by the way that Keyway has to it.
+fn direct_clients(cluster: &RealCluster) -> Vec<Client> {
+    let nodes = cluster.nodes().iter().enumerate();
+    let client = |(index, node): (usize, &Node)| {
+        let addr = cluster.relay(index).addr();
+        let mut client = match node.ca() {
+            Some(ca) => Client::connect(&addr, ca),
+            None => Client::try_plain(&addr).expect("a node"),
+        };
+        assert_eq!(text(&client.cmd(&["READONLY"])), "OK");
+        client
+    };
+    nodes.map(client).collect()
 }
 
 /// Writes keys of every shard, and waits until all replicas have them.
