@@ -77,7 +77,13 @@ impl Unrest {
                     places.remove(0);
                 }
             }
-            (ErrorClass::Other | ErrorClass::Redirect(_) | ErrorClass::TryAgain, _) => {}
+            (
+                ErrorClass::Other
+                | ErrorClass::Demoted
+                | ErrorClass::Redirect(_)
+                | ErrorClass::TryAgain,
+                _,
+            ) => {}
             _ => self.nodes = Some(until),
         }
     }
@@ -96,7 +102,7 @@ impl Unrest {
             ErrorClass::Redirect(_) => place_in(class, from)
                 .is_some_and(|to| slot.is_some_and(|(_, places)| places.contains(&to))),
             ErrorClass::TryAgain => slot.is_some(),
-            ErrorClass::Other => false,
+            ErrorClass::Other | ErrorClass::Demoted => false,
             _ => self.nodes.is_some_and(|at| at > now),
         }
     }

@@ -62,6 +62,8 @@ pub fn verdict(signal: &Signal, nature: Nature) -> Verdict {
         Signal::CutOff => Verdict::Close,
         Signal::NoScript => Verdict::LoadScript,
         Signal::Error(ErrorClass::Other) => Verdict::Deliver,
+        // Only what blocks hears this of the server.
+        Signal::Error(ErrorClass::Demoted) if nature.script => Verdict::Deliver,
         Signal::Error(_) if nature.script => Verdict::Confirm,
         Signal::Error(ErrorClass::Redirect(_)) => Verdict::Follow,
         Signal::Error(
