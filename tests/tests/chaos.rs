@@ -18,10 +18,10 @@ fn load() -> LoadOptions {
     }
 }
 
-fn ground(shards: usize, replicas: usize) -> Ground {
+fn ground(version: Version, shards: usize, replicas: usize) -> Ground {
     let options = ClusterOptions {
         node_timeout_ms: 1_000,
-        ..ClusterOptions::new(Version::V9_1, shards, replicas)
+        ..ClusterOptions::new(version, shards, replicas)
     };
     Ground::new(options, load())
 }
@@ -51,9 +51,20 @@ fn assert_right(report: &Report) {
 }
 
 #[test]
-fn clients_notice_no_slot_that_moves() {
-    let ground = ground(3, 0);
-    assert_clean(&atomic(&ground, 1));
+fn clients_notice_no_slot_that_moves_9_1() {
+    no_slot_that_moves(Version::V9_1);
+}
+
+#[test]
+fn clients_notice_no_slot_that_moves_8_0_over_tls() {
+    no_slot_that_moves(Version::V8_0Tls);
+}
+
+fn no_slot_that_moves(version: Version) {
+    let ground = ground(version, 3, 0);
+    if version == Version::V9_1 {
+        assert_clean(&atomic(&ground, 1)); // it came with 9.0
+    }
     assert_clean(&legacy(&ground, 200, 1));
     // All keys in one slot: no command that does not meet it half moved.
     let options = LoadOptions {
@@ -78,8 +89,18 @@ fn clients_notice_no_slot_that_moves() {
 }
 
 #[test]
-fn clients_notice_no_planned_failover_and_no_more_of_a_killed_primary_than_they_must() {
-    let mut ground = ground(3, 1);
+fn clients_notice_no_planned_failover_and_no_more_of_a_killed_primary_than_they_must_9_1() {
+    no_more_of_a_failure_than_they_must(Version::V9_1);
+}
+
+#[test]
+fn clients_notice_no_planned_failover_and_no_more_of_a_killed_primary_than_they_must_8_0_over_tls()
+{
+    no_more_of_a_failure_than_they_must(Version::V8_0Tls);
+}
+
+fn no_more_of_a_failure_than_they_must(version: Version) {
+    let mut ground = ground(version, 3, 1);
     assert_clean(&planned(&ground, 3));
     assert_right(&killed(&mut ground, 1).report);
     assert_right(&stopped(&ground, 1, Duration::from_secs(4)).report);
@@ -87,7 +108,7 @@ fn clients_notice_no_planned_failover_and_no_more_of_a_killed_primary_than_they_
 
 #[test]
 fn clients_notice_no_shard_that_comes_or_goes() {
-    let mut ground = ground(1, 0);
+    let mut ground = ground(Version::V9_1, 1, 0);
     assert_clean(&scaled(&mut ground, 3, 1));
     assert_eq!(ground.cluster.nodes().len(), 1);
 }

@@ -15,10 +15,11 @@ use keyway_tests::chaos::{
 use keyway_tests::{ClusterOptions, LoadOptions, Version};
 
 const USAGE: &str = "\
-usage: ./tests/chaos --table [--quick] [--valkey 8.0] [--only WORD] [--clients N] [--pause MS] [--seed N]
+usage: ./tests/chaos --table [--quick] [--valkey 8.0] [--only WORD] [--minutes N] [--clients N] [--pause MS] [--seed N]
   --quick       each case once, under a minute in all
   --valkey 8.0  the cases that 8.0 can, with TLS to the nodes; 9.1 unless given
   --only WORD   the cases whose name contains WORD; may be given more than once
+  --minutes N   all of it again and again for so long, with other choices each time
   --clients N   connections, 200 unless given
   --pause MS    a client's mean pause between two pipelines, in milliseconds
   --seed N      what the clients choose follows from it";
@@ -60,6 +61,7 @@ struct Wish {
     quick: bool,
     version: Version,
     only: Vec<String>,
+    minutes: u64,
     load: LoadOptions,
 }
 
@@ -70,6 +72,7 @@ impl Wish {
             quick: false,
             version: Version::V9_1,
             only: Vec::new(),
+            minutes: 0,
             load: table_load(),
         };
         let mut table = false;
@@ -85,6 +88,7 @@ impl Wish {
                     };
                 }
                 "--only" => wish.only.push(args.next()?),
+                "--minutes" => wish.minutes = args.next()?.parse().ok()?,
                 "--clients" => wish.load.clients = args.next()?.parse().ok()?,
                 "--pause" => wish.load.pause = Duration::from_millis(args.next()?.parse().ok()?),
                 "--seed" => wish.load.seed = args.next()?.parse().ok()?,
@@ -152,17 +156,9 @@ fn on_one_cluster(wish: &Wish, times: &Times, rows: &mut Vec<Row>) {
     }
 }
 
-fn main() -> ExitCode {
-    let Some(wish) = Wish::read(std::env::args().skip(1)) else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
-    };
-    let times = if wish.quick { &QUICK } else { &FULL };
-    let begin = Instant::now();
-    println!("| {} |", Row::COLUMNS.join(" | "));
-    println!("|{}", "---|".repeat(Row::COLUMNS.len()));
-    let mut rows = Vec::new();
-    on_one_cluster(&wish, times, &mut rows);
+/// Every case that is wanted, once through.
+fn all_cases(wish: &Wish, times: &Times, rows: &mut Vec<Row>) {
+    on_one_cluster(wish, times, rows);
     if wish.wants("scale") {
         let options = ClusterOptions::new(wish.version, 1, 0);
         let mut ground = Ground::new(options, wish.load.clone());
@@ -176,6 +172,25 @@ fn main() -> ExitCode {
         let row = zones(wish.version, times.reads);
         tell(&row, began);
         rows.push(row);
+    }
+}
+
+fn main() -> ExitCode {
+    let Some(mut wish) = Wish::read(std::env::args().skip(1)) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let times = if wish.quick { &QUICK } else { &FULL };
+    let begin = Instant::now();
+    println!("| {} |", Row::COLUMNS.join(" | "));
+    println!("|{}", "---|".repeat(Row::COLUMNS.len()));
+    let mut rows = Vec::new();
+    loop {
+        all_cases(&wish, times, &mut rows);
+        if begin.elapsed() >= Duration::from_secs(60 * wish.minutes) || rows.is_empty() {
+            break;
+        }
+        wish.load.seed += 1;
     }
     let short = rows
         .iter()
