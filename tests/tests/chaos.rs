@@ -113,6 +113,38 @@ fn clients_notice_no_shard_that_comes_or_goes() {
     assert_eq!(ground.cluster.nodes().len(), 1);
 }
 
+/// Every node that the configuration names goes; what is known of the others is enough.
+#[test]
+fn clients_notice_nothing_when_all_seeds_go() {
+    let mut cluster = RealCluster::start(Version::V9_1, 4, 0);
+    let section = format!("[cluster]\nseeds = {:?}\n", &cluster.addrs()[2..]);
+    let mut keyway = Keyway::launch(&section, &Settings::default());
+    keyway.wait_ready();
+    let load = Load::start(&keyway.addr(), keyway.ca(), &load());
+    while cluster.nodes().len() > 2 {
+        let last = cluster.nodes().len() - 1;
+        cluster.migrate_ranges_atomically(&cluster.ranges_of(last), last, 0);
+        load.wait_rounds(2 * CLIENTS as u64);
+        cluster.remove_last_node();
+    }
+    // Who is new is found all the same.
+    let new = cluster.add_primary();
+    cluster.migrate_ranges_atomically(&cluster.ranges_of(1), 1, new);
+    load.wait_rounds(5 * CLIENTS as u64);
+    let report = load.stop();
+    assert!(
+        report.verified > 0 && report.is_clean(),
+        "{:?}\n{}",
+        report.errors,
+        report.told(20)
+    );
+    wait_until("a topology with the new node alone", 15, || {
+        keyway
+            .log()
+            .contains(&format!("{} joined", cluster.nodes()[new].addr()))
+    });
+}
+
 /// A cluster behind relays, and Keyway that gives a silent node up soon.
 fn relayed(version: Version) -> (RealCluster, Keyway) {
     let cluster = RealCluster::with(ClusterOptions {

@@ -193,6 +193,8 @@ pub enum LocalKind {
     ClientGetRedir,
     /// `CLIENT CACHING YES|NO`
     ClientCaching,
+    /// `CLIENT IMPORT-SOURCE ON|OFF`: as where nothing is imported.
+    ClientImportSource,
 }
 
 /// Why a command is refused.
@@ -521,6 +523,7 @@ fn local(name: &str) -> Option<LocalKind> {
         "client|trackinginfo" => LocalKind::ClientTrackingInfo,
         "client|getredir" => LocalKind::ClientGetRedir,
         "client|caching" => LocalKind::ClientCaching,
+        "client|import-source" => LocalKind::ClientImportSource,
         _ => return None,
     })
 }
@@ -542,7 +545,6 @@ const HARMFUL: &[&str] = &[
     "acl|users",
     "bgrewriteaof",
     "bgsave",
-    "client|import-source",
     "cluster|addslots",
     "cluster|addslotsrange",
     "cluster|bumpepoch",

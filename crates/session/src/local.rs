@@ -360,6 +360,7 @@ fn reply(
         LocalKind::ClientCapa => write::simple(out, "OK"),
         LocalKind::ClientTracking => client::tracking(request, out),
         LocalKind::ClientTrackingInfo => client::tracking_info(session, out),
+        LocalKind::ClientImportSource => client::import_source(request, out),
         LocalKind::ClientGetRedir => write::integer(out, -1),
         LocalKind::ClientCaching => write::error(
             out,

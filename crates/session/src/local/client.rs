@@ -99,6 +99,16 @@ pub(super) fn switch(request: Request<'_>, setting: &mut bool, out: &mut Vec<u8>
     write::simple(out, OK);
 }
 
+/// `CLIENT IMPORT-SOURCE ON|OFF`: a server says so that is not in import mode, whatever the word.
+pub(super) fn import_source(request: Request<'_>, out: &mut Vec<u8>) {
+    let off = |word: &[u8]| word.eq_ignore_ascii_case(b"off");
+    if request.arg(2).is_some_and(off) {
+        write::simple(out, "OK");
+    } else {
+        write::error(out, "ERR Server is not in import mode");
+    }
+}
+
 /// `CLIENT TRACKING`: off. A node tells of keys that it has shown to a connection; the connections
 /// are shared here, so it could not be told whose they are.
 pub(super) fn tracking(request: Request<'_>, out: &mut Vec<u8>) {
