@@ -290,6 +290,7 @@ impl Discovery {
         }
         self.failures = 0;
         self.looks += 1;
+        self.context.metrics.looked(true);
         let news = next.as_ref().is_some_and(|next| {
             let before = self.topology.as_deref();
             before.is_none_or(|before| !topology::diff(before, next).is_empty())
@@ -392,6 +393,7 @@ impl Discovery {
 
     fn found_nothing(&mut self, troubles: &[String]) {
         self.failures = self.failures.saturating_add(1);
+        self.context.metrics.looked(false);
         if self.topology.is_none() {
             self.context
                 .readiness

@@ -91,6 +91,8 @@ impl Cells {
 #[derive(Debug, Default)]
 struct Control {
     revision: AtomicU64,
+    looks: AtomicU64,
+    failed_looks: AtomicU64,
     slots_covered: AtomicU64,
 }
 
@@ -148,6 +150,16 @@ impl ControlMetrics {
     /// The revision of the topology in force.
     pub fn topology_revision(&self, revision: u64) {
         self.0.revision.store(revision, Relaxed);
+    }
+
+    /// The cluster was asked for its topology; `found` if a node gave one that is believed.
+    pub fn looked(&self, found: bool) {
+        let counter = if found {
+            &self.0.looks
+        } else {
+            &self.0.failed_looks
+        };
+        counter.fetch_add(1, Relaxed);
     }
 
     /// Slots that have an owner.

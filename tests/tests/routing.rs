@@ -26,6 +26,35 @@ fn assert_invisible(traffic: Traffic) {
 
 /// Moves the slot of `{moving}` with its keys, back and forth, under the traffic of clients that
 /// use nothing else.
+/// How often Keyway asks the cluster for its topology: not more than twice for a change.
+struct Looks<'a> {
+    keyway: &'a Keyway,
+    before: f64,
+    since: std::time::Instant,
+}
+
+impl<'a> Looks<'a> {
+    fn count(keyway: &'a Keyway) -> Self {
+        Self {
+            keyway,
+            before: Self::now(keyway),
+            since: std::time::Instant::now(),
+        }
+    }
+
+    fn now(keyway: &Keyway) -> f64 {
+        keyway.metric("keyway_topology_looks_total", &[])
+    }
+
+    #[track_caller]
+    fn assert_no_more_than(&self, most: u32) {
+        let looks = Self::now(self.keyway) - self.before;
+        // Those that come every ten seconds, whatever happens.
+        let regular = 1.0 + self.since.elapsed().as_secs_f64() / 10.0;
+        assert!(looks <= f64::from(most) + regular, "{looks} looks");
+    }
+}
+
 fn legacy_migration(version: Version) {
     let cluster = RealCluster::start(version, 3, 0);
     let keyway = Keyway::start(&cluster);
@@ -95,11 +124,13 @@ fn atomic_migration_is_invisible() {
     let cluster = RealCluster::start(Version::V9_1, 3, 0);
     let keyway = Keyway::start(&cluster);
     let traffic = Traffic::start(&keyway.addr(), keyway.ca(), CLIENTS, "atomic");
+    let looks = Looks::count(&keyway);
     for shard in 0..3 {
         let (first, last) = cluster.slots_of(shard);
         cluster.migrate_slots_atomically(first, last - 1_000, shard, (shard + 1) % 3);
         traffic.wait_rounds(100);
     }
+    looks.assert_no_more_than(2 * 3);
     assert_invisible(traffic);
 }
 
@@ -108,10 +139,12 @@ fn planned_failover_is_invisible() {
     let cluster = RealCluster::start(Version::V9_1, 3, 1);
     let keyway = Keyway::start(&cluster);
     let traffic = Traffic::start(&keyway.addr(), keyway.ca(), CLIENTS, "planned");
+    let looks = Looks::count(&keyway);
     for shard in 0..3 {
         cluster.failover(3 + shard);
         traffic.wait_rounds(100);
     }
+    looks.assert_no_more_than(2 * 3);
     assert_invisible(traffic);
     wait_until("the new primaries in the topology", 10, || {
         keyway.metric("keyway_topology_revision", &[]) >= 2.0

@@ -84,8 +84,17 @@ impl Metrics {
         ]
     }
 
-    fn cluster(&self) -> [MetricFamily; 3] {
+    fn cluster(&self) -> [MetricFamily; 4] {
         [
+            counter(
+                "keyway_topology_looks_total",
+                "Times that the cluster was asked for its topology.",
+                "result",
+                vec![
+                    ("believed", self.control.looks.load(Relaxed)),
+                    ("failed", self.control.failed_looks.load(Relaxed)),
+                ],
+            ),
             gauge(
                 "keyway_topology_revision",
                 "Revision of the topology in force; grows with every change.",
