@@ -122,6 +122,26 @@ fn reads_stay_in_the_zone_8_0_over_tls() {
     reads_stay_in_the_zone(Version::V8_0Tls);
 }
 
+/// `READONLY` costs no right here, whatever the user may say to a node.
+#[test]
+fn who_may_not_say_readonly_to_a_node_reads_at_the_primary() {
+    let cluster = RealCluster::with(ClusterOptions {
+        users: vec![("plain".to_owned(), ">pw ~* +@all -readonly".to_owned())],
+        ..ClusterOptions::new(Version::V9_1, 1, 2)
+    });
+    let keyway = Keyway::with(&cluster, &settings("zone = 'az-b'"));
+    let (mut plain, mut other) = (keyway.client(), keyway.client());
+    fill(&mut other, "first");
+    assert_eq!(text(&other.cmd(&["READONLY"])), "OK");
+    wait_for_zone(&keyway, &mut other, "first");
+    assert_eq!(text(&plain.cmd(&["AUTH", "plain", "pw"])), "OK");
+    assert_eq!(text(&plain.cmd(&["READONLY"])), "OK");
+    read_all(&mut plain, "first");
+    read_all(&mut plain, "first");
+    // It keeps nobody else from the replica.
+    wait_for_zone(&keyway, &mut other, "first");
+}
+
 #[test]
 fn a_replica_that_is_unfit_is_left_out_and_comes_back() {
     let mut cluster = RealCluster::with(ClusterOptions {

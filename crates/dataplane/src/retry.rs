@@ -147,10 +147,12 @@ impl<H: Host> Core<H> {
         if signal.replica {
             // Its view of the cluster may be older than ours.
             self.refresh();
-            if !matches!(
+            let redirected = matches!(
                 &signal.signal,
                 retry::Signal::Error(ErrorClass::Redirect(_))
-            ) {
+            );
+            // Whose connection could not be made may only be its user's trouble, and shows itself.
+            if !redirected && signal.signal != retry::Signal::NotSent {
                 self.reads.leave_out(&signal.from, now);
             }
             return;
@@ -223,13 +225,13 @@ impl<H: Host> Core<H> {
         if never_sent && self.host.has_planted(Planted::Forgets) {
             return;
         }
-        if signal.deliver {
-            self.give_up(client, ticket, &signal.reply, ErrorKind::Auth, now);
+        // The primary answers what a replica does not, and whom a replica does not let in.
+        if signal.replica && form == Form::Read && (signal.deliver || verdict != Verdict::Deliver) {
+            self.hold((client, key), signal, Until::Turn, Target::Owner, now);
             return;
         }
-        // The primary answers what a replica does not.
-        if signal.replica && form == Form::Read && verdict != Verdict::Deliver {
-            self.hold((client, key), signal, Until::Turn, Target::Owner, now);
+        if signal.deliver {
+            self.give_up(client, ticket, &signal.reply, ErrorKind::Auth, now);
             return;
         }
         let again = !matches!(
