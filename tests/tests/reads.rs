@@ -122,6 +122,29 @@ fn reads_stay_in_the_zone_8_0_over_tls() {
     reads_stay_in_the_zone(Version::V8_0Tls);
 }
 
+/// A script that was loaded at the primaries alone is loaded at the replica that is to run it.
+#[test]
+fn scripts_that_only_read_run_at_replicas() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 2);
+    let keyway = Keyway::with(&cluster, &settings("zone = 'az-b'"));
+    let mut client = keyway.client();
+    fill(&mut client, "first");
+    assert_eq!(text(&client.cmd(&["READONLY"])), "OK");
+    wait_for_zone(&keyway, &mut client, "first");
+    let near = (1..3).find(|node| zone(&cluster, *node) == "az-b");
+    let near = near.expect("a replica in az-b");
+    let digest = text(&client.cmd(&["SCRIPT", "LOAD", "return redis.call('GET', KEYS[1])"]));
+    let known = |node: usize| text(&cluster.client(node).cmd(&["SCRIPT", "EXISTS", &digest]));
+    assert!(!known(near).contains('1'), "{}", known(near));
+    let before = gets(&cluster, near);
+    for _ in 0..10 {
+        let said = text(&client.cmd(&["EVALSHA_RO", &digest, "1", "key:7"]));
+        assert_eq!(said, "first-7");
+    }
+    assert!(known(near).contains('1'), "{}", known(near));
+    assert_eq!(gets(&cluster, near) - before, 10, "the replica runs each");
+}
+
 /// `READONLY` costs no right here, whatever the user may say to a node.
 #[test]
 fn who_may_not_say_readonly_to_a_node_reads_at_the_primary() {

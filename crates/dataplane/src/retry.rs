@@ -9,7 +9,7 @@ use routing::{
 };
 use session::{Conflict, Form, Held, OpState, Order, Place, Route, Target, Until};
 use smallvec::SmallVec;
-use topology::NodeAddr;
+use topology::{NodeAddr, Role};
 
 use crate::{
     action::Action,
@@ -152,7 +152,11 @@ impl<H: Host> Core<H> {
                 retry::Signal::Error(ErrorClass::Redirect(_))
             );
             // Whose connection could not be made may only be its user's trouble, and shows itself.
-            if !redirected && signal.signal != retry::Signal::NotSent {
+            let fails = !matches!(
+                signal.signal,
+                retry::Signal::NotSent | retry::Signal::NoScript
+            );
+            if !redirected && fails {
                 self.reads.leave_out(&signal.from, now);
             }
             return;
@@ -226,7 +230,8 @@ impl<H: Host> Core<H> {
             return;
         }
         // The primary answers what a replica does not, and whom a replica does not let in.
-        if signal.replica && form == Form::Read && (signal.deliver || verdict != Verdict::Deliver) {
+        let answers = matches!(verdict, Verdict::Deliver | Verdict::LoadScript);
+        if signal.replica && form == Form::Read && (signal.deliver || !answers) {
             self.hold((client, key), signal, Until::Turn, Target::Owner, now);
             return;
         }
@@ -307,7 +312,13 @@ impl<H: Host> Core<H> {
                 signal.request = request.into();
                 let order = &mut client.session.order;
                 order.set_form(ticket.place, ticket.part, Form::Block(1));
-                self.hold((client, key), signal, Until::Turn, Target::Owner, now);
+                // A replica has scripts of its own.
+                let target = if signal.replica {
+                    Target::At(signal.from.clone())
+                } else {
+                    Target::Owner
+                };
+                self.hold((client, key), signal, Until::Turn, target, now);
             }
         }
     }
@@ -486,7 +497,15 @@ impl<H: Host> Core<H> {
         let channel = match target {
             Target::Ask(addr) if leased => self.lease_again((client, form), *slot, Some(addr), now),
             _ if leased => self.lease_again((client, form), *slot, None, now),
-            Target::Ask(addr) | Target::At(addr) => self.route_to(profile, addr, now),
+            Target::Ask(addr) => self.route_to(profile, addr, now),
+            Target::At(addr) => {
+                let topology = self.view.topology.as_deref();
+                let node = topology.and_then(|topology| topology.node_by_addr(addr));
+                let is_replica = node.is_some_and(|node| node.role == Role::Replica);
+                // What a question about a slot is to show, a replica that reads hides.
+                let replica = is_replica && form != Form::Confirm;
+                self.route_to(Profile { replica, ..profile }, addr, now)
+            }
             Target::Owner => match (node, slot) {
                 (Some(node), _) => self.route_to(profile, node, now),
                 (None, Some(slot)) if form == Form::Read => {
