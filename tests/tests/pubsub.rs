@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use keyway_tests::{
-    Client, ClusterOptions, Keyway, RealCluster, Settings, Version, show, slot_of, wait_until,
-    within,
+    Client, ClusterOptions, Keyway, RealCluster, Settings, Version, show, slot_of, text,
+    wait_until, within,
 };
 use resp::Value;
 
@@ -248,4 +248,54 @@ fn what_a_user_may_not_hear_is_refused() {
     ask(&mut sender, "PUBLISH closed no");
     ask(&mut sender, "PUBLISH open yes");
     assert_eq!(next(&mut client), "message open yes");
+}
+
+/// Whoever is told that somebody got its message is right: a subscription that a node has counted
+/// misses nothing that follows, however close behind.
+#[test]
+fn a_message_right_behind_the_subscription_arrives() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let settings = Settings {
+        workers: 1,
+        ..Settings::default()
+    };
+    let keyway = Keyway::with(&cluster, &settings);
+    let (mut subscriber, mut publisher) = (keyway.client(), keyway.client());
+    for round in 0..500 {
+        let channel = format!("soon:{round}");
+        let mut subscribe = Vec::new();
+        resp::write::request(&mut subscribe, &["SUBSCRIBE", &channel]);
+        subscriber.raw(&subscribe);
+        // A burst, so that some are right behind.
+        let publish = |number: usize| {
+            let mut frame = Vec::new();
+            resp::write::request(&mut frame, &["PUBLISH", &channel, &number.to_string()]);
+            frame
+        };
+        let mut first = None;
+        for burst in 0.. {
+            let numbers = burst * 20..burst * 20 + 20;
+            let frames: Vec<_> = numbers.clone().map(publish).collect();
+            let replies = publisher.pipeline(&frames);
+            let mut heard = numbers
+                .zip(&replies)
+                .filter(|(_, reply)| text(reply) == "1");
+            first = first.or(heard.next().map(|(number, _)| number));
+            if first.is_some() {
+                break;
+            }
+        }
+        let confirmed = show(&subscriber.read());
+        assert!(confirmed.contains("subscribe"), "{confirmed}");
+        let message = show(&subscriber.read());
+        let expected = first.expect("a message that was heard").to_string();
+        assert!(
+            message.ends_with(&format!("{channel} {expected}")),
+            "round {round}: {message:?} instead of {expected}"
+        );
+        let mut unsubscribe = Vec::new();
+        resp::write::request(&mut unsubscribe, &["UNSUBSCRIBE", &channel]);
+        subscriber.raw(&unsubscribe);
+        while !show(&subscriber.read()).contains("unsubscribe") {}
+    }
 }

@@ -62,6 +62,8 @@ pub(crate) enum Event {
     Moved(Key, Redirect, NodeAddr),
     /// It is to be tried again.
     Again(Key),
+    /// A whole message that came right behind one of these: who is confirmed first gets it.
+    Message(TopicKind, Key, Bytes),
     /// Not of a subscription: a user may do what it asked for.
     Allowed(Ticket),
 }

@@ -245,6 +245,12 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
             }
             _ => return false,
         };
+        if !self.messages.events.is_empty() {
+            let frame = Bytes::copy_from_slice(frame);
+            let message = Event::Message(topic_kind, self.identity, frame);
+            self.messages.events.push(message);
+            return false;
+        }
         for key in self.messages.subscribers(self.identity, topic_kind, name) {
             if let Some(client) = self.clients.get_mut(*key) {
                 let state = &mut client.state;
@@ -260,7 +266,12 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
 }
 
 /// Appends a message to what a client gets, behind a reply that it has the beginning of.
-fn deliver(state: &mut State, frame: &[u8], output_max: usize, spare: &mut Vec<Vec<u8>>) {
+pub(crate) fn deliver(
+    state: &mut State,
+    frame: &[u8],
+    output_max: usize,
+    spare: &mut Vec<Vec<u8>>,
+) {
     let session = &mut state.session;
     let waiting = session.output.len() + session.order.early_bytes() + session.deferred.len();
     if waiting > output_max {

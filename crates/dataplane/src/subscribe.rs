@@ -12,8 +12,9 @@ use crate::{
     client::{Blocked, State},
     core::Core,
     host::{ErrorKind, Host},
-    messages::Event,
+    messages::{Event, split_push},
     plane::Dataplane,
+    replies::deliver,
     slots::Key,
 };
 
@@ -320,11 +321,29 @@ impl<H: Host> Dataplane<H> {
                     Event::Moved(topic, redirect, from) => {
                         self.core.topic_again(topic, Some((&redirect, &from)), now);
                     }
+                    Event::Message(kind, identity, frame) => {
+                        self.deliver_late(kind, identity, &frame);
+                    }
                     Event::Allowed(ticket) => self.allowed(ticket, now),
                     Event::Again(topic) => self.core.topic_again(topic, None, now),
                 }
             }
             self.core.subscribe_wanted(now);
+        }
+    }
+
+    /// A message that came right behind the confirmation of a subscription to it.
+    fn deliver_late(&mut self, kind: TopicKind, identity: Key, frame: &[u8]) {
+        let Some((_, name)) = split_push(frame) else {
+            return;
+        };
+        let subscribers = self.core.messages.subscribers(identity, kind, name);
+        let output_max = self.core.settings.limits.client_output_bytes_max;
+        for key in subscribers.to_vec() {
+            if let Some(client) = self.clients.get_mut(key) {
+                deliver(&mut client.state, frame, output_max, &mut self.core.spare);
+                self.core.wake(&mut client.state, key);
+            }
         }
     }
 
