@@ -337,9 +337,10 @@ impl<H: Host> Dataplane<H> {
         let Some((_, name)) = split_push(frame) else {
             return;
         };
-        let subscribers = self.core.messages.subscribers(identity, kind, name);
+        let messages = &self.core.messages;
+        let subscribers = messages.subscribers(identity, kind, name).to_vec();
         let output_max = self.core.settings.limits.client_output_bytes_max;
-        for key in subscribers.to_vec() {
+        for key in subscribers {
             if let Some(client) = self.clients.get_mut(key) {
                 deliver(&mut client.state, frame, output_max, &mut self.core.spare);
                 self.core.wake(&mut client.state, key);
