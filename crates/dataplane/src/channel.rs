@@ -83,6 +83,8 @@ pub(crate) const IDLE: Duration = Duration::from_secs(300);
 pub(crate) struct Channel {
     pub(crate) addr: NodeAddr,
     pub(crate) node: Option<NodeId>,
+    /// What the node was when the channel was last chosen.
+    pub(crate) role: Option<Role>,
     pub(crate) profile: Profile,
     pub(crate) purpose: Purpose,
     pub(crate) zone: Zone,
@@ -114,11 +116,11 @@ impl Channel {
         }
     }
 
-    /// Whether its node is the one it was made for, and still what it was: a primary, or a replica.
+    /// Whether its node is the one it was chosen for, and still what it was then.
     pub(crate) fn serves(&self, topology: &Topology) -> bool {
-        topology.node_by_addr(&self.addr).is_some_and(|node| {
-            Some(node.id) == self.node && self.profile.replica == (node.role == Role::Replica)
-        })
+        topology
+            .node_by_addr(&self.addr)
+            .is_some_and(|node| Some(node.id) == self.node && Some(node.role) == self.role)
     }
 
     /// Whether another command may be queued.

@@ -47,6 +47,13 @@ pub(crate) struct Doubted {
     signal: retry::Signal,
 }
 
+impl State {
+    /// A script's keys will not be asked about: it is given up.
+    pub(crate) fn forget_doubt(&mut self, at: (Place, u16)) {
+        self.doubted.retain(|known| (known.place, known.part) != at);
+    }
+}
+
 /// What nodes have said of slots, and of themselves, to commands that cannot make words up.
 #[derive(Debug, Default)]
 pub(crate) struct Unrest {

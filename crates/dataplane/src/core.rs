@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 use bytes::{Bytes, BytesMut};
 use routing::retry;
 use session::Route;
-use topology::{Health, Node, NodeAddr, NodeId, Slot};
+use topology::{Health, Node, NodeAddr, NodeId, Role, Slot};
 use upstream::{Backoff, CloseReason, Connection, HandshakeError, Phase, Setup, Timeouts};
 
 use crate::{
@@ -203,12 +203,11 @@ impl<H: Host> Core<H> {
         now: Instant,
     ) -> Key {
         if let Some(key) = self.by_node.get(&(addr.clone(), profile)).copied() {
+            let role = self.role_of(addr);
             // The address may have gone over to another node.
-            if self
-                .channels
-                .get(key)
-                .is_some_and(|channel| channel.node == node)
-            {
+            let same = self.channels.get_mut(key);
+            if let Some(channel) = same.filter(|channel| channel.node == node) {
+                channel.role = role;
                 return key;
             }
             self.by_node.remove(&(addr.clone(), profile));
@@ -216,6 +215,11 @@ impl<H: Host> Core<H> {
         let key = self.open(addr, node, profile, Purpose::Commands, now);
         self.by_node.insert((addr.clone(), profile), key);
         key
+    }
+
+    fn role_of(&self, addr: &NodeAddr) -> Option<Role> {
+        let topology = self.view.topology.as_deref()?;
+        topology.node_by_addr(addr).map(|node| node.role)
     }
 
     /// Makes a channel and has it connected at once.
@@ -230,11 +234,12 @@ impl<H: Host> Core<H> {
         let seed = self.fresh_seed();
         let connection = self.connection(profile, node, now);
         let route = self.fresh_route();
-        let zone = self.zone_to(addr);
+        let (zone, role) = (self.zone_to(addr), self.role_of(addr));
         let key = self.channels.insert_with(|_| Channel {
             zone,
             addr: addr.clone(),
             node,
+            role,
             profile,
             purpose,
             connection,

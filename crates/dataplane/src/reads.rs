@@ -56,6 +56,16 @@ pub enum Zone {
     Unknown,
 }
 
+impl Zone {
+    fn of(its: Option<&str>, ours: Option<&str>) -> Self {
+        match (its, ours) {
+            (Some(its), Some(ours)) if its == ours => Self::Own,
+            (Some(_), Some(_)) => Self::Other,
+            _ => Self::Unknown,
+        }
+    }
+}
+
 /// A node of a shard that can be read from.
 #[derive(Debug)]
 struct Candidate {
@@ -138,11 +148,7 @@ impl<H: Host> Core<H> {
             .as_deref()
             .and_then(|topology| topology.node_by_addr(addr));
         let its = node.and_then(|node| zone_of(node, &self.view.readers));
-        match (its, self.settings.zone.as_deref()) {
-            (Some(its), Some(ours)) if its == ours => Zone::Own,
-            (Some(_), Some(_)) => Zone::Other,
-            _ => Zone::Unknown,
-        }
+        Zone::of(its, self.settings.zone.as_deref())
     }
 
     /// The channel for a read: to the nearest node of the slot's shard that is well, the one with
@@ -243,28 +249,36 @@ impl<H: Host> Core<H> {
     /// Says that somebody reads from replicas, so that somebody watches over them.
     fn want_readers(&mut self, now: Instant) {
         let due = |at: Instant| now.saturating_duration_since(at) >= WANT_EVERY;
-        if self.reads.wanted_at.is_none_or(due) {
+        let before = self.reads.wanted_at;
+        if before.is_none_or(due) {
             self.reads.wanted_at = Some(now);
             self.actions.push(Action::WatchReaders);
+        }
+        if before.is_none() {
+            self.renew_reads(); // nobody has needed it
         }
     }
 
     /// What is known of nodes has changed.
     pub(crate) fn renew_reads(&mut self) {
-        let Some(topology) = self.view.topology.clone() else {
+        let Some(topology) = self.view.topology.as_deref() else {
             return;
         };
         let ours = self.settings.zone.as_deref();
-        self.reads.renew(&topology, &self.view.readers, ours);
-        let keys: Vec<Key> = self.channels.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            let Some(addr) = self.channels.get(key).map(|channel| channel.addr.clone()) else {
-                continue;
-            };
-            let zone = self.zone_to(&addr);
-            if let Some(channel) = self.channels.get_mut(key) {
-                channel.zone = zone;
-            }
+        if self.reads.wanted_at.is_some() {
+            self.reads.renew(topology, &self.view.readers, ours);
+        }
+        let zones: HashMap<&NodeAddr, Zone> = topology
+            .nodes()
+            .map(|node| {
+                (
+                    &node.addr,
+                    Zone::of(zone_of(node, &self.view.readers), ours),
+                )
+            })
+            .collect();
+        for channel in self.channels.values_mut() {
+            channel.zone = zones.get(&channel.addr).copied().unwrap_or_default();
         }
     }
 }

@@ -19,6 +19,9 @@ impl<H: Host> Dataplane<H> {
             if state.blocked.is_some() || !client.pending.is_empty() {
                 return Some(format!("{key:?} waits for {:?}", state.blocked));
             }
+            if !state.doubted.is_empty() {
+                return Some(format!("{key:?} has scripts that are still in doubt"));
+            }
             if state.lease.is_some() || state.watch.is_some() || !state.waits.is_empty() {
                 return Some(format!("{key:?} has not given its lease back"));
             }

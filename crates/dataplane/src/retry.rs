@@ -418,6 +418,7 @@ impl<H: Host> Core<H> {
             Ripeness::Never(ErrorKind::Overtaken) if self.host.has_planted(Planted::NoBarrier) => {}
             Ripeness::Never(kind) => {
                 let error = held.error.clone();
+                client.forget_doubt((place, part));
                 self.give_up(client, ticket, &error, kind, now);
                 return;
             }

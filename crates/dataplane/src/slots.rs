@@ -116,6 +116,11 @@ impl<T> Slots<T> {
             })
     }
 
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        let positions = self.positions.iter_mut();
+        positions.filter_map(|position| position.value.as_mut())
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.positions.len() - self.free.len()
     }

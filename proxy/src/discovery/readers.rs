@@ -3,7 +3,7 @@
 //! Every node is asked for its `INFO` each second, on a connection that stays: a replica whose link
 //! to its primary is down, that is loading, or that is behind by more than the bound is not read
 //! from until it has recovered. The same answer tells its zone where the topology does not (before
-//! 9.1). Nothing is asked while nobody reads.
+//! 9.1). Without a read port, nothing is asked while nobody reads.
 
 use std::{
     collections::HashMap,
@@ -46,30 +46,48 @@ pub(super) async fn watch(context: DiscoveryContext, shared: Arc<Shared>) {
         connections: HashMap::new(),
         offsets: HashMap::new(),
     };
-    let mut wanted_until = None;
-    if watcher.context.config.reads.address.is_some() {
-        watcher.round_when_known().await;
+    // Who gave reads a port of their own wants replicas to be known before the first read.
+    let always = watcher.context.config.reads.address.is_some();
+    let mut interest = Interest {
+        always,
+        until: None,
+    };
+    if always {
+        watcher.topology_known().await;
     }
     loop {
-        let round = Instant::now();
-        if wanted_until.is_none_or(|until| until < round) {
-            if wanted_until.take().is_some() {
-                watcher.rest();
-            }
+        if !interest.lasts(Instant::now()) {
+            watcher.rest();
             watcher.shared.readers_wanted().await;
+            interest.note(Instant::now());
         }
-        wanted_until = Some(Instant::now() + INTEREST);
         let began = tokio::time::Instant::now();
         watcher.round().await;
         let next = sleep_until(began + EVERY);
         tokio::pin!(next);
-        let mut wanted = false;
         loop {
             tokio::select! {
                 () = &mut next => break,
-                () = watcher.shared.readers_wanted(), if !wanted => wanted = true,
+                () = watcher.shared.readers_wanted() => interest.note(Instant::now()),
             }
         }
+    }
+}
+
+/// Whether rounds are to go on.
+struct Interest {
+    always: bool,
+    until: Option<Instant>,
+}
+
+impl Interest {
+    /// Somebody reads.
+    fn note(&mut self, now: Instant) {
+        self.until = Some(now + INTEREST);
+    }
+
+    fn lasts(&self, now: Instant) -> bool {
+        self.always || self.until.is_some_and(|until| until > now)
     }
 }
 
@@ -82,15 +100,13 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// One round as soon as there is a topology: the read port is to be of use from the start.
-    async fn round_when_known(&mut self) {
+    async fn topology_known(&self) {
         let mut changes = self.shared.changes();
         while self.shared.view().topology.is_none() {
             if changes.changed().await.is_err() {
                 return;
             }
         }
-        self.round().await;
     }
 
     /// Nobody reads any more: what is known grows old, so it is not believed.
@@ -209,6 +225,21 @@ fn zone_by_address(zones: &[ZoneOf], addr: &NodeAddr) -> Option<Arc<str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_is_asked_when_nobody_has_read_for_a_while() {
+        let now = Instant::now();
+        let mut interest = Interest {
+            always: false,
+            until: None,
+        };
+        assert!(!interest.lasts(now));
+        interest.note(now);
+        assert!(interest.lasts(now + INTEREST - Duration::from_millis(1)));
+        assert!(!interest.lasts(now + INTEREST));
+        interest.always = true;
+        assert!(interest.lasts(now + INTEREST));
+    }
 
     #[test]
     fn a_replica_is_sound_when_its_link_is_up_and_it_has_loaded() {
