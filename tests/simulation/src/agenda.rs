@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use dataplane::Attempt;
 use topology::NodeAddr;
 
 /// Something that is about to happen.
 #[derive(Clone, Debug)]
-pub(crate) enum Event {
+pub(crate) enum Event<A> {
     /// A client says something.
     Speak(usize),
     /// Some of what it said is at the proxy.
@@ -17,7 +16,7 @@ pub(crate) enum Event {
     /// It reads.
     ClientReads(usize),
     /// A connection to a node is made, or refused.
-    Connected(Attempt, NodeAddr),
+    Connected(A, NodeAddr),
     /// The driver of a node connection runs.
     Drive(u64),
     /// Bytes reach the node.
@@ -47,20 +46,27 @@ pub(crate) enum Mend {
     Migrate(u16),
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Agenda {
-    events: BTreeMap<(Duration, u64, u64), Event>,
+#[derive(Debug)]
+pub(crate) struct Agenda<A> {
+    events: BTreeMap<(Duration, u64, u64), Event<A>>,
     count: u64,
 }
 
-impl Agenda {
+impl<A> Agenda<A> {
+    pub(crate) fn new() -> Self {
+        Self {
+            events: BTreeMap::new(),
+            count: 0,
+        }
+    }
+
     /// `chance` decides about what happens at the same time.
-    pub(crate) fn add(&mut self, at: Duration, chance: u64, event: Event) {
+    pub(crate) fn add(&mut self, at: Duration, chance: u64, event: Event<A>) {
         self.count += 1;
         self.events.insert((at, chance, self.count), event);
     }
 
-    pub(crate) fn next(&mut self) -> Option<(Duration, Event)> {
+    pub(crate) fn next(&mut self) -> Option<(Duration, Event<A>)> {
         let ((at, ..), event) = self.events.pop_first()?;
         Some((at, event))
     }

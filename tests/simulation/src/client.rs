@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use dataplane::Key;
 use resp::{ReplyFramer, Value};
 
 use crate::{
@@ -16,7 +15,6 @@ use crate::{
 pub(crate) struct Client {
     /// Never that of another client.
     pub(crate) number: usize,
-    pub(crate) key: Key,
     pub(crate) sent: VecDeque<Sent>,
     /// Written by the client, not yet at the proxy.
     pub(crate) outgoing: Vec<u8>,
@@ -51,10 +49,9 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(number: usize, key: Key, slow: bool) -> Self {
+    pub(crate) fn new(number: usize, slow: bool) -> Self {
         Self {
             number,
-            key,
             sent: VecDeque::new(),
             outgoing: Vec::new(),
             inbox: Vec::new(),

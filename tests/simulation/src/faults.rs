@@ -7,6 +7,7 @@ use topology::Slot;
 use crate::{
     agenda::{Event, Mend},
     history::Violation,
+    proxy::Proxy,
     speech,
     world::World,
 };
@@ -41,7 +42,7 @@ enum Fault {
     Kill,
 }
 
-impl World {
+impl<P: Proxy> World<P> {
     pub(crate) fn fault(&mut self) -> Result<(), Violation> {
         if !self.busy {
             return Ok(());

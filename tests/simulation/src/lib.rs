@@ -21,16 +21,16 @@
 
 mod agenda;
 mod client;
-mod discovery;
-mod downstream;
+mod clients;
 mod faults;
-mod gauges;
 mod history;
+mod links;
+mod proxy;
+mod pure;
 mod registers;
 mod rng;
 mod speech;
 mod trace;
-mod upstream;
 mod weather;
 mod world;
 
@@ -81,7 +81,7 @@ pub fn run(seed: u64, planted: Option<Planted>, shown: bool) -> Result<Report, F
         }));
     });
     PLACE.set(Some(String::new()));
-    let result = panic::catch_unwind(AssertUnwindSafe(|| World::new(seed, planted, shown).run()));
+    let result = panic::catch_unwind(AssertUnwindSafe(|| World::pure(seed, planted, shown).run()));
     let place = PLACE.take().unwrap_or_default();
     let what = match result {
         Ok(Ok(report)) => return Ok(report),

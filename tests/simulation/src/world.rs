@@ -1,4 +1,4 @@
-//! The dataplane, its clients and the cluster, and the loop in which things happen.
+//! The proxy, its clients and the cluster, and what happens between them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,45 +9,41 @@ use std::{
 
 use cluster_sim::{Cluster, Layout};
 use command::CommandTable;
-use dataplane::{Action, Dataplane, Limits, Planted, Settings, Unauthenticated};
 use resp::Value;
 use topology::NodeAddr;
 
 use crate::{
     agenda::{Agenda, Event},
     client::Client,
-    discovery::Discovery,
     faults::NodeState,
-    gauges::Gauges,
     history::{History, Violation},
+    links::Link,
+    proxy::Proxy,
     rng::Rng,
     speech,
     trace::Trace,
-    upstream::Link,
     weather::Weather,
 };
 
 /// Where time begins: only differences count.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
-static TABLE: LazyLock<Arc<CommandTable>> =
+pub(crate) static TABLE: LazyLock<Arc<CommandTable>> =
     LazyLock::new(|| Arc::new(CommandTable::builtin().clone()));
 
 /// From a command's arrival to its reply.
-const DEADLINE: Duration = Duration::from_secs(8);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(8);
 /// When the faults have stopped, everything must be answered within this.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// After this nobody needs a node connection any more.
-const LONG_AFTER: Duration = Duration::from_secs(400);
 /// More events than this are a circle.
 const EVENTS_MAX: u64 = 400_000;
 
-pub(crate) struct World {
+pub(crate) struct World<P: Proxy> {
     pub(crate) rng: Rng,
     pub(crate) weather: Weather,
     pub(crate) now: Duration,
-    agenda: Agenda,
+    agenda: Agenda<P::Attempt>,
     pub(crate) trace: Trace,
-    pub(crate) plane: Dataplane<Gauges>,
+    pub(crate) proxy: P,
     pub(crate) clients: Vec<Client>,
     pub(crate) client_count: usize,
     pub(crate) answered: usize,
@@ -55,9 +51,8 @@ pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) addresses: Vec<NodeAddr>,
     pub(crate) nodes: Vec<NodeState>,
-    pub(crate) links: BTreeMap<u64, Link>,
+    pub(crate) links: BTreeMap<u64, Link<P::Attempt>>,
     pub(crate) link_count: u64,
-    pub(crate) discovery: Discovery,
     pub(crate) migrations: BTreeSet<u16>,
     pub(crate) moves: BTreeMap<u16, usize>,
     pub(crate) failed_over: BTreeMap<usize, Duration>,
@@ -78,8 +73,9 @@ pub struct Report {
     pub digest: u64,
 }
 
-impl World {
-    pub(crate) fn new(seed: u64, planted: Option<Planted>, shown: bool) -> Self {
+impl<P: Proxy> World<P> {
+    /// The cluster comes from the seed, and `proxy` makes what is before it.
+    pub(crate) fn new(seed: u64, shown: bool, proxy: impl FnOnce(&Weather, Instant) -> P) -> Self {
         let mut rng = Rng::new(seed);
         let weather = Weather::draw(&mut rng);
         let layout = Layout {
@@ -98,15 +94,12 @@ impl World {
             .iter()
             .filter_map(|socket: &std::net::SocketAddr| NodeAddr::parse(&socket.to_string()))
             .collect();
-        let host = Gauges::new(planted);
-        let table = Arc::clone(&TABLE);
-        let plane = Dataplane::new(settings(seed, &weather), table, host, *EPOCH);
         Self {
             rng,
             now: Duration::ZERO,
-            agenda: Agenda::default(),
+            agenda: Agenda::new(),
             trace: Trace::new(shown),
-            plane,
+            proxy: proxy(&weather, *EPOCH),
             clients: Vec::new(),
             client_count: 0,
             answered: 0,
@@ -116,7 +109,6 @@ impl World {
             nodes: (0..count).map(|_| NodeState::default()).collect(),
             links: BTreeMap::new(),
             link_count: 0,
-            discovery: Discovery::default(),
             migrations: BTreeSet::new(),
             moves: BTreeMap::new(),
             failed_over: BTreeMap::new(),
@@ -131,12 +123,12 @@ impl World {
         *EPOCH + self.now
     }
 
-    pub(crate) fn at(&mut self, at: Duration, event: Event) {
+    pub(crate) fn at(&mut self, at: Duration, event: Event<P::Attempt>) {
         let chance = self.rng.next();
         self.agenda.add(at, chance, event);
     }
 
-    pub(crate) fn after(&mut self, wait: Duration, event: Event) {
+    pub(crate) fn after(&mut self, wait: Duration, event: Event<P::Attempt>) {
         self.at(self.now + wait, event);
     }
 
@@ -156,7 +148,8 @@ impl World {
 
     // ---- the run ----
 
-    pub(crate) fn run(mut self) -> Result<Report, Violation> {
+    /// Clients come, and faults begin.
+    pub(crate) fn begin(&mut self) {
         let weather = format!("{:?}", self.weather);
         self.note(weather.as_bytes(), format_args!("weather"));
         for at in 0..self.weather.clients {
@@ -164,101 +157,77 @@ impl World {
             let pause = self.rng.time(self.weather.pause);
             self.after(pause, Event::Speak(at));
         }
-        self.after(Duration::ZERO, Event::Look);
-        self.after(Duration::from_millis(5), Event::Tick);
         let calm = self.rng.time(self.weather.calm);
         self.after(calm, Event::Fault);
-        let lasts = self.weather.lasts;
-        self.go_on(lasts, |_| false)?;
+    }
+
+    /// Nobody speaks any more, and nothing goes wrong.
+    pub(crate) fn calm_down(&mut self) -> Result<(), Violation> {
         self.busy = false;
-        self.mend_all()?;
-        self.go_on(lasts + PATIENCE, |world| {
-            world.migrations.is_empty() && world.waiting().is_none()
-        })?;
-        if let Some(waiting) = self.waiting() {
-            return Err(format!("liveness: {waiting}"));
+        self.mend_all()
+    }
+
+    pub(crate) fn answered_by(&self) -> Duration {
+        self.weather.lasts + PATIENCE
+    }
+
+    pub(crate) fn is_answered(&self) -> bool {
+        self.migrations.is_empty() && self.waiting().is_none()
+    }
+
+    pub(crate) fn check_answered(&self) -> Result<(), Violation> {
+        match self.waiting() {
+            Some(waiting) => Err(format!("liveness: {waiting}")),
+            None => Ok(()),
         }
-        // What clients that have left had under way may take until its connection is given up.
-        self.go_on(lasts + PATIENCE * 2, |world| world.plane.unrest().is_none())?;
-        if let Some(unrest) = self.plane.unrest() {
+    }
+
+    /// What clients that have left had under way may take until its connection is given up.
+    pub(crate) fn at_rest_by(&self) -> Duration {
+        self.weather.lasts + PATIENCE * 2
+    }
+
+    /// Nothing is under way, and what the nodes have is what clients were told.
+    pub(crate) fn check_rest(&mut self) -> Result<(), Violation> {
+        if let Some(unrest) = self.proxy.unrest().or_else(|| self.proxy.in_flight()) {
             return Err(format!("at rest: {unrest}"));
         }
-        if self.plane.host().in_flight() != 0 {
-            let gauge = self.plane.host().first_above_zero();
-            return Err(format!("at rest: {}", gauge.unwrap_or_default()));
-        }
         self.settle_cluster()?;
-        self.check_data()?;
-        self.end()
+        self.check_data()
     }
 
-    /// Until a time, or until `done`.
-    fn go_on(&mut self, until: Duration, done: impl Fn(&Self) -> bool) -> Result<(), Violation> {
-        while !done(self) {
-            let Some((at, event)) = self.agenda.next() else {
-                return Ok(());
-            };
-            if at > until {
-                let chance = self.rng.next();
-                self.agenda.add(at, chance, event);
-                return Ok(());
-            }
-            self.now = self.now.max(at);
-            self.happen(event)?;
-            if self.trace.events() > EVENTS_MAX {
-                return Err(format!("liveness: {EVENTS_MAX} events, and no end"));
-            }
+    /// What happens next, if it does before a time.
+    pub(crate) fn next_event(&mut self, until: Duration) -> Option<(Duration, Event<P::Attempt>)> {
+        let (at, event) = self.agenda.next()?;
+        if at > until {
+            let chance = self.rng.next();
+            self.agenda.add(at, chance, event);
+            return None;
         }
-        Ok(())
+        Some((at, event))
     }
 
-    fn happen(&mut self, event: Event) -> Result<(), Violation> {
+    pub(crate) fn happen(&mut self, event: Event<P::Attempt>) -> Result<(), Violation> {
+        if self.trace.events() > EVENTS_MAX {
+            return Err(format!("liveness: {EVENTS_MAX} events, and no end"));
+        }
         match event {
             Event::Speak(at) => self.speak(at),
             Event::Arrive(at) => self.arrive(at),
-            Event::Turn(at) => return self.turn(at),
-            Event::ClientReads(at) => return self.client_reads(at),
+            Event::Turn(at) => return P::turn(self, at),
+            Event::ClientReads(at) => {
+                self.clients[at].reading_due = false;
+                return P::client_reads(self, at);
+            }
             Event::Connected(attempt, addr) => return self.connected(attempt, &addr),
-            Event::Drive(id) => return self.drive(id),
+            Event::Drive(id) => return P::drive(self, id),
             Event::Up(id) => self.up(id),
             Event::Down(id) => return self.down(id),
             Event::Reset(id) => return self.reset(id),
-            Event::Tick => return self.tick(),
-            Event::Look => return self.look(),
+            Event::Tick => return P::tick(self),
+            Event::Look => return P::look(self),
             Event::Fault => return self.fault(),
             Event::Mend(mend) => return self.mend(&mend),
-        }
-        Ok(())
-    }
-
-    fn tick(&mut self) -> Result<(), Violation> {
-        self.tick_cluster();
-        self.collect();
-        let now = self.instant();
-        self.plane.tick(now);
-        let interval = self.plane.tick_interval();
-        self.after(interval, Event::Tick);
-        self.obey()
-    }
-
-    /// Does what the dataplane wants done.
-    pub(crate) fn obey(&mut self) -> Result<(), Violation> {
-        let mut actions = Vec::new();
-        self.plane.take_actions(&mut actions);
-        for action in actions {
-            match action {
-                Action::Connect { attempt, addr } => self.connect(attempt, addr)?,
-                Action::Drop(attempt) => self.drop_attempt(attempt),
-                Action::WakeChannel(attempt) => self.wake_channel(attempt),
-                Action::WakeClient(key) => self.wake_client(key),
-                Action::Refresh => self.look_soon(),
-                Action::Moved { slot, to } => self.discovery.moved.push((slot, to)),
-                Action::Script(_)
-                | Action::WatchReaders
-                | Action::Count
-                | Action::ScriptsForgotten
-                | Action::AskWorkers { .. } => {}
-            }
         }
         Ok(())
     }
@@ -272,7 +241,7 @@ impl World {
             client.number,
             client.sent.len(),
             client.sent.front(),
-            self.plane.unrest(),
+            self.proxy.unrest(),
         ))
     }
 
@@ -320,65 +289,14 @@ impl World {
             .collect()
     }
 
-    /// All clients leave; long after, nothing is left of anything.
-    fn end(mut self) -> Result<Report, Violation> {
+    /// How it ended, with so many outcomes that nobody was told.
+    pub(crate) fn report(&self, unknown: usize) -> Report {
         let answered: usize = self.clients.iter().map(|client| client.answered).sum();
-        let answered = self.answered + answered;
-        for at in 0..self.clients.len() {
-            let (key, now) = (self.clients[at].key, self.instant());
-            self.plane.client_closed(key, now);
-        }
-        let end = self.now + LONG_AFTER;
-        while self.now < end {
-            self.now += Duration::from_secs(5);
-            let now = self.instant();
-            self.plane.tick(now);
-            let mut actions = Vec::new();
-            self.plane.take_actions(&mut actions);
-        }
-        if let Some(gauge) = self.plane.host().first_above_zero() {
-            return Err(format!("at rest: long after everything, {gauge}"));
-        }
-        Ok(Report {
-            answered,
-            unknown: self.plane.host().unknown_outcomes,
+        Report {
+            answered: self.answered + answered,
+            unknown,
             events: self.trace.events(),
             digest: self.trace.digest(),
-        })
-    }
-}
-
-fn settings(seed: u64, weather: &Weather) -> Settings {
-    Settings {
-        limits: Limits {
-            deadline: DEADLINE,
-            connect: Duration::from_secs(2),
-            reply: Duration::from_secs(1),
-            read_reply: Duration::from_secs(1),
-            request: Duration::from_secs(600),
-            first_command: Duration::from_secs(600),
-            in_flight_max: weather.in_flight_max,
-            request_bytes_max: 1 << 30,
-            client_output_bytes_max: 1 << 25,
-            worker_output_bytes_max: 1 << 30,
-            leases_max: 4,
-            clients_max: 100,
-        },
-        cross_slot: routing::CrossSlot::Split,
-        workers: 1,
-        service: None,
-        users: Arc::default(),
-        zone: None,
-        readonly_flag: true,
-        unauthenticated: Unauthenticated::Default,
-        port: 1,
-        advertise: None,
-        read_port: None,
-        node_id: "a".repeat(40),
-        shard_id: "b".repeat(40),
-        run_id: "c".repeat(40),
-        process_id: 1,
-        version: "0.0.0",
-        seed,
+        }
     }
 }

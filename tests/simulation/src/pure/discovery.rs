@@ -7,7 +7,7 @@ use dataplane::{Fitness, View};
 use resp::{Value, write};
 use topology::{Candidate, NodeAddr, Slot, Topology};
 
-use crate::{agenda::Event, history::Violation, world::World};
+use crate::{agenda::Event, history::Violation, pure::Pure, world::World};
 
 /// Between two looks, however many are asked for.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
@@ -28,12 +28,13 @@ pub(crate) struct Discovery {
     seen: Option<String>,
 }
 
-impl World {
+impl World<Pure> {
     pub(crate) fn look_soon(&mut self) {
-        if !self.discovery.due {
-            self.discovery.due = true;
+        if !self.proxy.discovery.due {
+            self.proxy.discovery.due = true;
             let jitter = self.rng.ms(0, 50);
             let earliest = self
+                .proxy
                 .discovery
                 .looked_at
                 .map_or(self.now, |at| at + INTERVAL_MIN);
@@ -42,13 +43,13 @@ impl World {
     }
 
     pub(crate) fn look(&mut self) -> Result<(), Violation> {
-        self.discovery.due = false;
-        self.discovery.looked_at = Some(self.now);
-        for (slot, to) in std::mem::take(&mut self.discovery.moved) {
-            let next = self.discovery.topology.as_ref();
+        self.proxy.discovery.due = false;
+        self.proxy.discovery.looked_at = Some(self.now);
+        for (slot, to) in std::mem::take(&mut self.proxy.discovery.moved) {
+            let next = self.proxy.discovery.topology.as_ref();
             if let Some(next) = next.and_then(|known| known.with_slot_moved(slot, &to)) {
-                self.discovery.topology = Some(Arc::new(next));
-                self.discovery.seen = None;
+                self.proxy.discovery.topology = Some(Arc::new(next));
+                self.proxy.discovery.seen = None;
             }
         }
         let living: Vec<usize> = (0..self.nodes.len())
@@ -56,17 +57,17 @@ impl World {
             .filter(|node| !self.nodes[*node].frozen && !self.nodes[*node].silent)
             .collect();
         let Some(node) = self.rng.pick(&living).copied() else {
-            self.discovery.due = true;
+            self.proxy.discovery.due = true;
             self.after(Duration::from_secs(1), Event::Look);
             return Ok(());
         };
-        if self.weather.old_views && self.rng.chance(30) && self.discovery.old.is_some() {
+        if self.weather.old_views && self.rng.chance(30) && self.proxy.discovery.old.is_some() {
             self.hear_old_view()?;
         } else {
             self.read_view(node)?;
         }
-        self.discovery.looks += 1;
-        let nodes = self.discovery.topology.iter();
+        self.proxy.discovery.looks += 1;
+        let nodes = self.proxy.discovery.topology.iter();
         let nodes = nodes.flat_map(|topology| topology.nodes());
         let fitness = Fitness {
             zone: None,
@@ -74,21 +75,24 @@ impl World {
         };
         let readers = nodes.map(|node| (node.id, fitness.clone())).collect();
         let view = View {
-            topology: self.discovery.topology.clone(),
+            topology: self.proxy.discovery.topology.clone(),
             readers: Arc::new(readers),
-            looks: self.discovery.looks,
+            looks: self.proxy.discovery.looks,
             ..View::unknown(true)
         };
         self.note(&[], format_args!("look {} by node {node}", view.looks));
         let now = self.instant();
-        self.plane.set_view(view, now);
+        self.proxy.plane.set_view(view, now);
         self.after(REGULAR, Event::Look);
         self.obey()
     }
 
     /// A node that was cut off tells what it knew. Nobody may believe it.
     fn hear_old_view(&mut self) -> Result<(), Violation> {
-        let (old, known) = (self.discovery.old.clone(), self.discovery.topology.clone());
+        let (old, known) = (
+            self.proxy.discovery.old.clone(),
+            self.proxy.discovery.topology.clone(),
+        );
         let (Some(old), Some(known)) = (old, known) else {
             return Ok(());
         };
@@ -118,7 +122,7 @@ impl World {
             })
             .collect();
         let seen = Some(format!("{epoch} {alive}"));
-        if seen == self.discovery.seen {
+        if seen == self.proxy.discovery.seen {
             return Ok(()); // reading it again takes most of a run's time
         }
         let shards = self.ask(node, &["CLUSTER", "SHARDS"])?;
@@ -126,15 +130,15 @@ impl World {
         let candidate = topology::parse_shards(&shards, addr, false);
         let candidate = candidate.map_err(|error| format!("CLUSTER SHARDS: {error}"))?;
         let candidate = candidate.with_epoch(epoch);
-        let current = self.discovery.topology.as_deref();
+        let current = self.proxy.discovery.topology.as_deref();
         match topology::accept(current, candidate.clone()) {
-            Ok(Some(next)) => self.discovery.topology = Some(Arc::new(next)),
+            Ok(Some(next)) => self.proxy.discovery.topology = Some(Arc::new(next)),
             Ok(None) => {}
             Err(refusal) => return Err(format!("a true view was refused: {refusal}")),
         }
-        self.discovery.seen = seen;
-        if self.discovery.old.is_none() || self.rng.chance(20) {
-            self.discovery.old = Some(candidate.with_epoch(epoch.saturating_sub(1)));
+        self.proxy.discovery.seen = seen;
+        if self.proxy.discovery.old.is_none() || self.rng.chance(20) {
+            self.proxy.discovery.old = Some(candidate.with_epoch(epoch.saturating_sub(1)));
         }
         Ok(())
     }
