@@ -43,15 +43,30 @@ pub enum Door {
 
 /// A connection on its way to a worker.
 #[derive(Debug)]
-pub struct Accepted {
+pub struct Accepted<S = TcpStream> {
     /// Non-blocking, without delay, with keepalive.
-    pub stream: TcpStream,
+    pub stream: S,
     /// The client's address.
     pub peer: SocketAddr,
     /// Which port it came to.
     pub door: Door,
     /// Its place among the clients, and among the handshakes.
     pub admission: Admission,
+}
+
+impl<S> Accepted<S> {
+    /// The same client, its connection made into something else.
+    ///
+    /// # Errors
+    /// That of `make`.
+    pub fn try_map<T>(self, make: impl FnOnce(S) -> io::Result<T>) -> io::Result<Accepted<T>> {
+        Ok(Accepted {
+            stream: make(self.stream)?,
+            peer: self.peer,
+            door: self.door,
+            admission: self.admission,
+        })
+    }
 }
 
 /// Binds a listening socket.

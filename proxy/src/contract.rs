@@ -7,8 +7,8 @@ use tokio::sync::watch;
 use crate::{
     acceptor::Accepted,
     config::Config,
-    dns,
     metrics::{ControlMetrics, WorkerMetrics},
+    net::Reach,
     tls,
 };
 
@@ -50,6 +50,8 @@ pub struct WorkerContext {
     pub downstream_tls: tls::ServerTls,
     /// The nodes' side of TLS; `None` is plain TCP.
     pub upstream_tls: Option<tls::UpstreamTls>,
+    /// How nodes are reached.
+    pub reach: Reach,
     /// The worker's own counters.
     pub metrics: WorkerMetrics,
     /// When to end.
@@ -63,8 +65,8 @@ pub struct DiscoveryContext {
     pub config: Arc<Config>,
     /// The nodes' side of TLS; `None` is plain TCP.
     pub upstream_tls: Option<tls::UpstreamTls>,
-    /// From names to addresses.
-    pub resolver: Arc<dyn dns::Resolve>,
+    /// How nodes are reached.
+    pub reach: Reach,
     /// What is shown of the topology.
     pub metrics: ControlMetrics,
     /// What `/readyz` says.

@@ -20,7 +20,10 @@ use session::local::{Facts, Sums};
 use tokio::time::{Instant, sleep_until, timeout};
 use topology::{Candidate, NodeAddr, Refusal, Slot, Topology};
 
-use crate::{contract::DiscoveryContext, worker::Shared};
+use crate::{
+    contract::DiscoveryContext,
+    worker::{Shared, mix},
+};
 
 mod node;
 mod readers;
@@ -55,35 +58,36 @@ pub(crate) fn spawn(context: DiscoveryContext, shared: Arc<Shared>) -> io::Resul
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    shared.set_resolver(Arc::clone(&context.resolver));
     thread::Builder::new()
         .name("discovery".to_owned())
-        .spawn(move || {
-            let shutdown = context.shutdown.clone();
-            let discovery = Discovery {
-                context,
-                shared,
-                topology: None,
-                looks: 0,
-                failures: 0,
-                turn: 0,
-                table: None,
-                commands_at: None,
-                counted_at: Instant::now(),
-                silent: HashMap::new(),
-                after_moves: AFTER_MOVES[0],
-                looks_for_moves: false,
-            };
-            runtime.block_on(async {
-                let readers =
-                    readers::watch(discovery.context.clone(), Arc::clone(&discovery.shared));
-                tokio::select! {
-                    () = discovery.follow() => {}
-                    () = readers => {}
-                    () = shutdown.requested() => {}
-                }
-            });
-        })
+        .spawn(move || runtime.block_on(run(context, shared)))
+}
+
+/// Follows the topology until the end.
+pub(crate) async fn run(context: DiscoveryContext, shared: Arc<Shared>) {
+    let shutdown = context.shutdown.clone();
+    let readers = readers::watch(context.clone(), Arc::clone(&shared));
+    let discovery = Discovery {
+        context,
+        shared,
+        topology: None,
+        looks: 0,
+        failures: 0,
+        turn: 0,
+        table: None,
+        commands_at: None,
+        counted_at: Instant::now(),
+        silent: HashMap::new(),
+        after_moves: AFTER_MOVES[0],
+        looks_for_moves: false,
+        jitters: 0,
+    };
+    tokio::select! {
+        biased;
+        () = shutdown.requested() => {}
+        () = discovery.follow() => {}
+        () = readers => {}
+    }
 }
 
 struct Discovery {
@@ -105,6 +109,8 @@ struct Discovery {
     after_moves: Duration,
     /// That is why the next look is made.
     looks_for_moves: bool,
+    /// How often chance was asked for.
+    jitters: u64,
 }
 
 impl Discovery {
@@ -138,13 +144,15 @@ impl Discovery {
         };
         tokio::pin!(asked);
         loop {
+            let regular = soon + self.jitter();
             let count = async {
                 self.shared.count_asked_for().await;
                 sleep_until(self.counted_at + COUNT_EVERY).await;
             };
             tokio::select! {
+                biased;
                 () = &mut asked => return,
-                () = sleep_until(soon + self.jitter()) => return,
+                () = sleep_until(regular) => return,
                 () = count => self.count().await,
                 () = self.shared.moves_told() => {
                     self.apply_moved();
@@ -156,9 +164,9 @@ impl Discovery {
     }
 
     /// Up to 50 ms, so that many proxies do not ask at the same moment.
-    fn jitter(&self) -> Duration {
-        use std::hash::{BuildHasher, Hasher, RandomState};
-        Duration::from_millis(RandomState::new().build_hasher().finish() % 50)
+    fn jitter(&mut self) -> Duration {
+        self.jitters = self.jitters.wrapping_add(1);
+        Duration::from_millis(mix(self.shared.seed ^ self.jitters) % 50)
     }
 
     /// What nodes told the workers holds at once; the look that follows finds the rest.

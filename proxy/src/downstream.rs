@@ -6,9 +6,8 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
-    sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::{
@@ -22,18 +21,30 @@ use dataplane::{Ending, Key, Opening, Why};
 
 use crate::{
     acceptor::{Accepted, Door},
+    clock,
     metrics::{Direction, HandshakeResult},
+    net::{DriverFault, Socket},
     worker::Worker,
 };
 
 /// How long a client may take over the last bytes and the end of TLS.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// `CLIENT ID`s: one sequence for all workers.
-static CLIENT_IDS: AtomicU64 = AtomicU64::new(1);
+/// Has a client served that the acceptor has given.
+pub(crate) fn begin(worker: &Rc<Worker>, accepted: Accepted) {
+    match accepted.try_map(TcpStream::from_std) {
+        Ok(accepted) => {
+            tokio::task::spawn_local(serve(Rc::clone(worker), accepted));
+        }
+        Err(_) => {
+            worker.metrics.handshake(HandshakeResult::Io); // the system has no place for it
+            worker.counters.connection_gone();
+        }
+    }
+}
 
 /// Serves one client until it ends.
-pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+pub(crate) async fn serve<S: Socket>(worker: Rc<Worker>, accepted: Accepted<S>) {
     let Accepted {
         stream,
         peer,
@@ -42,6 +53,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     } = accepted;
     let _counted = Counted(Rc::clone(&worker));
     let handshake = tokio::select! {
+        biased;
         result = shake_hands(&worker, stream) => result,
         () = sleep(worker.config.limits.handshake_timeout) => Err(Failure::Timeout),
         () = admission.evicted() => Err(Failure::Evicted),
@@ -62,13 +74,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let certificate = stream.get_ref().1.peer_certificates();
     let user = certificate.and_then(|chain| worker.shared.by_certificate.user(chain.first()?));
     let opening = Opening {
-        id: CLIENT_IDS.fetch_add(1, Ordering::Relaxed),
+        id: worker.shared.next_client_id(),
         peer,
         local,
         user,
         read_port: door == Door::Reads,
     };
-    let key = worker.with(|plane| plane.client_opened(opening, Instant::now()));
+    let key = worker.with(|plane| plane.client_opened(opening, clock::now()));
     let open = Open {
         worker: Rc::clone(&worker),
         key,
@@ -84,7 +96,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
 
 /// Ends TLS. What a client that broke the protocol still sends is read and thrown away: the reset
 /// that closing on unread bytes causes could take the error from it.
-async fn say_goodbye(stream: &mut TlsStream<TcpStream>, ended: &End) -> io::Result<()> {
+async fn say_goodbye<S: Socket>(stream: &mut TlsStream<S>, ended: &End) -> io::Result<()> {
     stream.shutdown().await?;
     if matches!(
         ended,
@@ -148,15 +160,15 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.worker.metrics.connection_closed();
         self.worker
-            .with(|plane| plane.client_closed(self.key, Instant::now()));
+            .with(|plane| plane.client_closed(self.key, clock::now()));
     }
 }
 
 impl Open {
-    fn poll(&self, stream: &mut TlsStream<TcpStream>, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll<S: Socket>(&self, stream: &mut TlsStream<S>, cx: &mut Context<'_>) -> Poll<End> {
         self.worker.watch_client(self.key, cx.waker());
         self.worker
-            .with(|plane| plane.client_resumed(self.key, Instant::now()));
+            .with(|plane| plane.client_resumed(self.key, clock::now()));
         loop {
             let blocked = match self.write(stream, cx) {
                 Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
@@ -182,9 +194,9 @@ impl Open {
     }
 
     /// Writes what there is. Ready when all of it is written and flushed.
-    fn write(
+    fn write<S: Socket>(
         &self,
-        stream: &mut TlsStream<TcpStream>,
+        stream: &mut TlsStream<S>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         let mut wrote = false;
@@ -203,17 +215,18 @@ impl Open {
                 .metrics
                 .client_bytes(Direction::Out, as_u64(count));
             self.worker
-                .with(|plane| plane.client_wrote(self.key, count, Instant::now()));
+                .with(|plane| plane.client_wrote(self.key, count, clock::now()));
         }
-        if wrote || stream.get_ref().1.wants_write() {
+        let forgets = self.worker.driver_fault == Some(DriverFault::FlushIsForgotten);
+        if (wrote || stream.get_ref().1.wants_write()) && !forgets {
             ready!(Pin::new(stream).poll_flush(cx))?;
         }
         Poll::Ready(Ok(()))
     }
 
-    fn read(
+    fn read<S: Socket>(
         &self,
-        stream: &mut TlsStream<TcpStream>,
+        stream: &mut TlsStream<S>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let mut scratch = self.worker.scratch();
@@ -233,7 +246,7 @@ impl Open {
                 .metrics
                 .client_bytes(Direction::In, as_u64(count));
             self.worker
-                .with(|plane| plane.client_received(self.key, bytes, Instant::now()));
+                .with(|plane| plane.client_received(self.key, bytes, clock::now()));
         }
         Poll::Ready(Ok(count))
     }
@@ -270,16 +283,16 @@ impl Failure {
     }
 }
 
-async fn shake_hands(
+async fn shake_hands<S: Socket>(
     worker: &Worker,
-    stream: std::net::TcpStream,
-) -> Result<(TlsStream<TcpStream>, SocketAddr), Failure> {
-    let stream = TcpStream::from_std(stream).map_err(Failure::Io)?;
+    mut stream: S,
+) -> Result<(TlsStream<S>, SocketAddr), Failure> {
     let local = stream.local_addr().map_err(Failure::Io)?;
     let mut first = [0_u8; 8];
-    let count = stream.peek(&mut first).await.map_err(Failure::Io)?;
-    let first = first.get(..count).unwrap_or_default();
-    if let Some(plaintext) = plaintext(first) {
+    let mut first = ReadBuf::new(&mut first);
+    let peeked = poll_fn(|cx| stream.poll_peek(cx, &mut first)).await;
+    peeked.map_err(Failure::Io)?;
+    if let Some(plaintext) = plaintext(first.filled()) {
         return Err(refuse_plaintext(stream, plaintext).await);
     }
     let acceptor = TlsAcceptor::from(worker.downstream_tls.current());
@@ -307,7 +320,7 @@ fn plaintext(first: &[u8]) -> Option<&'static str> {
 }
 
 /// Tells a client that forgot TLS so in its own protocol.
-async fn refuse_plaintext(mut stream: TcpStream, kind: &'static str) -> Failure {
+async fn refuse_plaintext<S: Socket>(mut stream: S, kind: &'static str) -> Failure {
     let answer: &[u8] = if kind == "plain HTTP" {
         b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\
           Content-Length: 48\r\n\r\nThis port speaks Valkey's protocol over TLS only"

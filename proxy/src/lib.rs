@@ -4,12 +4,14 @@
 //! - [`config`]: the TOML file, in two stages. [`tls`]: certificates and keys.
 //! - [`server`]: what is started, in which order, and how it ends; [`acceptor`] takes connections in.
 //! - [`worker`]: one thread with its dataplane; a task for each client and each node connection.
+//! - [`net`]: connections as the system has them, or as a simulation does.
 //! - [`metrics`], [`admin`], [`telemetry`]: what is seen from outside.
 //! - [`cli`] and [`demo`]: the command line, and everything at once on one machine.
 
 pub mod acceptor;
 pub mod admin;
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod contract;
 pub mod demo;
@@ -18,6 +20,7 @@ pub mod dns;
 mod downstream;
 pub mod files;
 pub mod metrics;
+pub mod net;
 pub mod server;
 pub mod telemetry;
 pub mod tls;

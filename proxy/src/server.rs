@@ -16,8 +16,8 @@ use crate::{
     admin,
     config::{Config, Problem},
     contract::{DataPlane, DiscoveryContext, Readiness, Shutdown, WorkerContext},
-    dns,
     metrics::Metrics,
+    net::Reach,
     tls::{ServerTls, UpstreamTls},
 };
 
@@ -166,6 +166,7 @@ pub fn start(
         .map(|command| command.name().into());
     let metrics = Metrics::new(names);
     let readiness = Readiness::default();
+    let reach = Reach::system();
     let mut threads = Vec::new();
     let mut workers = Vec::new();
     for index in 0..config.listen.workers {
@@ -174,6 +175,7 @@ pub fn start(
             config: Arc::clone(config),
             downstream_tls: loaded.downstream.clone(),
             upstream_tls: loaded.upstream.clone(),
+            reach: reach.clone(),
             metrics: metrics.worker(),
             shutdown: shutdown.clone(),
         })?;
@@ -183,7 +185,7 @@ pub fn start(
     threads.push(plane.spawn_discovery(DiscoveryContext {
         config: Arc::clone(config),
         upstream_tls: loaded.upstream,
-        resolver: Arc::new(dns::SystemResolver::new()),
+        reach,
         metrics: metrics.control(),
         readiness: readiness.clone(),
         shutdown: shutdown.clone(),

@@ -7,7 +7,6 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::Instant,
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,11 +14,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use dataplane::{Attempt, CloseReason, SLICES_MAX};
 use topology::NodeAddr;
 
-use crate::worker::Worker;
+use crate::{
+    clock,
+    net::{DriverFault, Stream},
+    worker::Worker,
+};
 
 mod connect;
 
-pub(crate) use connect::{ConnectError, Stream, connect};
+pub(crate) use connect::{ConnectError, connect};
 
 /// Makes one connection and serves it until it ends.
 pub(crate) async fn run(worker: Rc<Worker>, attempt: Attempt, addr: NodeAddr) {
@@ -32,15 +35,16 @@ pub(crate) async fn run(worker: Rc<Worker>, attempt: Attempt, addr: NodeAddr) {
         }
     });
     let connected = tokio::select! {
+        biased;
         () = unwanted => return,
-        connected = connect(worker.upstream_tls.as_ref(), worker.shared.resolver(), &addr) => connected,
+        connected = connect(worker.upstream_tls.as_ref(), &worker.reach, &addr) => connected,
     };
     let mut stream = match connected {
         Ok(stream) => stream,
         Err(error) => {
             worker.metrics.upstream_connect(error.result());
             let reason = CloseReason::Io(error.to_string());
-            worker.with(|plane| plane.channel_lost(attempt, &reason, Instant::now()));
+            worker.with(|plane| plane.channel_lost(attempt, &reason, clock::now()));
             return;
         }
     };
@@ -50,7 +54,7 @@ pub(crate) async fn run(worker: Rc<Worker>, attempt: Attempt, addr: NodeAddr) {
         attempt,
     };
     let reason = poll_fn(|cx| driver.poll(&mut stream, cx)).await;
-    worker.with(|plane| plane.channel_lost(attempt, &reason, Instant::now()));
+    worker.with(|plane| plane.channel_lost(attempt, &reason, clock::now()));
 }
 
 struct Driver<'a> {
@@ -78,12 +82,16 @@ impl Driver<'_> {
 
     /// Writes what there is. Ready when all of it is written and flushed.
     fn write(&self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let whole = self.worker.driver_fault == Some(DriverFault::PartialWriteIsWhole);
         loop {
             let written = self.worker.with(|plane| {
                 let mut slices = [IoSlice::new(&[]); SLICES_MAX];
                 let used = plane.channel_slices(self.attempt, &mut slices);
                 let slices = slices.get(..used).unwrap_or_default();
-                (used > 0).then(|| Pin::new(&mut *stream).poll_write_vectored(cx, slices))
+                let written =
+                    (used > 0).then(|| Pin::new(&mut *stream).poll_write_vectored(cx, slices));
+                let all = || slices.iter().map(|slice| slice.len()).sum();
+                written.map(|written| written.map_ok(|count| if whole { all() } else { count }))
             });
             let Some(written) = written else { break };
             let count = ready!(written)?;
@@ -91,7 +99,7 @@ impl Driver<'_> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.worker
-                .with(|plane| plane.channel_wrote(self.attempt, count, Instant::now()));
+                .with(|plane| plane.channel_wrote(self.attempt, count, clock::now()));
         }
         Pin::new(stream).poll_flush(cx)
     }
@@ -103,7 +111,7 @@ impl Driver<'_> {
         let bytes = buf.filled();
         if !bytes.is_empty() {
             self.worker
-                .with(|plane| plane.channel_received(self.attempt, bytes, Instant::now()));
+                .with(|plane| plane.channel_received(self.attempt, bytes, clock::now()));
         }
         Poll::Ready(Ok(bytes.len()))
     }

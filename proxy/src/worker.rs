@@ -19,19 +19,24 @@ use dataplane::{Action, Attempt, Dataplane, Key};
 
 use crate::{
     acceptor::Accepted,
+    clock,
     config::Config,
     contract::{self, DiscoveryContext, WorkerContext},
-    discovery, downstream, tls, upstream,
+    discovery, downstream,
+    net::{DriverFault, Reach},
+    tls, upstream,
 };
 
 mod counters;
+mod here;
 mod host;
 mod settings;
 mod shared;
 mod wakers;
 
-pub(crate) use self::shared::Shared;
+pub use self::here::Here;
 use self::{counters::Counters, host::WorkerHost, wakers::Wakers};
+pub(crate) use self::{settings::mix, shared::Shared};
 
 /// Bytes read from a socket at a time; one buffer for each worker.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -46,8 +51,15 @@ impl Plane {
     /// Nothing runs yet.
     #[must_use]
     pub fn new(config: &Arc<Config>) -> Self {
+        use std::hash::{BuildHasher, Hasher, RandomState};
+        Self::seeded(config, RandomState::new().build_hasher().finish())
+    }
+
+    /// The same, with a seed of which all that looks like chance is made.
+    #[must_use]
+    pub fn seeded(config: &Arc<Config>, seed: u64) -> Self {
         Self {
-            shared: Arc::new(Shared::new(config)),
+            shared: Arc::new(Shared::new(config, seed)),
         }
     }
 }
@@ -130,6 +142,8 @@ pub(crate) struct Worker {
     pub(crate) counters: Arc<Counters>,
     pub(crate) downstream_tls: tls::ServerTls,
     pub(crate) upstream_tls: Option<tls::UpstreamTls>,
+    pub(crate) reach: Reach,
+    pub(crate) driver_fault: Option<DriverFault>,
     pub(crate) metrics: Rc<crate::metrics::WorkerMetrics>,
     pub(crate) log: LogBudget,
     plane: RefCell<Dataplane<WorkerHost>>,
@@ -183,7 +197,7 @@ impl Worker {
 
     /// What another worker has to say.
     fn read(self: &Rc<Self>, mail: Mail) {
-        let now = Instant::now();
+        let now = clock::now();
         match mail {
             Mail::Client(_) => {}
             Mail::Script(body) => self.with(|plane| plane.script_shown(&body)),
@@ -205,6 +219,7 @@ impl Worker {
     fn act(self: &Rc<Self>, action: Action) {
         match action {
             Action::WakeClient(key) => self.clients.borrow().wake(key.index, key),
+            Action::WakeChannel(_) if self.driver_fault == Some(DriverFault::WakeIsLost) => {}
             Action::WakeChannel(attempt) | Action::Drop(attempt) => {
                 self.channels.borrow().wake(attempt.channel.index, attempt);
             }
@@ -250,14 +265,14 @@ const LINES_MAX: u32 = 20;
 impl LogBudget {
     fn new() -> Self {
         Self {
-            since: Cell::new(Instant::now()),
+            since: Cell::new(clock::now()),
             used: Cell::new(0),
         }
     }
 
     /// Whether one more line may be written; says once a second how many were not.
     pub(crate) fn allows(&self) -> bool {
-        let now = Instant::now();
+        let now = clock::now();
         if now.duration_since(self.since.get()) >= Duration::from_secs(1) {
             let left_out = self.used.get().saturating_sub(LINES_MAX);
             if left_out > 0 {
@@ -280,13 +295,33 @@ async fn run(
     counters: Arc<Counters>,
     mut mail: mpsc::UnboundedReceiver<Mail>,
 ) {
+    let shutdown = context.shutdown.clone();
+    let worker = begin(context, shared, counters);
+    let requested = shutdown.requested();
+    tokio::pin!(requested);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut requested => return,
+            next = mail.recv() => match next {
+                Some(Mail::Client(accepted)) => downstream::begin(&worker, accepted),
+                Some(mail) => worker.read(mail),
+                None => return,
+            },
+        }
+    }
+}
+
+/// A worker whose own tasks run.
+fn begin(context: WorkerContext, shared: Arc<Shared>, counters: Arc<Counters>) -> Rc<Worker> {
     let WorkerContext {
         index,
         config,
         downstream_tls,
         upstream_tls,
+        reach,
         metrics,
-        shutdown,
+        shutdown: _,
     } = context;
     let metrics = Rc::new(metrics);
     let host = WorkerHost::new(
@@ -296,7 +331,7 @@ async fn run(
     );
     let settings = settings::of(&config, &shared, index);
     let table = Arc::clone(&shared.table);
-    let plane = Dataplane::new(settings, table, host, Instant::now());
+    let plane = Dataplane::new(settings, table, host, clock::now());
     let worker = Rc::new(Worker {
         index,
         config,
@@ -304,6 +339,8 @@ async fn run(
         counters,
         downstream_tls,
         upstream_tls,
+        driver_fault: reach.net.driver_fault(),
+        reach,
         metrics,
         log: LogBudget::new(),
         plane: RefCell::new(plane),
@@ -314,28 +351,14 @@ async fn run(
     });
     tokio::task::spawn_local(tick(Rc::clone(&worker)));
     tokio::task::spawn_local(follow_view(Rc::clone(&worker)));
-    let requested = shutdown.requested();
-    tokio::pin!(requested);
-    loop {
-        tokio::select! {
-            () = &mut requested => return,
-            next = mail.recv() => match next {
-                Some(Mail::Client(accepted)) => {
-                    let task = downstream::serve(Rc::clone(&worker), accepted);
-                    tokio::task::spawn_local(task);
-                }
-                Some(mail) => worker.read(mail),
-                None => return,
-            },
-        }
-    }
+    worker
 }
 
 async fn tick(worker: Rc<Worker>) {
     loop {
         let interval = worker.ask(Dataplane::tick_interval);
         tokio::time::sleep(interval).await;
-        worker.with(|plane| plane.tick(Instant::now()));
+        worker.with(|plane| plane.tick(clock::now()));
     }
 }
 
@@ -343,7 +366,7 @@ async fn follow_view(worker: Rc<Worker>) {
     let mut changes = worker.shared.changes();
     loop {
         let view = worker.shared.view();
-        worker.with(|plane| plane.set_view((*view).clone(), Instant::now()));
+        worker.with(|plane| plane.set_view((*view).clone(), clock::now()));
         if changes.changed().await.is_err() {
             return;
         }

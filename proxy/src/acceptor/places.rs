@@ -41,6 +41,12 @@ pub struct Admission {
 }
 
 impl Admission {
+    /// The place of a client that no other takes places from.
+    #[must_use]
+    pub fn alone() -> Option<Self> {
+        Places::new(1, 1, Duration::MAX).admit()
+    }
+
     /// Waits until the acceptor wants this handshake's place for another client.
     pub async fn evicted(&self) {
         self.handshake.evicted.notified().await;

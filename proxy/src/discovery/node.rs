@@ -9,7 +9,8 @@ use topology::{Candidate, NodeAddr, ParseError, parse_shards, parse_slots};
 
 use crate::{
     contract::DiscoveryContext,
-    upstream::{ConnectError, Stream, connect},
+    net::Stream,
+    upstream::{ConnectError, connect},
 };
 
 /// The longest reply that a node may give: a thousand nodes need about half a megabyte.
@@ -58,7 +59,7 @@ pub(super) async fn look_at(
     with_commands: bool,
 ) -> Result<Look, LookError> {
     let tls = context.upstream_tls.as_ref();
-    let stream = connect(tls, Some(&context.resolver), addr).await?;
+    let stream = connect(tls, &context.reach, addr).await?;
     let mut node = Node {
         stream,
         unread: Vec::new(),
@@ -142,7 +143,7 @@ impl Node {
         addr: &NodeAddr,
     ) -> Result<Self, LookError> {
         let tls = context.upstream_tls.as_ref();
-        let stream = connect(tls, Some(&context.resolver), addr).await?;
+        let stream = connect(tls, &context.reach, addr).await?;
         let mut node = Self {
             stream,
             unread: Vec::new(),

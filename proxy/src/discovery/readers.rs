@@ -6,7 +6,7 @@
 //! 9.1). Without a read port, nothing is asked while nobody reads.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -18,7 +18,7 @@ use tokio::time::{sleep_until, timeout};
 use topology::{NodeAddr, NodeId, Offsets, Role};
 
 use super::node::{LookError, Node};
-use crate::{config::ZoneOf, contract::DiscoveryContext, worker::Shared};
+use crate::{clock, config::ZoneOf, contract::DiscoveryContext, worker::Shared};
 
 /// Between two rounds.
 const EVERY: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ pub(super) async fn watch(context: DiscoveryContext, shared: Arc<Shared>) {
     let mut watcher = Watcher {
         context,
         shared,
-        connections: HashMap::new(),
+        connections: BTreeMap::new(),
         offsets: HashMap::new(),
     };
     // Who gave reads a port of their own wants replicas to be known before the first read.
@@ -56,10 +56,10 @@ pub(super) async fn watch(context: DiscoveryContext, shared: Arc<Shared>) {
         watcher.topology_known().await;
     }
     loop {
-        if !interest.lasts(Instant::now()) {
+        if !interest.lasts(clock::now()) {
             watcher.rest();
             watcher.shared.readers_wanted().await;
-            interest.note(Instant::now());
+            interest.note(clock::now());
         }
         let began = tokio::time::Instant::now();
         watcher.round().await;
@@ -67,8 +67,9 @@ pub(super) async fn watch(context: DiscoveryContext, shared: Arc<Shared>) {
         tokio::pin!(next);
         loop {
             tokio::select! {
+                biased;
                 () = &mut next => break,
-                () = watcher.shared.readers_wanted() => interest.note(Instant::now()),
+                () = watcher.shared.readers_wanted() => interest.note(clock::now()),
             }
         }
     }
@@ -94,7 +95,7 @@ impl Interest {
 struct Watcher {
     context: DiscoveryContext,
     shared: Arc<Shared>,
-    connections: HashMap<NodeAddr, Node>,
+    connections: BTreeMap<NodeAddr, Node>,
     /// By primary.
     offsets: HashMap<NodeId, Offsets>,
 }
@@ -122,7 +123,7 @@ impl Watcher {
         };
         let nodes: Vec<_> = topology.nodes().map(|node| node.addr.clone()).collect();
         let states = self.ask_all(&nodes).await;
-        let now = Instant::now();
+        let now = clock::now();
         let mut readers = Readers::new();
         let zones = &self.context.config.reads.zones;
         for shard in topology.shards() {
@@ -228,7 +229,7 @@ mod tests {
 
     #[test]
     fn nobody_is_asked_when_nobody_has_read_for_a_while() {
-        let now = Instant::now();
+        let now = clock::now();
         let mut interest = Interest {
             always: false,
             until: None,

@@ -2,7 +2,10 @@
 //! other.
 
 use std::{
-    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,7 +16,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use topology::{NodeAddr, Slot};
 
 use super::{Mail, counters::Counters};
-use crate::{config::Config, dns, users::ByCertificate};
+use crate::{clock, config::Config, users::ByCertificate};
 
 /// Slots said to have moved that the discovery has not heard of yet. More are forgotten: it
 /// looks for itself.
@@ -31,10 +34,10 @@ pub(crate) struct Shared {
     count: Notify,
     readers: Notify,
     moved: Mutex<Vec<(Slot, NodeAddr)>>,
-    resolver: OnceLock<Arc<dyn dns::Resolve>>,
     counters: RwLock<Vec<Arc<Counters>>>,
     workers: RwLock<Vec<(usize, mpsc::UnboundedSender<Mail>)>>,
     started: Instant,
+    client_ids: AtomicU64,
     /// Different in every process, and hard to guess.
     pub(crate) seed: u64,
 }
@@ -46,8 +49,7 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(config: &Arc<Config>) -> Self {
-        use std::hash::{BuildHasher, Hasher, RandomState};
+    pub(super) fn new(config: &Arc<Config>, seed: u64) -> Self {
         let default_user_open = config.users.iter().all(|user| &*user.name != "default");
         let mut table = CommandTable::builtin().clone();
         for name in &config.admin_commands {
@@ -63,11 +65,11 @@ impl Shared {
             count: Notify::new(),
             readers: Notify::new(),
             moved: Mutex::new(Vec::new()),
-            resolver: OnceLock::new(),
             counters: RwLock::new(Vec::new()),
             workers: RwLock::new(Vec::new()),
-            started: Instant::now(),
-            seed: RandomState::new().build_hasher().finish(),
+            started: clock::now(),
+            client_ids: AtomicU64::new(1),
+            seed,
         }
     }
 
@@ -114,7 +116,7 @@ impl Shared {
                 .sum(),
             commands: counters.iter().map(|worker| worker.commands()).sum(),
             used_memory: 0,
-            uptime: self.started.elapsed(),
+            uptime: clock::now().saturating_duration_since(self.started),
             unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
         }
     }
@@ -195,12 +197,8 @@ impl Shared {
         std::mem::take(&mut self.moved.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn set_resolver(&self, resolver: Arc<dyn dns::Resolve>) {
-        // Set once, by the one discovery there is.
-        let _ = self.resolver.set(resolver);
-    }
-
-    pub(crate) fn resolver(&self) -> Option<&Arc<dyn dns::Resolve>> {
-        self.resolver.get()
+    /// A `CLIENT ID` that no client has had: one sequence for all workers.
+    pub(crate) fn next_client_id(&self) -> u64 {
+        self.client_ids.fetch_add(1, Relaxed)
     }
 }
