@@ -239,6 +239,12 @@ fn nobody_but_the_simulation_plants_faults() {
         simulation.iter().any(plants),
         "the faults are planted nowhere"
     );
+    // Nor does a network of the proxy's ask its drivers for one: the trait's own says none.
+    let asks = |path: &PathBuf| {
+        let text = fs::read_to_string(path).unwrap();
+        text.matches("fn driver_fault").count()
+    };
+    assert_eq!(rust_files("proxy").iter().map(asks).sum::<usize>(), 1);
 }
 
 #[test]

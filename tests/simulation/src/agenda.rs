@@ -66,6 +66,11 @@ impl<A> Agenda<A> {
         self.events.insert((at, chance, self.count), event);
     }
 
+    #[cfg(feature = "drivers")]
+    pub(crate) fn next_due(&self) -> Option<Duration> {
+        self.events.first_key_value().map(|((at, ..), _)| *at)
+    }
+
     pub(crate) fn next(&mut self) -> Option<(Duration, Event<A>)> {
         let ((at, ..), event) = self.events.pop_first()?;
         Some((at, event))

@@ -6,7 +6,7 @@
 //! Here is who plays the world and who checks the replies; what is checked is the dataplane as the
 //! proxy runs it. No sockets, no threads, no clock.
 //!
-//! [`run`] is one seed. The checks: every value says where it belongs (identity), nothing runs
+//! [`run`] is one seed with the dataplane alone, `run_drivers` one with the proxy's own drivers. The checks: every value says where it belongs (identity), nothing runs
 //! twice, commands of one client on one key run in the order sent, one order of all writes and
 //! reads of a key explains every reply, an error that says a command did not run is true, nothing
 //! is seen of a change that loses nothing, everything is answered once the faults are over, and
@@ -22,6 +22,8 @@
 mod agenda;
 mod client;
 mod clients;
+#[cfg(feature = "drivers")]
+mod drivers;
 mod faults;
 mod history;
 mod links;
@@ -42,8 +44,11 @@ use std::{
 };
 
 pub use dataplane::Planted;
+#[cfg(feature = "drivers")]
+pub use keyway::net::DriverFault;
 pub use world::Report;
 
+use history::Violation;
 use world::World;
 
 /// What must not happen, and happened.
@@ -65,6 +70,20 @@ thread_local! {
 /// # Errors
 /// What was found. A panic of the dataplane's own checks is a find like any other.
 pub fn run(seed: u64, planted: Option<Planted>, shown: bool) -> Result<Report, Failure> {
+    guarded(seed, || World::pure(seed, planted, shown).run())
+}
+
+/// The same with the proxy's own drivers around the dataplane, perhaps with a fault in them.
+///
+/// # Errors
+/// What was found. A panic of a driver is a find like any other.
+#[cfg(feature = "drivers")]
+pub fn run_drivers(seed: u64, fault: Option<DriverFault>, shown: bool) -> Result<Report, Failure> {
+    guarded(seed, || drivers::run(seed, fault, shown))
+}
+
+/// A panic is a violation.
+fn guarded(seed: u64, run: impl FnOnce() -> Result<Report, Violation>) -> Result<Report, Failure> {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {
         let before = panic::take_hook();
@@ -81,7 +100,7 @@ pub fn run(seed: u64, planted: Option<Planted>, shown: bool) -> Result<Report, F
         }));
     });
     PLACE.set(Some(String::new()));
-    let result = panic::catch_unwind(AssertUnwindSafe(|| World::pure(seed, planted, shown).run()));
+    let result = panic::catch_unwind(AssertUnwindSafe(run));
     let place = PLACE.take().unwrap_or_default();
     let what = match result {
         Ok(Ok(report)) => return Ok(report),
@@ -89,6 +108,12 @@ pub fn run(seed: u64, planted: Option<Planted>, shown: bool) -> Result<Report, F
         Err(panic) => format!("panic at {place}: {}", message(&*panic)),
     };
     Err(Failure { seed, what })
+}
+
+/// Where there was a panic that nobody else will tell of: a task's.
+#[cfg(feature = "drivers")]
+fn panicked() -> Option<String> {
+    PLACE.with_borrow(|place| place.clone().filter(|place| !place.is_empty()))
 }
 
 fn message(panic: &dyn Any) -> String {

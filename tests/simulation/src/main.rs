@@ -16,8 +16,10 @@ use simulation::{Failure, Report};
 const HELP: &str = "\
 Runs the dataplane in a simulated world, one run per seed.
 
-    simulate [--seeds N] [--from S]    N runs (default 500), the first with seed S (default 0)
-    simulate --seed S [--trace]        one run; with --trace everything that happens in it
+    simulate [--drivers] [--seeds N] [--from S]    N runs (default 500), the first with seed S (default 0)
+    simulate [--drivers] --seed S [--trace]        one run; with --trace everything that happens in it
+
+With --drivers, the proxy's own tasks for clients and nodes and its discovery run around the dataplane.
 
 Ends with code 1 at the first run that shows what must not happen, and names its seed.";
 
@@ -25,6 +27,17 @@ struct Task {
     from: u64,
     seeds: u64,
     trace: bool,
+    drivers: bool,
+}
+
+impl Task {
+    fn simulate(&self, seed: u64) -> Result<Report, Failure> {
+        #[cfg(feature = "drivers")]
+        if self.drivers {
+            return simulation::run_drivers(seed, None, self.trace);
+        }
+        simulation::run(seed, None, self.trace)
+    }
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Task, String> {
@@ -32,6 +45,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Task, String> {
         from: 0,
         seeds: 500,
         trace: false,
+        drivers: false,
     };
     while let Some(arg) = args.next() {
         let mut number = || {
@@ -44,8 +58,12 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Task, String> {
             "--from" => task.from = number()?,
             "--seed" => (task.from, task.seeds) = (number()?, 1),
             "--trace" => task.trace = true,
+            "--drivers" => task.drivers = true,
             _ => return Err(format!("{arg}?\n\n{HELP}")),
         }
+    }
+    if task.drivers && cfg!(not(feature = "drivers")) {
+        return Err("--drivers needs the feature `drivers`".to_owned());
     }
     if task.trace && task.seeds != 1 {
         return Err("--trace is for one seed: give --seed".to_owned());
@@ -72,7 +90,10 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(Failure { seed, what }) => {
-            println!("seed {seed}: {what}\n\nreplay: tests/simulate --seed {seed} --trace");
+            let drivers = if task.drivers { "--drivers " } else { "" };
+            println!(
+                "seed {seed}: {what}\n\nreplay: tests/simulate {drivers}--seed {seed} --trace"
+            );
             ExitCode::FAILURE
         }
     }
@@ -94,7 +115,7 @@ fn run(task: &Task) -> Result<String, Failure> {
                         break;
                     }
                     let seed = task.from.wrapping_add(at);
-                    let result = simulation::run(seed, None, task.trace);
+                    let result = task.simulate(seed);
                     over.fetch_or(result.is_err(), Ordering::Relaxed);
                     if sender.send(result).is_err() {
                         break; // nobody listens any more

@@ -40,7 +40,7 @@ pub(crate) struct Pure {
 impl World<Pure> {
     /// A world with the dataplane alone.
     pub(crate) fn pure(seed: u64, planted: Option<Planted>, shown: bool) -> Self {
-        Self::new(seed, shown, |weather, epoch: Instant| {
+        Self::new(seed, shown, |weather, _, epoch: Instant| {
             let settings = settings(seed, weather);
             let plane = Dataplane::new(settings, TABLE.clone(), Gauges::new(planted), epoch);
             Pure {

@@ -75,7 +75,11 @@ pub struct Report {
 
 impl<P: Proxy> World<P> {
     /// The cluster comes from the seed, and `proxy` makes what is before it.
-    pub(crate) fn new(seed: u64, shown: bool, proxy: impl FnOnce(&Weather, Instant) -> P) -> Self {
+    pub(crate) fn new(
+        seed: u64,
+        shown: bool,
+        proxy: impl FnOnce(&Weather, &[NodeAddr], Instant) -> P,
+    ) -> Self {
         let mut rng = Rng::new(seed);
         let weather = Weather::draw(&mut rng);
         let layout = Layout {
@@ -90,7 +94,7 @@ impl<P: Proxy> World<P> {
         let sockets: Vec<_> = (0..count as u8)
             .map(|node| ([10, 0, 0, node + 1], 6379).into())
             .collect();
-        let addresses = sockets
+        let addresses: Vec<NodeAddr> = sockets
             .iter()
             .filter_map(|socket: &std::net::SocketAddr| NodeAddr::parse(&socket.to_string()))
             .collect();
@@ -99,7 +103,7 @@ impl<P: Proxy> World<P> {
             now: Duration::ZERO,
             agenda: Agenda::new(),
             trace: Trace::new(shown),
-            proxy: proxy(&weather, *EPOCH),
+            proxy: proxy(&weather, &addresses, *EPOCH),
             clients: Vec::new(),
             client_count: 0,
             answered: 0,
@@ -194,6 +198,12 @@ impl<P: Proxy> World<P> {
         }
         self.settle_cluster()?;
         self.check_data()
+    }
+
+    /// When something happens next.
+    #[cfg(feature = "drivers")]
+    pub(crate) fn next_due(&self) -> Option<Duration> {
+        self.agenda.next_due()
     }
 
     /// What happens next, if it does before a time.
