@@ -4,28 +4,29 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
-    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncReadExt, AsyncWriteExt, ReadBuf},
     net::TcpStream,
     time::{sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use dataplane::{Ending, Key, Opening, Why};
 
 use crate::{
     acceptor::{Accepted, Door},
-    clock,
     metrics::{Direction, HandshakeResult},
     net::{DriverFault, Socket},
     worker::Worker,
 };
+
+mod secured;
+
+use secured::{Read, Secured};
 
 /// How long a client may take over the last bytes and the end of TLS.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -52,12 +53,17 @@ pub(crate) async fn serve<S: Socket>(worker: Rc<Worker>, accepted: Accepted<S>) 
         mut admission,
     } = accepted;
     let _counted = Counted(Rc::clone(&worker));
-    let handshake = tokio::select! {
-        biased;
-        result = shake_hands(&worker, stream) => result,
-        () = sleep(worker.config.limits.handshake_timeout) => Err(Failure::Timeout),
-        () = admission.evicted() => Err(Failure::Evicted),
-    };
+    // On the heap, as the goodbye is: what only the beginning and the end need should not be kept
+    // for as long as a client stays.
+    let handshake = Box::pin(async {
+        tokio::select! {
+            biased;
+            result = shake_hands(&worker, stream) => result,
+            () = sleep(worker.config.limits.handshake_timeout) => Err(Failure::Timeout),
+            () = admission.evicted() => Err(Failure::Evicted),
+        }
+    })
+    .await;
     admission.handshake_done();
     let (mut stream, local) = match handshake {
         Ok(shaken) => shaken,
@@ -71,7 +77,7 @@ pub(crate) async fn serve<S: Socket>(worker: Rc<Worker>, accepted: Accepted<S>) 
     };
     worker.metrics.handshake(HandshakeResult::Ok);
     worker.metrics.connection_opened();
-    let certificate = stream.get_ref().1.peer_certificates();
+    let certificate = stream.peer_certificates();
     let user = certificate.and_then(|chain| worker.shared.by_certificate.user(chain.first()?));
     let opening = Opening {
         id: worker.shared.next_client_id(),
@@ -80,7 +86,7 @@ pub(crate) async fn serve<S: Socket>(worker: Rc<Worker>, accepted: Accepted<S>) 
         user,
         read_port: door == Door::Reads,
     };
-    let key = worker.with(|plane| plane.client_opened(opening, clock::now()));
+    let key = worker.with(|plane| plane.client_opened(opening, worker.now()));
     let open = Open {
         worker: Rc::clone(&worker),
         key,
@@ -89,14 +95,15 @@ pub(crate) async fn serve<S: Socket>(worker: Rc<Worker>, accepted: Accepted<S>) 
     drop(open);
     report(&worker, peer, &ended);
     if matches!(&ended, End::Decided(ending) if !matches!(ending.why, Why::Output { .. })) {
-        let _ = timeout(GOODBYE, say_goodbye(&mut stream, &ended)).await; // it is over either way
+        let goodbye = Box::pin(timeout(GOODBYE, say_goodbye(&mut stream, &ended)));
+        let _ = goodbye.await; // it is over either way
     }
     drop(admission);
 }
 
 /// Ends TLS. What a client that broke the protocol still sends is read and thrown away: the reset
 /// that closing on unread bytes causes could take the error from it.
-async fn say_goodbye<S: Socket>(stream: &mut TlsStream<S>, ended: &End) -> io::Result<()> {
+async fn say_goodbye<S: Socket>(stream: &mut Secured<S>, ended: &End) -> io::Result<()> {
     stream.shutdown().await?;
     if matches!(
         ended,
@@ -105,7 +112,7 @@ async fn say_goodbye<S: Socket>(stream: &mut TlsStream<S>, ended: &End) -> io::R
             ..
         })
     ) {
-        let socket = stream.get_mut().0;
+        let socket = stream.socket();
         let mut rest = [0_u8; 4096];
         for _ in 0..LAST_READS_MAX {
             if socket.read(&mut rest).await? == 0 {
@@ -160,17 +167,18 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.worker.metrics.connection_closed();
         self.worker
-            .with(|plane| plane.client_closed(self.key, clock::now()));
+            .with(|plane| plane.client_closed(self.key, self.worker.now()));
     }
 }
 
 impl Open {
-    fn poll<S: Socket>(&self, stream: &mut TlsStream<S>, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll<S: Socket>(&self, stream: &mut Secured<S>, cx: &mut Context<'_>) -> Poll<End> {
+        let now = self.worker.now();
         self.worker.watch_client(self.key, cx.waker());
         self.worker
-            .with(|plane| plane.client_resumed(self.key, clock::now()));
+            .with(|plane| plane.client_resumed(self.key, now));
         loop {
-            let blocked = match self.write(stream, cx) {
+            let blocked = match self.write(stream, cx, now) {
                 Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
                 Poll::Ready(Ok(())) => false,
                 Poll::Pending => true,
@@ -185,9 +193,9 @@ impl Open {
             if !self.worker.ask(|plane| plane.client_wants_read(self.key)) {
                 return Poll::Pending; // woken when that changes
             }
-            match ready!(self.read(stream, cx)) {
-                Ok(0) => self.worker.with(|plane| plane.client_eof(self.key)),
-                Ok(_) => {}
+            match ready!(self.read(stream, cx, now)) {
+                Ok(Read::End) => self.worker.with(|plane| plane.client_eof(self.key)),
+                Ok(Read::Bytes(_)) => {}
                 Err(error) => return Poll::Ready(End::Broken(error)),
             }
         }
@@ -196,59 +204,45 @@ impl Open {
     /// Writes what there is. Ready when all of it is written and flushed.
     fn write<S: Socket>(
         &self,
-        stream: &mut TlsStream<S>,
+        stream: &mut Secured<S>,
         cx: &mut Context<'_>,
+        now: Instant,
     ) -> Poll<io::Result<()>> {
-        let mut wrote = false;
         loop {
             let written = self.worker.ask(|plane| {
                 let output = plane.client_output(self.key);
-                (!output.is_empty()).then(|| Pin::new(&mut *stream).poll_write(cx, output))
+                let cipher = &mut *self.worker.cipher();
+                (!output.is_empty()).then(|| stream.poll_write(cx, output, cipher))
             });
             let Some(written) = written else { break };
             let count = ready!(written)?;
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            wrote = true;
             self.worker
                 .metrics
                 .client_bytes(Direction::Out, as_u64(count));
             self.worker
-                .with(|plane| plane.client_wrote(self.key, count, clock::now()));
+                .with(|plane| plane.client_wrote(self.key, count, now));
         }
         let forgets = self.worker.driver_fault == Some(DriverFault::FlushIsForgotten);
-        if (wrote || stream.get_ref().1.wants_write()) && !forgets {
-            ready!(Pin::new(stream).poll_flush(cx))?;
+        if stream.wants_flush() && !forgets {
+            return stream.poll_flush(cx);
         }
         Poll::Ready(Ok(()))
     }
 
     fn read<S: Socket>(
         &self,
-        stream: &mut TlsStream<S>,
+        stream: &mut Secured<S>,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
+        now: Instant,
+    ) -> Poll<io::Result<Read>> {
         let mut scratch = self.worker.scratch();
-        let mut buf = ReadBuf::new(&mut scratch);
-        match ready!(Pin::new(stream).poll_read(cx, &mut buf)) {
-            Ok(()) => {}
-            // A client that leaves without TLS's goodbye has left all the same.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Poll::Ready(Ok(0));
-            }
-            Err(error) => return Poll::Ready(Err(error)),
-        }
-        let bytes = buf.filled();
-        let count = bytes.len();
-        if count > 0 {
+        stream.poll_read(cx, &mut scratch, |bytes| {
             self.worker
                 .metrics
-                .client_bytes(Direction::In, as_u64(count));
+                .client_bytes(Direction::In, as_u64(bytes.len()));
             self.worker
-                .with(|plane| plane.client_received(self.key, bytes, clock::now()));
-        }
-        Poll::Ready(Ok(count))
+                .with(|plane| plane.client_received(self.key, bytes, now));
+        })
     }
 }
 
@@ -286,7 +280,7 @@ impl Failure {
 async fn shake_hands<S: Socket>(
     worker: &Worker,
     mut stream: S,
-) -> Result<(TlsStream<S>, SocketAddr), Failure> {
+) -> Result<(Box<Secured<S>>, SocketAddr), Failure> {
     let local = stream.local_addr().map_err(Failure::Io)?;
     let mut first = [0_u8; 8];
     let mut first = ReadBuf::new(&mut first);
@@ -295,9 +289,9 @@ async fn shake_hands<S: Socket>(
     if let Some(plaintext) = plaintext(first.filled()) {
         return Err(refuse_plaintext(stream, plaintext).await);
     }
-    let acceptor = TlsAcceptor::from(worker.downstream_tls.current());
-    match acceptor.accept(stream).await {
-        Ok(stream) => Ok((stream, local)),
+    let config = worker.downstream_tls.current();
+    match Secured::accept(stream, config, || worker.handshake_turn()).await {
+        Ok(stream) => Ok((Box::new(stream), local)),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Failure::Tls(error)),
         Err(error) => Err(Failure::Io(error)),
     }

@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,7 +16,6 @@ use dataplane::{Attempt, CloseReason, SLICES_MAX};
 use topology::NodeAddr;
 
 use crate::{
-    clock,
     net::{DriverFault, Stream},
     worker::Worker,
 };
@@ -44,7 +44,7 @@ pub(crate) async fn run(worker: Rc<Worker>, attempt: Attempt, addr: NodeAddr) {
         Err(error) => {
             worker.metrics.upstream_connect(error.result());
             let reason = CloseReason::Io(error.to_string());
-            worker.with(|plane| plane.channel_lost(attempt, &reason, clock::now()));
+            worker.with(|plane| plane.channel_lost(attempt, &reason, worker.now()));
             return;
         }
     };
@@ -54,7 +54,7 @@ pub(crate) async fn run(worker: Rc<Worker>, attempt: Attempt, addr: NodeAddr) {
         attempt,
     };
     let reason = poll_fn(|cx| driver.poll(&mut stream, cx)).await;
-    worker.with(|plane| plane.channel_lost(attempt, &reason, clock::now()));
+    worker.with(|plane| plane.channel_lost(attempt, &reason, worker.now()));
 }
 
 struct Driver<'a> {
@@ -64,15 +64,16 @@ struct Driver<'a> {
 
 impl Driver<'_> {
     fn poll(&self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let now = self.worker.now();
         self.worker.watch_channel(self.attempt, cx.waker());
         loop {
             if !self.worker.ask(|plane| plane.is_current(self.attempt)) {
                 return Poll::Ready(CloseReason::Retired);
             }
-            if let Poll::Ready(Err(error)) = self.write(stream, cx) {
+            if let Poll::Ready(Err(error)) = self.write(stream, cx, now) {
                 return Poll::Ready(broken(&error));
             }
-            match ready!(self.read(stream, cx)) {
+            match ready!(self.read(stream, cx, now)) {
                 Ok(0) => return Poll::Ready(CloseReason::Eof),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(broken(&error)),
@@ -81,7 +82,12 @@ impl Driver<'_> {
     }
 
     /// Writes what there is. Ready when all of it is written and flushed.
-    fn write(&self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn write(
+        &self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Poll<io::Result<()>> {
         let whole = self.worker.driver_fault == Some(DriverFault::PartialWriteIsWhole);
         loop {
             let written = self.worker.with(|plane| {
@@ -99,19 +105,24 @@ impl Driver<'_> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.worker
-                .with(|plane| plane.channel_wrote(self.attempt, count, clock::now()));
+                .with(|plane| plane.channel_wrote(self.attempt, count, now));
         }
         Pin::new(stream).poll_flush(cx)
     }
 
-    fn read(&self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn read(
+        &self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Poll<io::Result<usize>> {
         let mut scratch = self.worker.scratch();
         let mut buf = ReadBuf::new(&mut scratch);
         ready!(Pin::new(stream).poll_read(cx, &mut buf))?;
         let bytes = buf.filled();
         if !bytes.is_empty() {
             self.worker
-                .with(|plane| plane.channel_received(self.attempt, bytes, clock::now()));
+                .with(|plane| plane.channel_received(self.attempt, bytes, now));
         }
         Poll::Ready(Ok(bytes.len()))
     }

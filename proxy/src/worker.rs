@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::mpsc, task::LocalSet};
+use tokio::{
+    runtime::LocalOptions,
+    sync::{Semaphore, SemaphorePermit, mpsc},
+};
 
 use dataplane::{Action, Attempt, Dataplane, Key};
 
@@ -32,10 +35,11 @@ mod here;
 mod host;
 mod settings;
 mod shared;
+mod turns;
 mod wakers;
 
 pub use self::here::Here;
-use self::{counters::Counters, host::WorkerHost, wakers::Wakers};
+use self::{counters::Counters, host::WorkerHost, turns::Clock, wakers::Wakers};
 pub(crate) use self::{settings::mix, shared::Shared};
 
 /// Bytes read from a socket at a time; one buffer for each worker.
@@ -77,14 +81,25 @@ impl contract::DataPlane for Plane {
             counters: Arc::clone(&counters),
         };
         let shared = Arc::clone(&self.shared);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
         let name = format!("worker-{}", context.index);
+        let (started, starts) = std::sync::mpsc::channel();
         let thread = thread::Builder::new().name(name).spawn(move || {
-            let local = LocalSet::new();
-            local.block_on(&runtime, run(context, shared, counters, receiver));
+            // Made here, for it cannot go to another thread.
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .on_thread_unpark(turns::turned)
+                .build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => {
+                    let _ = started.send(Ok(())); // whoever waited for it has given up
+                    runtime.block_on(run(context, shared, counters, receiver));
+                }
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                }
+            }
         })?;
+        starts.recv().map_err(io::Error::other)??;
         Ok((handle, thread))
     }
 
@@ -147,13 +162,21 @@ pub(crate) struct Worker {
     pub(crate) metrics: Rc<crate::metrics::WorkerMetrics>,
     pub(crate) log: LogBudget,
     plane: RefCell<Dataplane<WorkerHost>>,
+    clock: Clock,
     clients: RefCell<Wakers<Key>>,
     channels: RefCell<Wakers<Attempt>>,
     scratch: RefCell<Box<[u8]>>,
+    cipher: RefCell<Vec<u8>>,
+    handshakes: Semaphore,
     actions: RefCell<Vec<Action>>,
 }
 
 impl Worker {
+    /// The time, for one poll of a task.
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
     /// Calls the dataplane, then does what it wants done.
     pub(crate) fn with<R>(
         self: &Rc<Self>,
@@ -183,6 +206,20 @@ impl Worker {
         self.scratch.borrow_mut()
     }
 
+    /// Lends the buffer that is encrypted into.
+    pub(crate) fn cipher(&self) -> std::cell::RefMut<'_, Vec<u8>> {
+        self.cipher.borrow_mut()
+    }
+
+    /// Waits for the turn of a step of a handshake: one is computed between two looks at the
+    /// sockets, so that a storm of new clients does not keep those who are served from their
+    /// turns. Keep what it returns until the step is done.
+    pub(crate) async fn handshake_turn(&self) -> Option<SemaphorePermit<'_>> {
+        let permit = self.handshakes.acquire().await.ok();
+        tokio::task::yield_now().await;
+        permit
+    }
+
     /// Has the task of a client woken by the dataplane.
     pub(crate) fn watch_client(&self, key: Key, waker: &std::task::Waker) {
         self.clients.borrow_mut().set(key.index, key, waker);
@@ -197,7 +234,7 @@ impl Worker {
 
     /// What another worker has to say.
     fn read(self: &Rc<Self>, mail: Mail) {
-        let now = clock::now();
+        let now = self.now();
         match mail {
             Mail::Client(_) => {}
             Mail::Script(body) => self.with(|plane| plane.script_shown(&body)),
@@ -296,7 +333,7 @@ async fn run(
     mut mail: mpsc::UnboundedReceiver<Mail>,
 ) {
     let shutdown = context.shutdown.clone();
-    let worker = begin(context, shared, counters);
+    let worker = begin(context, shared, counters, Clock::of_turns());
     let requested = shutdown.requested();
     tokio::pin!(requested);
     loop {
@@ -313,7 +350,12 @@ async fn run(
 }
 
 /// A worker whose own tasks run.
-fn begin(context: WorkerContext, shared: Arc<Shared>, counters: Arc<Counters>) -> Rc<Worker> {
+fn begin(
+    context: WorkerContext,
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    clock: Clock,
+) -> Rc<Worker> {
     let WorkerContext {
         index,
         config,
@@ -344,9 +386,12 @@ fn begin(context: WorkerContext, shared: Arc<Shared>, counters: Arc<Counters>) -
         metrics,
         log: LogBudget::new(),
         plane: RefCell::new(plane),
+        clock,
         clients: RefCell::default(),
         channels: RefCell::default(),
         scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+        cipher: RefCell::default(),
+        handshakes: Semaphore::new(1),
         actions: RefCell::default(),
     });
     tokio::task::spawn_local(tick(Rc::clone(&worker)));
@@ -358,7 +403,7 @@ async fn tick(worker: Rc<Worker>) {
     loop {
         let interval = worker.ask(Dataplane::tick_interval);
         tokio::time::sleep(interval).await;
-        worker.with(|plane| plane.tick(clock::now()));
+        worker.with(|plane| plane.tick(worker.now()));
     }
 }
 
@@ -366,7 +411,7 @@ async fn follow_view(worker: Rc<Worker>) {
     let mut changes = worker.shared.changes();
     loop {
         let view = worker.shared.view();
-        worker.with(|plane| plane.set_view((*view).clone(), clock::now()));
+        worker.with(|plane| plane.set_view((*view).clone(), worker.now()));
         if changes.changed().await.is_err() {
             return;
         }

@@ -5,7 +5,7 @@ use std::{rc::Rc, sync::Arc};
 
 use dataplane::Dataplane;
 
-use super::{Counters, Plane, Worker, begin};
+use super::{Clock, Counters, Plane, Worker, begin};
 use crate::{
     acceptor::Accepted,
     contract::{DiscoveryContext, WorkerContext},
@@ -31,7 +31,7 @@ impl Plane {
         let counters = Arc::new(Counters::default());
         self.shared.add_counters(&counters);
         Here {
-            worker: begin(context, Arc::clone(&self.shared), counters),
+            worker: begin(context, Arc::clone(&self.shared), counters, Clock::exact()),
         }
     }
 
