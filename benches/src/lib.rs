@@ -14,6 +14,7 @@ mod client;
 mod cpu;
 mod lane;
 pub mod pace;
+pub mod plane;
 mod report;
 mod run;
 mod settings;

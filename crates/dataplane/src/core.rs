@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use routing::retry;
-use session::Route;
+use session::{Route, Spare};
 use topology::{Health, Node, NodeAddr, NodeId, Role, Slot};
 use upstream::{Backoff, CloseReason, Connection, HandshakeError, Phase, Setup, Timeouts};
 
@@ -80,7 +80,7 @@ pub(crate) struct Core<H> {
     /// Clients that wait for room in a channel.
     pub(crate) waiting_for_room: Vec<Key>,
     /// Emptied output buffers.
-    pub(crate) spare: Vec<Vec<u8>>,
+    pub(crate) spare: Spare,
     pub(crate) hasher: foldhash::fast::FixedState,
     /// For replies made here; empty between calls.
     pub(crate) scratch: Vec<u8>,
@@ -113,7 +113,7 @@ impl<H: Host> Core<H> {
             signals: Vec::new(),
             held_clients: Vec::new(),
             waiting_for_room: Vec::new(),
-            spare: Vec::new(),
+            spare: Spare::default(),
             scratch: Vec::new(),
             host,
         }

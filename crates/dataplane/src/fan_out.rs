@@ -2,6 +2,7 @@
 
 use std::{hash::BuildHasher, time::Instant};
 
+use bytes::Bytes;
 use command::{Command, FanOut};
 use resp::Request;
 use routing::{Keys, Merge, Page, Part, Slot, Split};
@@ -29,11 +30,12 @@ impl<H: Host> Core<H> {
         now: Instant,
     ) -> Took {
         let slots = self.slot_of_each_shard();
+        let bytes = Bytes::copy_from_slice(request.bytes());
         let part = |slot| Part {
             slot,
             node: None,
             keys: Keys::all(),
-            request: request.bytes().to_vec(),
+            request: bytes.clone(),
         };
         let parts: Vec<Part> = slots.into_iter().map(part).collect();
         self.send_to_all((client, key), command, parts, kind, now)
@@ -53,6 +55,7 @@ impl<H: Host> Core<H> {
         };
         let well = |node: &&topology::Node| node.health != topology::Health::Failed;
         let replicas = topology.shards().iter().flat_map(|shard| &shard.replicas);
+        let bytes = Bytes::copy_from_slice(request.bytes());
         let parts = topology
             .primaries()
             .chain(replicas.filter(well))
@@ -60,7 +63,7 @@ impl<H: Host> Core<H> {
                 slot: Slot::of_key(b""), // it has no say
                 node: Some(Box::new(node.addr.clone())),
                 keys: Keys::all(),
-                request: request.bytes().to_vec(),
+                request: bytes.clone(),
             });
         self.send_to_all(client, command, parts.collect(), kind, now)
     }

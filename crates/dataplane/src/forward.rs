@@ -149,13 +149,11 @@ impl<H: Host> Core<H> {
         now: Instant,
     ) -> Took {
         let mut ways = Vec::with_capacity(split.parts.len());
-        let mut forms = Vec::with_capacity(split.parts.len());
         let mut plain = true;
         for part in &split.parts {
             let slot = Some(part.slot);
             let writes = command.may_write() || part.keys.are_all();
             let form = self.form_of(client, Form::Plain, slot, writes);
-            forms.push(form);
             let lane = Lane::of(part.request.len(), command.is_slow(), client.bulky > 0);
             plain &= is_plain(form, lane);
             let to = (slot, part.node.as_deref());
@@ -169,44 +167,45 @@ impl<H: Host> Core<H> {
             {
                 return Took::NoRoom;
             }
-            ways.push(way);
+            ways.push((way, form));
         }
         if !plain {
             client.calm = 0; // whatever the last part found
         }
         let silent = !client.session.take_reply_wanted();
         let mut ops = Vec::with_capacity(ways.len());
-        let mut to_send = Vec::with_capacity(ways.len());
-        for ((part, way), form) in split.parts.into_iter().zip(&ways).zip(forms) {
-            let request = Bytes::from(part.request);
+        let mut requests = split.parts;
+        for (part, (way, form)) in requests.iter_mut().zip(&ways) {
             let state = match way {
                 Way::Channel(channel) => {
-                    to_send.push((ops.len(), *channel, request, form));
                     let route = self.channels.get(*channel).map(|channel| channel.route);
                     OpState::InFlight(route.unwrap_or(session::Route(0)))
                 }
-                Way::Held(until) => self.held(*until, request, now),
+                Way::Held(until) => self.held(*until, part.request.clone(), now),
             };
             ops.push(Op {
                 slot: Some(part.slot),
-                node: part.node,
-                keys: part.keys,
+                node: part.node.take(),
+                keys: std::mem::take(&mut part.keys),
                 writes: command.may_write(),
-                form,
+                form: *form,
                 state,
             });
         }
-        let holds = to_send.len() < ops.len();
         let place = client
             .session
             .order
             .reserve_many(command.id(), silent, ops, split.merge, now);
-        for (part, channel, request, form) in to_send {
+        let mut holds = false;
+        for (number, (part, (way, form))) in (0..).zip(requests.iter().zip(ways)) {
+            let Way::Channel(channel) = way else {
+                holds = true;
+                continue;
+            };
             self.count_read(channel, form);
-            let part = u16::try_from(part).unwrap_or(u16::MAX);
             let how = (Form::Plain, command.may_write());
-            let ticket = Ticket::new(key, (place, part), command, how, client.session.protocol);
-            self.push(channel, ticket, &request, Some(&request), now);
+            let ticket = Ticket::new(key, (place, number), command, how, client.session.protocol);
+            self.push(channel, ticket, &part.request, Some(&part.request), now);
         }
         if holds {
             self.list_as_held(client, key);
@@ -357,9 +356,11 @@ impl<H: Host> Core<H> {
     pub(crate) fn complete_here(&mut self, client: &mut State, place: Place, now: Instant) {
         let session = &mut client.session;
         session.output.equip(&mut self.spare);
-        let completed = session
-            .order
-            .complete_local(place, &self.scratch, &mut session.output);
+        let completed = session.order.complete_local(
+            place,
+            &self.scratch,
+            (&mut session.output, &mut self.spare),
+        );
         if let Some(completed) = completed {
             let took = now.saturating_duration_since(completed.started);
             self.host.request(completed.command, took);

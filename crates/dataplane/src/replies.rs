@@ -9,6 +9,7 @@ use routing::{
     ErrorClass, Page, Slot,
     retry::{self, Verdict},
 };
+use session::Spare;
 use topology::NodeAddr;
 use upstream::{Replies, Retained};
 
@@ -33,7 +34,7 @@ pub(crate) struct Sink<'a, H> {
     pub(crate) clients: &'a mut Slots<Client>,
     pub(crate) actions: &'a mut Vec<Action>,
     pub(crate) signals: &'a mut Vec<Signal>,
-    pub(crate) spare: &'a mut Vec<Vec<u8>>,
+    pub(crate) spare: &'a mut Spare,
     pub(crate) host: &'a mut H,
     pub(crate) from: &'a NodeAddr,
     pub(crate) messages: &'a mut Messages,
@@ -104,7 +105,7 @@ pub(crate) fn pass_on<H: Host>(
     bytes: &[u8],
     (done, ran): (bool, bool),
     output_max: usize,
-    (spare, host, now): (&mut Vec<Vec<u8>>, &mut H, Instant),
+    (spare, host, now): (&mut Spare, &mut H, Instant),
 ) {
     let session = &mut state.session;
     let waiting = session.output.len() + session.order.early_bytes();
@@ -124,7 +125,7 @@ pub(crate) fn pass_on<H: Host>(
     let at = (ticket.place, ticket.part);
     let completed = session
         .order
-        .piece(at, bytes, done, ran, &mut session.output);
+        .piece(at, bytes, done, ran, (&mut session.output, spare));
     if !session.deferred.is_empty() && !session.order.front_is_begun() {
         session.output.buffer().append(&mut session.deferred);
     }
@@ -266,12 +267,7 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
 }
 
 /// Appends a message to what a client gets, behind a reply that it has the beginning of.
-pub(crate) fn deliver(
-    state: &mut State,
-    frame: &[u8],
-    output_max: usize,
-    spare: &mut Vec<Vec<u8>>,
-) {
+pub(crate) fn deliver(state: &mut State, frame: &[u8], output_max: usize, spare: &mut Spare) {
     let session = &mut state.session;
     let waiting = session.output.len() + session.order.early_bytes() + session.deferred.len();
     if waiting > output_max {

@@ -119,6 +119,7 @@ impl<H: Host> Dataplane<H> {
             let Some(channel) = self.core.channels.get_mut(key) else {
                 continue;
             };
+            channel.connection.pipeline_mut().relax();
             if let Some(at) = channel.connect_at {
                 if at <= now {
                     channel.connect_at = None;

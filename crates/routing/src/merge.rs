@@ -1,5 +1,7 @@
 //! The replies to a split command's parts, put together into one.
 
+use std::ops::Range;
+
 use command::FanOut;
 use resp::Value;
 
@@ -35,9 +37,16 @@ enum Kind {
     Page(Page),
 }
 
+/// Room made ahead for replies that have not come.
+const LIKELY_BYTES_MAX: usize = 16 * 1024;
+
+/// One part's reply.
 #[derive(Debug, Default)]
 struct Collected {
-    bytes: Vec<u8>,
+    /// It came in one piece, which is here in `Merge::whole`.
+    at: Range<usize>,
+    /// It came in several.
+    pieces: Vec<u8>,
     done: bool,
 }
 
@@ -49,6 +58,8 @@ struct Collected {
 pub struct Merge {
     kind: Kind,
     parts: Vec<Collected>,
+    /// Replies that came in one piece, in the order in which they came.
+    whole: Vec<u8>,
     left: usize,
     held: usize,
 }
@@ -108,6 +119,7 @@ impl Merge {
         Self {
             kind,
             parts: collected,
+            whole: Vec::new(),
             left: parts,
             held: 0,
         }
@@ -118,7 +130,18 @@ impl Merge {
         if let Some(collected) = self.parts.get_mut(usize::from(part))
             && !collected.done
         {
-            collected.bytes.extend_from_slice(bytes);
+            if done && collected.pieces.is_empty() {
+                let start = self.whole.len();
+                if start == 0 {
+                    // The others are likely to be as long; but who knows how many there are?
+                    let likely = (bytes.len() * self.left).min(LIKELY_BYTES_MAX);
+                    self.whole.reserve(likely.max(bytes.len()));
+                }
+                self.whole.extend_from_slice(bytes);
+                collected.at = start..self.whole.len();
+            } else {
+                collected.pieces.extend_from_slice(bytes);
+            }
             self.held += bytes.len();
             collected.done = done;
             self.left -= usize::from(done);
@@ -134,14 +157,14 @@ impl Merge {
 
     /// Appends the one reply to `out`. Every part must have its reply.
     pub fn finish(&self, out: &mut Vec<u8>) {
-        let is_error = |part: &&Collected| matches!(part.bytes.first(), Some(b'-' | b'!'));
-        let succeeded = self.parts.iter().find(|part| !is_error(part));
+        let is_error = |reply: &&[u8]| matches!(reply.first(), Some(b'-' | b'!'));
+        let succeeded = self.replies().find(|reply| !is_error(reply));
         let failed = match (&self.kind, succeeded) {
             (Kind::OneSucceeds, Some(_)) => None,
-            _ => self.parts.iter().find(is_error),
+            _ => self.replies().find(is_error),
         };
         if let Some(failed) = failed {
-            out.extend_from_slice(&failed.bytes);
+            out.extend_from_slice(failed);
             return;
         }
         let start = out.len();
@@ -149,9 +172,7 @@ impl Merge {
             Kind::AllOk => self.all_are_ok().then(|| resp::write::simple(out, "OK")),
             Kind::Sum => self.integers().map(|sum| resp::write::integer(out, sum)),
             Kind::Array(part_of_key) => self.interleave(part_of_key, out),
-            Kind::Same | Kind::OneSucceeds => {
-                succeeded.map(|part| out.extend_from_slice(&part.bytes))
-            }
+            Kind::Same | Kind::OneSucceeds => succeeded.map(|reply| out.extend_from_slice(reply)),
             Kind::And => parts::and(self.replies(), out),
             Kind::Min => self
                 .each_integer()
@@ -186,11 +207,17 @@ impl Merge {
     }
 
     fn replies(&self) -> impl Iterator<Item = &[u8]> + Clone {
-        self.parts.iter().map(|part| part.bytes.as_slice())
+        self.parts.iter().map(|part| {
+            if part.pieces.is_empty() {
+                self.whole.get(part.at.clone()).unwrap_or_default()
+            } else {
+                part.pieces.as_slice()
+            }
+        })
     }
 
     fn all_are_ok(&self) -> bool {
-        self.parts.iter().all(|part| part.bytes == b"+OK\r\n")
+        self.replies().all(|reply| reply == b"+OK\r\n")
     }
 
     fn integers(&self) -> Option<i64> {
@@ -199,11 +226,11 @@ impl Merge {
     }
 
     fn each_integer(&self) -> Option<Vec<i64>> {
-        let integer = |part: &Collected| match Value::parse(&part.bytes) {
-            Ok((Value::Integer(value), len)) if len == part.bytes.len() => Some(value),
+        let integer = |reply: &[u8]| match Value::parse(reply) {
+            Ok((Value::Integer(value), len)) if len == reply.len() => Some(value),
             _ => None,
         };
-        self.parts.iter().map(integer).collect()
+        self.replies().map(integer).collect()
     }
 
     fn interleave(&self, part_of_key: &[u16], out: &mut Vec<u8>) -> Option<()> {
@@ -212,10 +239,9 @@ impl Merge {
             *counts.get_mut(usize::from(*part))? += 1;
         }
         let mut rests = self
-            .parts
-            .iter()
+            .replies()
             .zip(counts)
-            .map(|(part, count)| elements(&part.bytes, count))
+            .map(|(reply, count)| elements(reply, count))
             .collect::<Option<Vec<_>>>()?;
         resp::write::array(out, part_of_key.len());
         for part in part_of_key {

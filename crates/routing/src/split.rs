@@ -1,5 +1,8 @@
 //! A command over several slots, cut into one command for each slot.
 
+use std::ops::Range;
+
+use bytes::Bytes;
 use command::SplitKind;
 use resp::Request;
 use topology::{NodeAddr, Slot};
@@ -9,6 +12,9 @@ use crate::{keys::Keys, merge::Merge};
 /// The most keys that one split command may name. More are refused: each needs memory here until
 /// the slowest shard has answered.
 pub const SPLIT_KEYS_MAX: usize = 65_536;
+
+/// Bytes of an array's header and of the name's.
+const HEADER_BYTES_MAX: usize = 24;
 
 /// One slot's share of a split command.
 #[derive(Debug)]
@@ -20,7 +26,7 @@ pub struct Part {
     /// The node it is for; without one, whoever owns the slot.
     pub node: Option<Box<NodeAddr>>,
     /// The request to send.
-    pub request: Vec<u8>,
+    pub request: Bytes,
 }
 
 /// A command cut into parts, and what puts the replies together again.
@@ -53,30 +59,37 @@ impl Split {
         }
         // Stable: within a slot the keys keep their order, and so do their effects and replies.
         order.sort_by_key(|(slot, _)| *slot);
-        let mut parts = Vec::new();
+        let mut shares: Vec<(Slot, Keys, Range<usize>)> = Vec::with_capacity(order.len());
         let mut part_of_key = vec![0_u16; order.len()];
+        // All parts lie in one allocation: the arguments once, the name and a header for each.
+        let header = request.name().len() + HEADER_BYTES_MAX;
+        let mut bytes = Vec::with_capacity(request.bytes().len() + order.len() * header);
         for share in order.chunk_by(|one, other| one.0 == other.0) {
-            let part = u16::try_from(parts.len()).unwrap_or(u16::MAX);
+            let part = u16::try_from(shares.len()).unwrap_or(u16::MAX);
+            let start = bytes.len();
             let mut keys = Keys::none();
-            let mut args: Vec<&[u8]> = Vec::with_capacity(1 + share.len() * stride);
-            args.push(request.name());
+            resp::write::array(&mut bytes, 1 + share.len() * stride);
+            resp::write::bulk(&mut bytes, request.name());
             for (_, index) in share {
                 keys.push(request.arg(*index).unwrap_or_default(), hasher);
-                args.extend((*index..index + stride).filter_map(|index| request.arg(index)));
+                for arg in (*index..index + stride).filter_map(|index| request.arg(index)) {
+                    resp::write::bulk(&mut bytes, arg);
+                }
                 if let Some(slot) = part_of_key.get_mut((index - 1) / stride) {
                     *slot = part;
                 }
             }
-            let mut bytes = Vec::new();
-            resp::write::request(&mut bytes, &args);
             let slot = share.first().map_or(first, |(slot, _)| *slot);
-            parts.push(Part {
-                node: None,
-                slot,
-                keys,
-                request: bytes,
-            });
+            shares.push((slot, keys, start..bytes.len()));
         }
+        let bytes = Bytes::from(bytes);
+        let part = |(slot, keys, range)| Part {
+            node: None,
+            slot,
+            keys,
+            request: bytes.slice(range),
+        };
+        let parts: Vec<_> = shares.into_iter().map(part).collect();
         let merge = match kind {
             SplitKind::Mget => Merge::array(parts.len(), part_of_key),
             SplitKind::Mset => Merge::all_ok(parts.len()),

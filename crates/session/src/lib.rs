@@ -16,6 +16,6 @@ mod transaction;
 pub use order::{
     Completed, Conflict, Form, Held, Op, OpState, Order, Place, Route, Sharing, Target, Until,
 };
-pub use output::Output;
+pub use output::{Output, Spare};
 pub use state::{ReplyMode, Session, User};
 pub use transaction::{Block, Transaction, TransactionError};

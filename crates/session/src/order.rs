@@ -6,7 +6,7 @@ use bytes::Bytes;
 use command::CommandId;
 use routing::{Keys, Merge, NodeAddr, Slot};
 
-use crate::output::Output;
+use crate::output::{Output, Spare};
 
 /// A place in a client's reply order. Wraps; only ever compared with places in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,7 +116,7 @@ enum Ops {
     /// Answered here.
     Local,
     One(Op),
-    Many(Vec<Op>, Merge),
+    Many(Box<(Vec<Op>, Merge)>),
 }
 
 impl Ops {
@@ -124,7 +124,7 @@ impl Ops {
         match self {
             Self::Local => &[],
             Self::One(op) => std::slice::from_ref(op),
-            Self::Many(ops, _) => ops,
+            Self::Many(many) => &many.0,
         }
     }
 
@@ -132,7 +132,7 @@ impl Ops {
         match self {
             Self::Local => None,
             Self::One(op) => (part == 0).then_some(op),
-            Self::Many(ops, _) => ops.get_mut(usize::from(part)),
+            Self::Many(many) => many.0.get_mut(usize::from(part)),
         }
     }
 }
@@ -181,6 +181,9 @@ pub enum Sharing {
     /// On several connections, kept back, or such that nothing can go behind.
     Apart,
 }
+
+/// Room for so many entries is kept while there are none.
+const KEEP_ENTRIES_MAX: usize = 64;
 
 /// Replies owed to a client, in request order.
 ///
@@ -304,7 +307,12 @@ impl Order {
         merge: Merge,
         now: Instant,
     ) -> Place {
-        self.reserve(Some(command), silent, Ops::Many(ops, merge), now)
+        self.reserve(
+            Some(command),
+            silent,
+            Ops::Many(Box::new((ops, merge))),
+            now,
+        )
     }
 
     fn reserve(
@@ -403,7 +411,7 @@ impl Order {
         bytes: &[u8],
         done: bool,
         ran: bool,
-        output: &mut Output,
+        (output, spare): (&mut Output, &mut Spare),
     ) -> Option<Completed> {
         if done {
             self.set_state(place, part, OpState::Done { ran });
@@ -416,7 +424,8 @@ impl Order {
         let bytes = if entry.silent { &[] } else { bytes };
         let early_before = entry.early.len();
         match &mut entry.ops {
-            Ops::Many(_, merge) => {
+            Ops::Many(many) => {
+                let merge = &mut many.1;
                 let held_before = merge.held_bytes();
                 let complete = merge.piece(part, bytes, done);
                 self.merging_bytes += merge.held_bytes() - held_before;
@@ -425,7 +434,11 @@ impl Order {
                 }
                 self.merging_bytes -= merge.held_bytes();
                 if !entry.silent {
-                    merge.finish(&mut entry.early);
+                    merge.finish(if index == 0 {
+                        output.buffer()
+                    } else {
+                        &mut entry.early
+                    });
                 }
                 entry.done = true;
             }
@@ -433,7 +446,10 @@ impl Order {
                 entry.done = done;
                 if index == 0 {
                     output.buffer().extend_from_slice(bytes);
-                } else {
+                } else if !bytes.is_empty() {
+                    if entry.early.capacity() == 0 {
+                        entry.early = spare.early();
+                    }
                     entry.early.extend_from_slice(bytes);
                 }
             }
@@ -444,7 +460,7 @@ impl Order {
             started: entry.started,
         });
         if index == 0 && entry.done {
-            self.release(output);
+            self.release(output, spare);
         }
         self.check_invariants();
         completed
@@ -456,22 +472,27 @@ impl Order {
         &mut self,
         place: Place,
         reply: &[u8],
-        output: &mut Output,
+        to: (&mut Output, &mut Spare),
     ) -> Option<Completed> {
-        self.piece((place, 0), reply, true, false, output)
+        self.piece((place, 0), reply, true, false, to)
     }
 
     /// Lets out what the front owes, as far as it is known.
-    fn release(&mut self, output: &mut Output) {
+    fn release(&mut self, output: &mut Output, spare: &mut Spare) {
         while let Some(front) = self.entries.front_mut() {
-            self.early_bytes -= front.early.len();
-            output.buffer().append(&mut front.early);
-            front.early = Vec::new();
+            if !front.early.is_empty() {
+                self.early_bytes -= front.early.len();
+                output.buffer().extend_from_slice(&front.early);
+                spare.keep_early(std::mem::take(&mut front.early));
+            }
             if !front.done {
-                break;
+                return;
             }
             self.entries.pop_front();
             self.first = self.first.wrapping_add(1);
+        }
+        if self.entries.capacity() > KEEP_ENTRIES_MAX {
+            self.entries = VecDeque::new();
         }
     }
 
@@ -595,7 +616,7 @@ impl Order {
                 .iter()
                 .filter(|entry| !entry.done)
                 .filter_map(|entry| match &entry.ops {
-                    Ops::Many(_, merge) => Some(merge.held_bytes()),
+                    Ops::Many(many) => Some(many.1.held_bytes()),
                     _ => None,
                 });
             debug_assert_eq!(

@@ -10,6 +10,7 @@
 mod accept;
 mod addr;
 mod candidate;
+mod crc;
 mod diff;
 mod lag;
 mod node;

@@ -61,6 +61,8 @@ enum Chunk {
 pub(crate) struct Outbox {
     small: BytesMut,
     small_unwritten: usize,
+    /// The most that `small` has held since [`Outbox::relax`].
+    peak: usize,
     chunks: VecDeque<Chunk>,
     unwritten: usize,
 }
@@ -82,6 +84,7 @@ impl Outbox {
         }
         self.small.extend_from_slice(bytes);
         self.small_unwritten += bytes.len();
+        self.peak = self.peak.max(self.small.len());
         match self.chunks.back_mut() {
             Some(Chunk::Small(len)) => *len += bytes.len(),
             _ => self.chunks.push_back(Chunk::Small(bytes.len())),
@@ -157,15 +160,20 @@ impl Outbox {
     pub(crate) fn release(&mut self, body: &Body) {
         if let Body::Small(len) = body {
             self.small.advance((*len).min(self.small.len()));
-            // `capacity` would not count the front of the allocation, which was read already.
-            if self.small.is_empty() && self.small.try_reclaim(IDLE_CAPACITY_BYTES_MAX + 1) {
-                self.small = BytesMut::new();
-            }
+        }
+    }
+
+    /// Gives back memory that was not needed since this was called last.
+    pub(crate) fn relax(&mut self) {
+        let needed = std::mem::take(&mut self.peak).max(IDLE_CAPACITY_BYTES_MAX);
+        // `capacity` would not count the front of the allocation, which was read already.
+        if self.small.is_empty() && self.small.try_reclaim(needed.saturating_mul(2)) {
+            self.small = BytesMut::new();
         }
     }
 }
 
-/// A buffer that has grown beyond this is given back when it is empty.
+/// A buffer that has grown beyond twice this is given back when it is not needed.
 const IDLE_CAPACITY_BYTES_MAX: usize = 256 * 1024;
 
 #[cfg(test)]
@@ -223,10 +231,18 @@ mod tests {
         others.iter().for_each(|body| outbox.release(body));
         assert_eq!(outbox.front(last).to_bytes(), [7; 8 * 1024][..]);
         outbox.release(last);
-        assert!(!outbox.small.try_reclaim(IDLE_CAPACITY_BYTES_MAX + 1));
+        outbox.relax();
+        assert!(
+            outbox.small.try_reclaim(2 * IDLE_CAPACITY_BYTES_MAX),
+            "it was needed"
+        );
+        outbox.relax();
+        assert!(!outbox.small.try_reclaim(2 * IDLE_CAPACITY_BYTES_MAX));
         let body = outbox.push(b"small", || None);
         drain(&mut outbox, usize::MAX);
         outbox.release(&body);
+        outbox.relax();
+        outbox.relax();
         assert!(outbox.small.try_reclaim(5), "a small one is kept");
     }
 

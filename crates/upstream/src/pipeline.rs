@@ -15,9 +15,6 @@ pub const SENTINEL_INTERVAL: u32 = 1024;
 /// leaves no client with half a reply, and the command can be given another outcome.
 pub const CUT_BYTES_MIN: usize = 64 * 1024;
 
-/// `*2 $4 ECHO $24 <nonce>`: the sentinel's nonce is this long.
-const NONCE_LEN: usize = 24;
-
 /// What a caller hands over with a request and gets back with its reply.
 pub trait Ticket: Copy {
     /// Whether a reply to this request may begin with `first_byte`.
@@ -150,6 +147,20 @@ pub struct Pipeline<T> {
     pushes: u64,
 }
 
+/// Writes a nonce, in hexadecimal digits, before the CRLF at the end of `bytes`.
+fn write_nonce(bytes: &mut [u8], nonce: u64) {
+    let mut left = nonce;
+    for digit in bytes.iter_mut().rev().skip(2).take(16) {
+        let nibble = left.to_le_bytes()[0] & 15;
+        *digit = if nibble < 10 {
+            b'0' + nibble
+        } else {
+            b'a' + nibble - 10
+        };
+        left >>= 4;
+    }
+}
+
 impl<T: Ticket> Pipeline<T> {
     /// An empty pipeline. `seed` makes its sentinels differ from every other connection's.
     #[must_use]
@@ -225,15 +236,15 @@ impl<T: Ticket> Pipeline<T> {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
         let nonce = self.nonce;
-        let request = format!("*2\r\n$4\r\nECHO\r\n${NONCE_LEN}\r\nkeyway: {nonce:016x}\r\n");
-        self.enqueue(
-            Owner::Sentinel(nonce),
-            request.as_bytes(),
-            || None,
-            false,
-            now,
-        );
+        let mut request = *b"*2\r\n$4\r\nECHO\r\n$24\r\nkeyway: ----------------\r\n";
+        write_nonce(&mut request, nonce);
+        self.enqueue(Owner::Sentinel(nonce), &request, || None, false, now);
         self.check_invariants();
+    }
+
+    /// Gives back memory that was not needed since this was called last.
+    pub fn relax(&mut self) {
+        self.outbox.relax();
     }
 
     /// Requests queued or awaiting their reply.
@@ -478,9 +489,10 @@ impl<T: Ticket> Pipeline<T> {
                 }
                 Owner::Asking => {}
                 Owner::Sentinel(nonce) => {
-                    let expected = format!("${NONCE_LEN}\r\nkeyway: {nonce:016x}\r\n");
+                    let mut expected = *b"$24\r\nkeyway: ----------------\r\n";
+                    write_nonce(&mut expected, *nonce);
                     // An error (NOPERM, LOADING, BUSY) is a reply in the right place.
-                    if reply != expected.as_bytes() && !reply.starts_with(b"-") {
+                    if reply != expected && !reply.starts_with(b"-") {
                         return Err(Poison::Sentinel);
                     }
                 }

@@ -89,6 +89,7 @@ fn keys(line: &str) -> Keys {
 struct Test {
     order: Order,
     output: Output,
+    spare: Spare,
     start: Instant,
 }
 
@@ -97,6 +98,7 @@ impl Test {
         Self {
             order: Order::default(),
             output: Output::default(),
+            spare: Spare::default(),
             start: start(),
         }
     }
@@ -108,7 +110,8 @@ impl Test {
 
     fn piece(&mut self, place: Place, bytes: &[u8], done: bool) -> Option<Completed> {
         let at = (place, 0);
-        self.order.piece(at, bytes, done, true, &mut self.output)
+        self.order
+            .piece(at, bytes, done, true, (&mut self.output, &mut self.spare))
     }
 
     fn hold(&mut self, place: Place) {
@@ -142,9 +145,9 @@ fn what_is_answered_here_waits_its_turn_too() {
     let get = test.one("GET a", 1);
     let ping = test.order.reserve_local(None, false, test.start);
     assert_eq!(test.order.open(), 1, "nothing of it is open");
-    let completed = test
-        .order
-        .complete_local(ping, b"+PONG\r\n", &mut test.output);
+    let completed =
+        test.order
+            .complete_local(ping, b"+PONG\r\n", (&mut test.output, &mut test.spare));
     assert_eq!(completed.map(|completed| completed.command), Some(None));
     assert_eq!(test.output.pending(), b"");
     test.piece(get, b"_\r\n", true);
@@ -164,7 +167,8 @@ fn a_silent_reply_leaves_no_byte_anywhere() {
     for part in 0..2 {
         let reply = b"*1\r\n$1\r\nx\r\n";
         let at = (third, part);
-        test.order.piece(at, reply, true, true, &mut test.output);
+        test.order
+            .piece(at, reply, true, true, (&mut test.output, &mut test.spare));
     }
     test.piece(second, b"$1\r\nb\r\n", true);
     assert_eq!(test.order.early_bytes(), 0, "nobody will want them");
@@ -292,7 +296,13 @@ fn one_that_certainly_did_not_run_overtakes_nothing() {
     test.hold(first);
     let refused = b"-TRYAGAIN no\r\n";
     let at = (second, 0);
-    test.order.piece(at, refused, true, false, &mut test.output);
+    test.order.piece(
+        at,
+        refused,
+        true,
+        false,
+        (&mut test.output, &mut test.spare),
+    );
     assert_eq!(test.order.conflict(first, 0), Conflict::None);
 }
 
@@ -308,7 +318,7 @@ fn the_parts_of_a_command_are_merged_when_the_last_one_is_there() {
         let at = (place, part);
         assert!(
             test.order
-                .piece(at, reply, true, true, &mut test.output)
+                .piece(at, reply, true, true, (&mut test.output, &mut test.spare))
                 .is_none()
         );
     }
@@ -317,7 +327,7 @@ fn the_parts_of_a_command_are_merged_when_the_last_one_is_there() {
     let at = (place, 1);
     assert!(
         test.order
-            .piece(at, reply, true, true, &mut test.output)
+            .piece(at, reply, true, true, (&mut test.output, &mut test.spare))
             .is_some()
     );
     assert_eq!((test.order.open(), test.order.merging_bytes()), (0, 0));

@@ -222,6 +222,7 @@ struct World {
     model: Model,
     order: Order,
     output: Output,
+    spare: Spare,
     seen: Vec<u8>,
     now: Instant,
     next: u32,
@@ -233,6 +234,7 @@ impl World {
             model: Model::default(),
             order: Order::starting_at(first),
             output: Output::default(),
+            spare: Spare::default(),
             seen: Vec::new(),
             now: start(),
             next: first,
@@ -442,7 +444,9 @@ impl World {
             part.at = Where::Done { ran };
         }
         let to = (command.place, u16::try_from(number).unwrap());
-        let completed = self.order.piece(to, &bytes, done, ran, &mut self.output);
+        let completed =
+            self.order
+                .piece(to, &bytes, done, ran, (&mut self.output, &mut self.spare));
         self.completed(at, completed);
         true
     }
@@ -467,7 +471,9 @@ impl World {
             part.at = Where::Done { ran: false };
         }
         let (place, reply) = (command.place, command.reply.clone());
-        let completed = self.order.complete_local(place, &reply, &mut self.output);
+        let completed =
+            self.order
+                .complete_local(place, &reply, (&mut self.output, &mut self.spare));
         self.completed(at, completed);
     }
 
@@ -485,7 +491,7 @@ impl World {
         let (order, model) = (&self.order, &self.model);
         self.seen.extend_from_slice(self.output.pending());
         let written = self.output.len();
-        self.output.wrote(written, &mut Vec::new());
+        self.output.wrote(written, &mut self.spare);
         assert_eq!(self.seen, model.output());
         assert_eq!(order.len(), model.owed().len());
         assert_eq!(order.is_empty(), model.owed().is_empty());
