@@ -14,6 +14,7 @@ mod client;
 mod cpu;
 mod lane;
 pub mod pace;
+pub mod pair;
 mod report;
 mod run;
 mod settings;
@@ -25,5 +26,5 @@ pub mod workload;
 
 pub use args::Args;
 pub use report::{Report, TargetReport};
-pub use run::run;
+pub use run::{Stage, run, run_watched};
 pub use settings::Settings;

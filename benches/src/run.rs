@@ -38,13 +38,32 @@ pub(crate) struct Turn {
 /// No connection can be made, or this machine refuses a thread, a timer or enough files. What a
 /// target does wrong once connected is in the report.
 pub fn run(settings: Settings) -> Result<Report> {
+    run_watched(settings, &mut |_| {})
+}
+
+/// How far a run is, for [`run_watched`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// All connections are made, and nothing was sent over them but greetings.
+    Connected,
+    /// The keys have their values and the warm-up is over: the measured turns begin.
+    Measuring,
+    /// They are over; the connections are still there.
+    Measured,
+}
+
+/// Like [`run()`], and calls `watch` at each stage. The generator sends nothing meanwhile.
+///
+/// # Errors
+/// As [`run()`].
+pub fn run_watched(settings: Settings, watch: &mut dyn FnMut(Stage)) -> Result<Report> {
     let settings = Arc::new(settings);
     allow_files(&settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the coordinator's runtime")?;
-    runtime.block_on(coordinate(settings))
+    runtime.block_on(coordinate(settings, watch))
 }
 
 /// Raises the limit of open files to what the connections need.
@@ -63,9 +82,10 @@ fn allow_files(settings: &Settings) -> Result<()> {
     setrlimit(Resource::Nofile, limit).context("the limit of open files")
 }
 
-async fn coordinate(settings: Arc<Settings>) -> Result<Report> {
+async fn coordinate(settings: Arc<Settings>, watch: &mut dyn FnMut(Stage)) -> Result<Report> {
     let mut crew = Crew::start(&settings)?;
     crew.connected().await?;
+    watch(Stage::Connected);
     if settings.fill {
         crew.order(Order::Fill).await;
         crew.filled().await?;
@@ -85,6 +105,7 @@ async fn coordinate(settings: Arc<Settings>) -> Result<Report> {
             .div_ceil(settings.turn.as_nanos());
         (u32::try_from(turns).unwrap_or(u32::MAX), settings.turn)
     };
+    watch(Stage::Measuring);
     'all: for rotation in 0..rotations {
         for target in 0..settings.targets.len() {
             turns.push(crew.turn(rotation, target, turn, true).await?);
@@ -93,6 +114,7 @@ async fn coordinate(settings: Arc<Settings>) -> Result<Report> {
             }
         }
     }
+    watch(Stage::Measured);
     let tallies = crew.stop().await?;
     Ok(Report::new(&settings, &turns, tallies))
 }

@@ -152,11 +152,11 @@ impl Room {
         let mut clients = JoinSet::new();
         let mut first = 0;
         for target in &settings.targets {
-            let mine: Vec<u32> = (0..settings.clients)
+            let mine: Vec<u32> = (0..target.clients)
                 .filter(|client| client % settings.threads == index)
                 .map(|client| first + client)
                 .collect();
-            first += settings.clients;
+            first += target.clients;
             let lane = Rc::new(Lane::new(
                 target.clone(),
                 settings.pipeline,
