@@ -25,6 +25,7 @@ mod worker;
 pub mod workload;
 
 pub use args::Args;
+pub use cpu::CpuTime;
 pub use report::{Report, TargetReport};
 pub use run::{Stage, run, run_watched};
 pub use settings::Settings;

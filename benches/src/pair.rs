@@ -19,6 +19,10 @@ pub struct TurnFigures {
     pub nodes_cpu_us: Option<f64>,
     /// Replies a second.
     pub throughput: Option<f64>,
+    /// Half of the requests took no longer, in microseconds.
+    pub p50_us: Option<f64>,
+    /// 99 in 100 took no longer.
+    pub p99_us: Option<f64>,
 }
 
 /// A figure of `target` divided by that of `reference`, in the same rotation: quartiles over the
@@ -64,6 +68,8 @@ mod tests {
             cpu_us,
             nodes_cpu_us: None,
             throughput: Some(1.0),
+            p50_us: None,
+            p99_us: None,
         }
     }
 

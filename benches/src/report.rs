@@ -307,6 +307,7 @@ fn figures(turns: &[Turn]) -> Vec<TurnFigures> {
         let rate = ratio(float(turn.replies), turn.elapsed.as_secs_f64());
         (rate > 0.0).then_some(rate)
     };
+    let latency = |ns: u64| (ns > 0).then(|| float(ns) / 1000.0);
     turns
         .iter()
         .map(|turn| TurnFigures {
@@ -315,6 +316,8 @@ fn figures(turns: &[Turn]) -> Vec<TurnFigures> {
             cpu_us: per_request(turn, |turn| turn.cpu),
             nodes_cpu_us: per_request(turn, |turn| turn.nodes),
             throughput: throughput(turn),
+            p50_us: latency(turn.p50_ns),
+            p99_us: latency(turn.p99_ns),
         })
         .collect()
 }

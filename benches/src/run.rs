@@ -12,7 +12,7 @@ use crate::cpu::CpuTime;
 use crate::lane::Progress;
 use crate::report::Report;
 use crate::settings::Settings;
-use crate::stats::Tally;
+use crate::stats::{Latencies, Tally};
 use crate::worker::{Ack, Order, Worker};
 
 /// Files the generator needs beside its connections.
@@ -26,6 +26,9 @@ pub(crate) struct Turn {
     /// From its first request to its last reply.
     pub(crate) elapsed: Duration,
     pub(crate) replies: u64,
+    /// Percentiles of its latencies, 0 of none.
+    pub(crate) p50_ns: u64,
+    pub(crate) p99_ns: u64,
     /// Of the target's processes, of the nodes', of the generator.
     pub(crate) cpu: CpuTime,
     pub(crate) nodes: CpuTime,
@@ -204,10 +207,15 @@ impl Crew {
         self.order(Order::Run { target, measured }).await;
         self.wait(duration).await;
         self.order(Order::Pause).await;
-        let mut replies = 0;
+        let (mut replies, mut latency) = (0, Latencies::default());
         for ack in self.acks().await? {
-            if let Ack::Paused { replies: of_one } = ack {
+            if let Ack::Paused {
+                replies: of_one,
+                latency: its,
+            } = ack
+            {
                 replies += of_one;
+                latency.add(&its);
             }
         }
         let elapsed = begun.elapsed();
@@ -217,6 +225,8 @@ impl Crew {
             target,
             elapsed,
             replies,
+            p50_ns: latency.percentile_ns(50.0),
+            p99_ns: latency.percentile_ns(99.0),
             cpu: after.0.since(before.0),
             nodes: after.1.since(before.1),
             own: after.2.since(before.2),

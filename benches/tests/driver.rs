@@ -205,6 +205,8 @@ fn a_duel_pairs_turns() {
     assert_eq!(report.targets[1].turns, 10);
     let ratio = &report.ratios[0];
     assert_eq!(ratio.throughput.map(|ratio| ratio.count), Some(10));
+    let mut turns = report.figures.iter();
+    assert!(turns.all(|turn| turn.p50_us.is_some() && turn.p50_us <= turn.p99_us));
     assert!(report.targets[1].cpu.is_some());
     assert!(ratio.cpu.is_none(), "no pid of the reference");
 }
