@@ -27,6 +27,14 @@ impl Bound {
         }
     }
 
+    pub(crate) const fn no_more_than(must: f64) -> Self {
+        Self {
+            must,
+            aim: None,
+            side: Side::AtMost,
+        }
+    }
+
     pub(crate) const fn at_least(must: f64) -> Self {
         Self {
             must,

@@ -8,6 +8,7 @@ use crate::findings::{Cell, Findings, Table};
 use crate::ground::{
     CPU, DIRECT, ENVOY, Field, Ground, HAPROXY, KEYWAY, NODES_CPU, Outcome, THROUGHPUT,
 };
+use crate::sockets;
 use crate::wish::Wish;
 
 /// One turn of one target.
@@ -150,13 +151,21 @@ pub(crate) fn run(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Resu
         ],
         rows: Vec::new(),
     };
+    let ports = ground.nodes.shard_ports();
+    let mut connections = 0;
     for case in cases {
         wish.tell(case.title);
         let outcome = measure(ground, &field, wish, case).with_context(|| case.title.to_owned())?;
         cpu.rows.push(cpu_row(case, &outcome));
         speed.rows.push(speed_row(case, &outcome));
         check(case, &outcome, findings);
+        connections = connections.max(sockets::to_ports(field.keyway.pid(), &ports)?.len());
     }
+    findings.checks.push(Check::new(
+        "most connections to the three nodes, under any of these loads",
+        Bound::no_more_than(3.0),
+        u32::try_from(connections).ok().map(f64::from),
+    ));
     findings.tables.extend([cpu, speed]);
     Ok(())
 }

@@ -6,7 +6,7 @@ use keyway_bench::{Args, Report, Settings, Stage, pair};
 use keyway_tests::Certificates;
 use tempfile::TempDir;
 
-use crate::nodes::Nodes;
+use crate::nodes::{Node, Nodes};
 use crate::process::Cores;
 use crate::proxies::{self, Flush, Proxy, Site};
 
@@ -94,6 +94,11 @@ impl Ground {
         proxies::haproxy(&self.site(), "haproxy", self.nodes.alone.port())
     }
 
+    /// A new server that is in no cluster.
+    pub(crate) fn fresh_node(&self) -> Result<Node> {
+        Node::alone("fresh", &self.cores, self.folder.path(), &self.certificates)
+    }
+
     /// One of each proxy.
     pub(crate) fn field(&self) -> Result<Field> {
         Ok(Field {
@@ -170,10 +175,12 @@ impl Field {
 pub(crate) struct Outcome(pub(crate) Report);
 
 /// One figure of a turn.
-type Figure = fn(&pair::TurnFigures) -> Option<f64>;
+pub(crate) type Figure = fn(&pair::TurnFigures) -> Option<f64>;
 
 pub(crate) const CPU: Figure = |turn| turn.cpu_us;
 pub(crate) const NODES_CPU: Figure = |turn| turn.nodes_cpu_us;
+pub(crate) const P50: Figure = |turn| turn.p50_us;
+pub(crate) const P99: Figure = |turn| turn.p99_us;
 pub(crate) const THROUGHPUT: Figure = |turn| turn.throughput;
 
 impl Outcome {

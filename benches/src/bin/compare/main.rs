@@ -8,9 +8,15 @@ mod bounds;
 mod duel;
 mod findings;
 mod ground;
+mod handshake;
+mod memory;
 mod nodes;
+mod open;
 mod process;
 mod proxies;
+mod scale;
+mod sockets;
+mod syscalls;
 mod wish;
 
 use std::fs;
@@ -42,7 +48,14 @@ fn main() -> ExitCode {
 /// One kind of figures: it knows what it is asked for, and leaves out what is not.
 type Section = fn(&Ground, &Wish, &mut Findings) -> Result<()>;
 
-const SECTIONS: [Section; 1] = [duel::run];
+const SECTIONS: [Section; 6] = [
+    duel::run,
+    open::run,
+    handshake::run,
+    memory::run,
+    scale::run,
+    syscalls::run,
+];
 
 fn compare(wish: &Wish) -> Result<Findings> {
     let mut findings = Findings {

@@ -81,6 +81,16 @@ impl Node {
         })
     }
 
+    /// A server that is in no cluster, with TLS.
+    pub(crate) fn alone(
+        name: &str,
+        cores: &Cores,
+        folder: &Path,
+        certificates: &Certificates,
+    ) -> Result<Self> {
+        Self::start(name, cores, folder, None, Some(certificates))
+    }
+
     /// Its port without TLS.
     pub(crate) fn port(&self) -> u16 {
         self.port.number()
@@ -123,7 +133,7 @@ pub(crate) struct Nodes {
 impl Nodes {
     /// Starts them, and waits until the cluster is one.
     pub(crate) fn start(cores: &Cores, folder: &Path, certificates: &Certificates) -> Result<Self> {
-        let alone = Node::start("alone", cores, folder, None, Some(certificates))?;
+        let alone = Node::alone("alone", cores, folder, certificates)?;
         let mut shards = Vec::new();
         for index in 0..SHARDS {
             let name = format!("shard-{index}");

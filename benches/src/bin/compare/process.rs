@@ -134,13 +134,13 @@ impl Process {
         }
     }
 
-    /// Everything it said.
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+    /// The file with everything it says.
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.log.clone()
     }
 
     fn log_end(&self) -> String {
-        let log = self.log();
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let from = lines.len().saturating_sub(LOG_LINES);
         lines.get(from..).unwrap_or_default().join("\n")

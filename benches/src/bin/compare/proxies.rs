@@ -80,7 +80,7 @@ pub(crate) fn keyway(site: &Site<'_>, name: &str, seed: u16) -> Result<Proxy> {
         "[listen]\naddress = \"127.0.0.1:{}\"\nworkers = 1\n\
          [listen.tls]\ncertificate = {:?}\nkey = {:?}\n\
          [cluster]\nseeds = [\"127.0.0.1:{seed}\"]\n\
-         [limits]\nclients_max = {CLIENTS_MAX}\n\
+         [limits]\nclients_max = {CLIENTS_MAX}\nauth_timeout_ms = 3600000\n\
          [admin]\naddress = \"127.0.0.1:{}\"\n",
         port.number(),
         site.certificates.cert,
