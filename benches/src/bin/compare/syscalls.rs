@@ -47,8 +47,10 @@ pub(crate) fn run(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Resu
     let mut targets = field.targets();
     targets.push(ground.direct());
     let mut table = Table {
-        title: "System calls per request, GET 64 B (perf stat; '-' where perf may not count)"
-            .into(),
+        title:
+            "System calls per request, GET 64 B (perf stat; '-' where perf may not count, or has \
+                too many files to tell apart)"
+                .into(),
         columns: vec![
             "load",
             "target",
