@@ -16,7 +16,7 @@ use crate::workload::{Mix, Span};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "load", version, args_override_self = true)]
 pub struct Args {
-    /// An endpoint: `[NAME=]HOST:PORT[,pid=P[+P..]][,plain][,ca=FILE][,server-name=NAME]`.
+    /// An endpoint: `[NAME=]HOST:PORT[,pid=P[+P..]][,clients=N][,plain][,ca=FILE][,server-name=NAME]`.
     /// Several make a duel: one is driven at a time, in turns, and compared with the first
     #[arg(long = "target", required = true, value_name = "ENDPOINT")]
     pub targets: Vec<String>,
@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=3))]
     pub protocol: u8,
 
-    /// Connections to each target
+    /// Connections to each target that has no clients= of its own
     #[arg(long, default_value_t = 50)]
     pub clients: u32,
     /// Requests of a batch, drawn anew for each; with --rate, outstanding requests of a connection

@@ -333,7 +333,7 @@ impl Client {
             let now = left.min(u64::from(batch.left));
             if measured {
                 tally
-                    .latency
+                    .turn_latency
                     .record(now_ns.saturating_sub(batch.at_ns), now);
             }
             left -= now;

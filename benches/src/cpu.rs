@@ -5,20 +5,23 @@ use std::io;
 
 /// What a process has used since its start.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct CpuTime {
+pub struct CpuTime {
     /// User and system, in nanoseconds: the sum over /proc/PID/task/*/schedstat, which is exact
     /// to a few milliseconds at worst. A thread that ends between two samples is not in the
     /// second; proxies and servers keep theirs.
-    pub(crate) run_ns: u64,
+    pub run_ns: u64,
     /// User time in clock ticks (10 ms as a rule): only good for the split over a long run.
-    pub(crate) user_ticks: u64,
+    pub user_ticks: u64,
     /// System time in clock ticks.
-    pub(crate) system_ticks: u64,
+    pub system_ticks: u64,
 }
 
 impl CpuTime {
     /// Now, of the process `pid`; of a few of them, their sum.
-    pub(crate) fn of(pids: &[u32]) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// One of them is gone.
+    pub fn of(pids: &[u32]) -> io::Result<Self> {
         pids.iter().try_fold(Self::default(), |sum, pid| {
             let one = Self::of_one(*pid)?;
             Ok(Self {
@@ -35,12 +38,20 @@ impl CpuTime {
     }
 
     /// What was used since an `earlier` sample.
-    pub(crate) fn since(self, earlier: Self) -> Self {
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
         Self {
             run_ns: self.run_ns.saturating_sub(earlier.run_ns),
             user_ticks: self.user_ticks.saturating_sub(earlier.user_ticks),
             system_ticks: self.system_ticks.saturating_sub(earlier.system_ticks),
         }
+    }
+
+    /// In microseconds.
+    #[expect(clippy::cast_precision_loss, reason = "exact below 2^53 nanoseconds")]
+    #[must_use]
+    pub fn micros(self) -> f64 {
+        self.run_ns as f64 / 1000.0
     }
 
     /// Both together.

@@ -14,6 +14,7 @@ mod client;
 mod cpu;
 mod lane;
 pub mod pace;
+pub mod pair;
 pub mod plane;
 mod report;
 mod run;
@@ -25,6 +26,7 @@ mod worker;
 pub mod workload;
 
 pub use args::Args;
+pub use cpu::CpuTime;
 pub use report::{Report, TargetReport};
-pub use run::run;
+pub use run::{Stage, run, run_watched};
 pub use settings::Settings;

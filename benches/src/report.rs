@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cpu::CpuTime;
+use crate::pair::{self, TurnFigures};
 use crate::run::Turn;
 use crate::settings::{Settings, Target};
 use crate::stats::{Latencies, Quartiles, Tally};
@@ -26,6 +27,9 @@ pub struct Report {
     pub ratios: Vec<RatioReport>,
     /// Why the run failed; empty when it passed.
     pub failures: Vec<String>,
+    /// What each measured turn came to, to compare any two targets.
+    #[serde(skip)]
+    pub figures: Vec<TurnFigures>,
 }
 
 /// What one target did.
@@ -164,12 +168,14 @@ impl Report {
             .iter()
             .flat_map(|target| target.failures(settings))
             .collect();
+        let figures = figures(turns);
         Self {
             run: settings.described.clone(),
             seed: settings.plan.seed,
-            ratios: ratios(&targets, turns),
+            ratios: ratios(&targets, &figures),
             targets,
             failures,
+            figures,
         }
     }
 
@@ -295,44 +301,41 @@ fn per_request(turn: &Turn, of: fn(&Turn) -> CpuTime) -> Option<f64> {
     (run_ns > 0 && turn.replies > 0).then(|| float(run_ns) / 1000.0 / float(turn.replies))
 }
 
-/// Every target but the first against the first, in pairs of one rotation.
-fn ratios(targets: &[TargetReport], turns: &[Turn]) -> Vec<RatioReport> {
-    let Some((reference, others)) = targets.split_first() else {
-        return Vec::new();
-    };
+/// What each turn came to.
+fn figures(turns: &[Turn]) -> Vec<TurnFigures> {
     let throughput = |turn: &Turn| {
         let rate = ratio(float(turn.replies), turn.elapsed.as_secs_f64());
         (rate > 0.0).then_some(rate)
     };
+    let latency = |ns: u64| (ns > 0).then(|| float(ns) / 1000.0);
+    turns
+        .iter()
+        .map(|turn| TurnFigures {
+            rotation: turn.rotation,
+            target: turn.target,
+            cpu_us: per_request(turn, |turn| turn.cpu),
+            nodes_cpu_us: per_request(turn, |turn| turn.nodes),
+            throughput: throughput(turn),
+            p50_us: latency(turn.p50_ns),
+            p99_us: latency(turn.p99_ns),
+        })
+        .collect()
+}
+
+/// Every target but the first against the first.
+fn ratios(targets: &[TargetReport], turns: &[TurnFigures]) -> Vec<RatioReport> {
+    let Some((reference, others)) = targets.split_first() else {
+        return Vec::new();
+    };
     others
         .iter()
         .enumerate()
-        .map(|(before, target)| {
-            let pairs: Vec<(&Turn, &Turn)> = turns
-                .iter()
-                .filter(|turn| turn.target == before + 1)
-                .filter_map(|turn| {
-                    let pair = turns
-                        .iter()
-                        .find(|other| other.target == 0 && other.rotation == turn.rotation)?;
-                    Some((turn, pair))
-                })
-                .collect();
-            let quartiles = |figure: &dyn Fn(&Turn) -> Option<f64>| {
-                Quartiles::of(
-                    pairs
-                        .iter()
-                        .filter_map(|(one, other)| Some(figure(one)? / figure(other)?))
-                        .collect(),
-                )
-            };
-            RatioReport {
-                target: target.name.clone(),
-                reference: reference.name.clone(),
-                cpu: quartiles(&|turn| per_request(turn, |turn| turn.cpu)),
-                nodes_cpu: quartiles(&|turn| per_request(turn, |turn| turn.nodes)),
-                throughput: quartiles(&throughput),
-            }
+        .map(|(before, target)| RatioReport {
+            target: target.name.clone(),
+            reference: reference.name.clone(),
+            cpu: pair::ratio(turns, before + 1, 0, |turn| turn.cpu_us),
+            nodes_cpu: pair::ratio(turns, before + 1, 0, |turn| turn.nodes_cpu_us),
+            throughput: pair::ratio(turns, before + 1, 0, |turn| turn.throughput),
         })
         .collect()
 }

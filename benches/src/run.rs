@@ -12,7 +12,7 @@ use crate::cpu::CpuTime;
 use crate::lane::Progress;
 use crate::report::Report;
 use crate::settings::Settings;
-use crate::stats::Tally;
+use crate::stats::{Latencies, Tally};
 use crate::worker::{Ack, Order, Worker};
 
 /// Files the generator needs beside its connections.
@@ -26,6 +26,9 @@ pub(crate) struct Turn {
     /// From its first request to its last reply.
     pub(crate) elapsed: Duration,
     pub(crate) replies: u64,
+    /// Percentiles of its latencies, 0 of none.
+    pub(crate) p50_ns: u64,
+    pub(crate) p99_ns: u64,
     /// Of the target's processes, of the nodes', of the generator.
     pub(crate) cpu: CpuTime,
     pub(crate) nodes: CpuTime,
@@ -38,13 +41,32 @@ pub(crate) struct Turn {
 /// No connection can be made, or this machine refuses a thread, a timer or enough files. What a
 /// target does wrong once connected is in the report.
 pub fn run(settings: Settings) -> Result<Report> {
+    run_watched(settings, &mut |_| {})
+}
+
+/// How far a run is, for [`run_watched`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// All connections are made, and nothing was sent over them but greetings.
+    Connected,
+    /// The keys have their values and the warm-up is over: the measured turns begin.
+    Measuring,
+    /// They are over; the connections are still there.
+    Measured,
+}
+
+/// Like [`run()`], and calls `watch` at each stage. The generator sends nothing meanwhile.
+///
+/// # Errors
+/// As [`run()`].
+pub fn run_watched(settings: Settings, watch: &mut dyn FnMut(Stage)) -> Result<Report> {
     let settings = Arc::new(settings);
     allow_files(&settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the coordinator's runtime")?;
-    runtime.block_on(coordinate(settings))
+    runtime.block_on(coordinate(settings, watch))
 }
 
 /// Raises the limit of open files to what the connections need.
@@ -63,9 +85,10 @@ fn allow_files(settings: &Settings) -> Result<()> {
     setrlimit(Resource::Nofile, limit).context("the limit of open files")
 }
 
-async fn coordinate(settings: Arc<Settings>) -> Result<Report> {
+async fn coordinate(settings: Arc<Settings>, watch: &mut dyn FnMut(Stage)) -> Result<Report> {
     let mut crew = Crew::start(&settings)?;
     crew.connected().await?;
+    watch(Stage::Connected);
     if settings.fill {
         crew.order(Order::Fill).await;
         crew.filled().await?;
@@ -85,6 +108,7 @@ async fn coordinate(settings: Arc<Settings>) -> Result<Report> {
             .div_ceil(settings.turn.as_nanos());
         (u32::try_from(turns).unwrap_or(u32::MAX), settings.turn)
     };
+    watch(Stage::Measuring);
     'all: for rotation in 0..rotations {
         for target in 0..settings.targets.len() {
             turns.push(crew.turn(rotation, target, turn, true).await?);
@@ -93,6 +117,7 @@ async fn coordinate(settings: Arc<Settings>) -> Result<Report> {
             }
         }
     }
+    watch(Stage::Measured);
     let tallies = crew.stop().await?;
     Ok(Report::new(&settings, &turns, tallies))
 }
@@ -182,10 +207,15 @@ impl Crew {
         self.order(Order::Run { target, measured }).await;
         self.wait(duration).await;
         self.order(Order::Pause).await;
-        let mut replies = 0;
+        let (mut replies, mut latency) = (0, Latencies::default());
         for ack in self.acks().await? {
-            if let Ack::Paused { replies: of_one } = ack {
+            if let Ack::Paused {
+                replies: of_one,
+                latency: its,
+            } = ack
+            {
                 replies += of_one;
+                latency.add(&its);
             }
         }
         let elapsed = begun.elapsed();
@@ -195,6 +225,8 @@ impl Crew {
             target,
             elapsed,
             replies,
+            p50_ns: latency.percentile_ns(50.0),
+            p99_ns: latency.percentile_ns(99.0),
             cpu: after.0.since(before.0),
             nodes: after.1.since(before.1),
             own: after.2.since(before.2),

@@ -31,8 +31,6 @@ const THREADS_MAX: u32 = 64;
 pub struct Settings {
     pub(crate) targets: Vec<Arc<Target>>,
     pub(crate) plan: Arc<Plan>,
-    /// Connections to each target.
-    pub(crate) clients: u32,
     pub(crate) pipeline: Span,
     pub(crate) open: Option<OpenLoop>,
     pub(crate) fill: bool,
@@ -69,6 +67,8 @@ pub(crate) struct Target {
     pub(crate) username: Option<String>,
     pub(crate) password: Option<String>,
     pub(crate) pids: Vec<u32>,
+    /// Connections to it.
+    pub(crate) clients: u32,
 }
 
 impl Settings {
@@ -88,8 +88,9 @@ impl Settings {
             .iter()
             .map(|spec| target(spec, args, protocol).map(Arc::new))
             .collect::<Result<Vec<_>>>()?;
-        let count = u32::try_from(targets.len()).context("too many targets")?;
-        let clients = args.clients.saturating_mul(count);
+        let clients = targets
+            .iter()
+            .fold(0_u32, |sum, target| sum.saturating_add(target.clients));
         ensure!(clients <= CLIENTS_MAX, "--clients: {CLIENTS_MAX} at most");
         let seed = args.seed.unwrap_or_else(seed_of_now);
         let distribution = match args.distribution {
@@ -113,7 +114,6 @@ impl Settings {
                 seed,
             }),
             targets,
-            clients: args.clients,
             pipeline: args.pipeline,
             open: args.rate.map(|rate| OpenLoop {
                 rate,
@@ -180,11 +180,19 @@ fn target(spec: &str, args: &Args, protocol: Protocol) -> Result<Target> {
     let mut ca: Option<PathBuf> = args.ca.clone();
     let mut server_name = args.server_name.clone();
     let mut pids = args.pid.clone();
+    let mut clients = args.clients;
     for part in parts {
         match part.split_once('=') {
             None if part == "plain" => plain = true,
             Some(("ca", file)) => ca = Some(file.into()),
             Some(("server-name", name)) => server_name = Some(name.into()),
+            Some(("clients", number)) => {
+                clients = number
+                    .parse()
+                    .ok()
+                    .filter(|clients| *clients >= args.threads)
+                    .with_context(|| format!("--target {spec}: clients={number}"))?;
+            }
             Some(("pid", list)) => {
                 for pid in list.split('+') {
                     pids.push(
@@ -194,7 +202,8 @@ fn target(spec: &str, args: &Args, protocol: Protocol) -> Result<Target> {
                 }
             }
             _ => bail!(
-                "--target {spec}: '{part}' is none of pid=P, plain, ca=FILE, server-name=NAME"
+                "--target {spec}: '{part}' is none of pid=P, clients=N, plain, ca=FILE, \
+                 server-name=NAME"
             ),
         }
     }
@@ -223,6 +232,7 @@ fn target(spec: &str, args: &Args, protocol: Protocol) -> Result<Target> {
         username: args.username.clone(),
         password: password(args)?,
         pids,
+        clients,
     })
 }
 

@@ -83,8 +83,10 @@ pub struct Tally {
     pub requests: u64,
     /// Replies of any kind, ever.
     pub replies: u64,
-    /// From sending (open loop: from the instant due) to the reply.
+    /// From sending (open loop: from the instant due) to the reply, of the turns that are over.
     pub latency: Latencies,
+    /// The same, of the turn that is on.
+    pub turn_latency: Latencies,
     /// Open loop: from the instant due to sending.
     pub lag: Latencies,
     /// Error replies by their first word.
@@ -130,6 +132,13 @@ impl Tally {
         if self.mismatches.len() < MISMATCHES_KEPT_MAX {
             self.mismatches.push(mismatch);
         }
+    }
+
+    /// The turn is over: its latencies join the others, and are returned.
+    pub fn end_turn(&mut self) -> Latencies {
+        let turn = std::mem::take(&mut self.turn_latency);
+        self.latency.add(&turn);
+        turn
     }
 
     /// Adds all of another.

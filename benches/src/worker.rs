@@ -16,7 +16,7 @@ use crate::client::Client;
 use crate::lane::{Lane, Phase, Progress, Scratch};
 use crate::pace::{Arrivals, Schedule};
 use crate::settings::Settings;
-use crate::stats::Tally;
+use crate::stats::{Latencies, Tally};
 use crate::timer::FineTimer;
 use crate::workload::Workload;
 
@@ -50,8 +50,8 @@ pub(crate) enum Ack {
     Connected(Result<(), String>),
     /// Every key has a value; false: given up.
     Filled(bool),
-    /// The turn is over; so many replies came in it.
-    Paused { replies: u64 },
+    /// The turn is over; so many replies came in it, after so long each if it was measured.
+    Paused { replies: u64, latency: Latencies },
     /// The last ack: one tally per target.
     Finished(Vec<Tally>),
 }
@@ -152,11 +152,11 @@ impl Room {
         let mut clients = JoinSet::new();
         let mut first = 0;
         for target in &settings.targets {
-            let mine: Vec<u32> = (0..settings.clients)
+            let mine: Vec<u32> = (0..target.clients)
                 .filter(|client| client % settings.threads == index)
                 .map(|client| first + client)
                 .collect();
-            first += settings.clients;
+            first += target.clients;
             let lane = Rc::new(Lane::new(
                 target.clone(),
                 settings.pipeline,
@@ -231,7 +231,10 @@ impl Room {
     /// Fails when the pacer has: then the load was not the one asked for.
     async fn pause(&mut self) -> io::Result<Ack> {
         let Some(lane) = self.turn.take() else {
-            return Ok(Ack::Paused { replies: 0 });
+            return Ok(Ack::Paused {
+                replies: 0,
+                latency: Latencies::default(),
+            });
         };
         lane.enter(Phase::Idle);
         if let Some(Pacer { task, schedule }) = self.pacer.take() {
@@ -247,8 +250,10 @@ impl Room {
             let mut tally = lane.tally();
             tally.unanswered = tally.unanswered.max(lane.in_flight() as u64);
         }
+        let latency = lane.tally().end_turn();
         Ok(Ack::Paused {
             replies: lane.turn_replies(),
+            latency,
         })
     }
 
@@ -277,7 +282,7 @@ fn give_up_unsent(lane: &Lane, schedule: &mut Schedule) {
     let mut give_up = |due_ns: u64| {
         tally.unsent += 1;
         if lane.is_measured() {
-            tally.latency.record(now_ns.saturating_sub(due_ns), 1);
+            tally.turn_latency.record(now_ns.saturating_sub(due_ns), 1);
         }
     };
     for mailbox in &lane.mailboxes {

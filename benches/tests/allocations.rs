@@ -4,7 +4,11 @@
 //! back. rustls, around it, allocates once for every record that it decrypts and once for every one
 //! that it encrypts, however many commands are in it.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
 
 use std::time::Instant;
 

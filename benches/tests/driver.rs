@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use keyway_bench::{Args, Report, Settings};
+use keyway_bench::{Args, Report, Settings, Stage};
 use resp::{OwnedRequest, RequestDecoder, RequestLimits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -205,8 +205,45 @@ fn a_duel_pairs_turns() {
     assert_eq!(report.targets[1].turns, 10);
     let ratio = &report.ratios[0];
     assert_eq!(ratio.throughput.map(|ratio| ratio.count), Some(10));
+    let mut turns = report.figures.iter();
+    assert!(turns.all(|turn| turn.p50_us.is_some() && turn.p50_us <= turn.p99_us));
     assert!(report.targets[1].cpu.is_some());
     assert!(ratio.cpu.is_none(), "no pid of the reference");
+}
+
+#[test]
+fn a_target_may_have_clients_of_its_own_and_every_stage_is_told() {
+    let (first, second) = (server(Lie::None), server(Lie::None));
+    let line = format!(
+        "load --plain --target few={first} --target many={second},clients=30 --clients 3 \
+         --duration 300ms --turn 100ms --keys 300 --mix get=1 --no-fill --shared 0"
+    );
+    let args = Args::try_parse_from(line.split_whitespace()).expect("a command line");
+    let (mut stages, mut connections) = (Vec::new(), (0, 0));
+    let report = keyway_bench::run_watched(Settings::new(&args).expect("settings"), &mut |stage| {
+        stages.push(stage);
+        connections = (established(first), established(second));
+    })
+    .expect("a run");
+    assert!(report.passed(), "{report}");
+    assert_eq!(
+        stages,
+        [Stage::Connected, Stage::Measuring, Stage::Measured]
+    );
+    assert_eq!(connections, (3, 30));
+    assert_eq!(report.figures.len(), 6);
+}
+
+/// Connections that the server at `address` has.
+fn established(address: SocketAddr) -> usize {
+    let local = format!(":{:04X}", address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc");
+    let rows = table.lines().map(|row| row.split_whitespace());
+    rows.filter(|row| {
+        let row: Vec<&str> = row.clone().collect();
+        row[1].ends_with(&local) && row[3] == "01"
+    })
+    .count()
 }
 
 #[test]
@@ -227,6 +264,7 @@ fn bad_usage_is_named() {
         ),
         ("--target 127.0.0.1:1 --plain --rate 0", "--rate"),
         ("--target 127.0.0.1:1,speed=9 --plain", "speed=9"),
+        ("--target 127.0.0.1:1,clients=0 --plain", "clients=0"),
         ("--target 127.0.0.1:1 --ca /no/such.pem", "/no/such.pem"),
         ("--target 127.0.0.1:1,pid=4000000000 --plain", "4000000000"),
     ] {

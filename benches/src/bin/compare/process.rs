@@ -1,0 +1,166 @@
+//! Processes of a comparison: each on its cores, with a log, ended by its id when dropped.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// Between two looks at something that is waited for.
+const STEP: Duration = Duration::from_millis(20);
+/// A server that is not up after this will not come.
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// A server that has not ended by itself after this is killed.
+const END_LIMIT: Duration = Duration::from_secs(3);
+/// Lines of a log that a message shows.
+const LOG_LINES: usize = 15;
+
+/// Who runs where: the load and the proxies have a core each, the nodes may use all.
+#[derive(Clone, Debug)]
+pub(crate) struct Cores {
+    load: usize,
+    proxy: String,
+    all: String,
+}
+
+impl Cores {
+    /// Of the cores this process may use: the proxies get the first, the load the second.
+    pub(crate) fn divide() -> Result<Self> {
+        let allowed = sched_getaffinity(None).context("the cores of this process")?;
+        let cores: Vec<usize> = (0..CpuSet::MAX_CPU)
+            .filter(|core| allowed.is_set(*core))
+            .collect();
+        let (Some(first), Some(last)) = (cores.first(), cores.get(1).or(cores.first())) else {
+            bail!("this process may use no core at all");
+        };
+        let all: Vec<String> = cores.iter().map(ToString::to_string).collect();
+        Ok(Self {
+            load: *last,
+            proxy: first.to_string(),
+            all: all.join(","),
+        })
+    }
+
+    /// Keeps this process, which is the load, to its core.
+    pub(crate) fn take_load(&self) -> Result<()> {
+        let mut set = CpuSet::new();
+        set.set(self.load);
+        sched_setaffinity(None, &set).context("keeping the load to its core")
+    }
+
+    /// For a proxy.
+    pub(crate) fn proxy(&self) -> &str {
+        &self.proxy
+    }
+
+    /// For a node.
+    pub(crate) fn all(&self) -> &str {
+        &self.all
+    }
+}
+
+/// A child process and its log.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `program` on `cores`; what it says goes to a file in `folder`.
+    pub(crate) fn start(
+        name: &str,
+        cores: &str,
+        program: &Path,
+        arguments: &[String],
+        folder: &Path,
+    ) -> Result<Self> {
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let log = folder.join(format!("{name}.log"));
+        let file = File::create(&log).with_context(|| log.display().to_string())?;
+        // taskset becomes the program: the id is the program's.
+        let child = Command::new("taskset")
+            .args(["-c", cores])
+            .arg(program)
+            .args(arguments)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().context("a log")?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("{name}: taskset {}", program.display()))?;
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log,
+        })
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until something listens on `port`.
+    pub(crate) fn wait_listening(&mut self, port: u16) -> Result<()> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        self.wait("a listener", || TcpStream::connect(address).is_ok())
+    }
+
+    /// Waits until `condition` holds; fails with the log when it does not, or the process ends.
+    pub(crate) fn wait(&mut self, what: &str, mut condition: impl FnMut() -> bool) -> Result<()> {
+        let end = Instant::now() + START_LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait().context("a child")? {
+                bail!("{} ended, {status}:\n{}", self.name, self.log_end());
+            }
+            if condition() {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                bail!(
+                    "{}: waited in vain for {what}:\n{}",
+                    self.name,
+                    self.log_end()
+                );
+            }
+            thread::sleep(STEP);
+        }
+    }
+
+    /// The file with everything it says.
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.log.clone()
+    }
+
+    fn log_end(&self) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let from = lines.len().saturating_sub(LOG_LINES);
+        lines.get(from..).unwrap_or_default().join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid
+            && matches!(self.child.try_wait(), Ok(None))
+        {
+            // If it is gone already, so much the better.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let end = Instant::now() + END_LIMIT;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < end {
+            thread::sleep(STEP);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
