@@ -14,11 +14,13 @@ use std::{
 
 mod collector;
 mod labels;
+mod listing;
 
 pub use labels::{
     ConnectResult, Direction, ErrorKind, HandshakeResult, PoisonReason, RedirectKind,
     UpstreamState, Zone,
 };
+pub use listing::Listing;
 
 /// Upper bounds of the latency histogram's buckets, in nanoseconds: from 50 microseconds to 10 s.
 const BUCKETS_NS: [u64; 14] = [

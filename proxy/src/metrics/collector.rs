@@ -28,7 +28,7 @@ impl Metrics {
         })
     }
 
-    fn families(&self, cells: &[Arc<Cells>]) -> Vec<MetricFamily> {
+    pub(super) fn families(&self, cells: &[Arc<Cells>]) -> Vec<MetricFamily> {
         let mut families = self.clients(cells);
         families.extend(upstream(cells));
         families.extend(self.cluster());
