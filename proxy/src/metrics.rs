@@ -15,6 +15,7 @@ use std::{
 mod collector;
 mod labels;
 mod listing;
+mod process;
 
 pub use labels::{
     ConnectResult, Direction, ErrorKind, HandshakeResult, PoisonReason, RedirectKind,
@@ -89,9 +90,10 @@ impl Cells {
     }
 }
 
-/// What the discovery shows.
+/// What the server and the discovery show.
 #[derive(Debug, Default)]
 struct Control {
+    clients_max: AtomicU64,
     revision: AtomicU64,
     looks: AtomicU64,
     failed_looks: AtomicU64,
@@ -130,7 +132,7 @@ impl Metrics {
         }
     }
 
-    /// What the discovery writes.
+    /// What the server and the discovery write.
     #[must_use]
     pub fn control(&self) -> ControlMetrics {
         ControlMetrics(Arc::clone(&self.control))
@@ -144,11 +146,17 @@ impl Metrics {
     }
 }
 
-/// What the discovery writes.
+/// What the server and the discovery write.
 #[derive(Clone, Debug)]
 pub struct ControlMetrics(Arc<Control>);
 
 impl ControlMetrics {
+    /// How many clients there may be at a time.
+    pub fn clients_max(&self, clients: usize) {
+        let clients = u64::try_from(clients).unwrap_or(u64::MAX);
+        self.0.clients_max.store(clients, Relaxed);
+    }
+
     /// The revision of the topology in force.
     pub fn topology_revision(&self, revision: u64) {
         self.0.revision.store(revision, Relaxed);
