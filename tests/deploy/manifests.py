@@ -7,8 +7,8 @@ schemas do not know.
     manifests.py crds FILE                   the resources of other makers in a JSON list
     manifests.py values CHART [VALUES]       a chart's values against its schema
 
-Of kustomize it knows resources, components, namespace and merge patches of whole files; of Go's
-templates what `render` says. What it does not know is an error, never left out.
+Of kustomize it knows resources, components, namespace, images and merge patches of whole files; of
+Go's templates what `render` says. What it does not know is an error, never left out.
 """
 
 import copy
@@ -25,7 +25,7 @@ HERE = pathlib.Path(__file__).parent
 
 # ---- kustomize ------------------------------------------------------------------------------
 
-KNOWN = {"apiVersion", "kind", "resources", "components", "namespace", "patches"}
+KNOWN = {"apiVersion", "kind", "resources", "components", "namespace", "patches", "images"}
 CLUSTER_SCOPED = {"Namespace"}
 
 
@@ -40,12 +40,23 @@ def kustomize(folder):
     for patch in plan.get("patches", []):
         assert patch.keys() == {"path"}, f"{folder}: cannot do {patch}"
         apply(made, yaml.safe_load((folder / patch["path"]).read_text()))
+    for image in plan.get("images", []):
+        assert image.keys() == {"name", "newName", "newTag"}, f"{folder}: cannot do {image}"
+        for container in containers(made):
+            if container["image"].rpartition(":")[0] == image["name"]:
+                container["image"] = f"{image['newName']}:{image['newTag']}"
     for one in made:
         if "namespace" in plan and one["kind"] not in CLUSTER_SCOPED:
             one["metadata"]["namespace"] = plan["namespace"]
     names = [name_of(one) for one in made]
     assert len(names) == len(set(names)), f"{folder}: twice in {names}"
     return made
+
+
+def containers(resources):
+    for one in resources:
+        pod = one.get("spec", {}).get("template", {}).get("spec", {})
+        yield from pod.get("initContainers", []) + pod.get("containers", [])
 
 
 def name_of(resource):
@@ -55,9 +66,11 @@ def name_of(resource):
 def apply(resources, patch):
     targets = [one for one in resources if name_of(one) == name_of(patch)]
     assert len(targets) == 1, f"{name_of(patch)} is there {len(targets)} times"
-    # Lists of resources that Kubernetes knows are merged by rules of their own; these are not needed.
-    assert patch["kind"] in {"ConfigMap", "Certificate"}, f"cannot patch {patch['kind']}"
     merge(targets[0], patch)
+
+
+# The lists of pods that are merged by a key, in Kubernetes' own types; all others are replaced.
+BY_KEY = {"containers": "name", "initContainers": "name", "env": "name", "volumes": "name", "volumeMounts": "mountPath"}
 
 
 def merge(into, patch):
@@ -66,8 +79,21 @@ def merge(into, patch):
             into.pop(key, None)
         elif isinstance(value, dict) and isinstance(into.get(key), dict):
             merge(into[key], value)
+        elif key in BY_KEY and key in into:
+            merge_list(into[key], value, BY_KEY[key])
         else:
             into[key] = copy.deepcopy(value)
+
+
+def merge_list(into, patch, key):
+    new = []
+    for value in patch:
+        known = [one for one in into if one[key] == value[key]]
+        if known:
+            merge(known[0], value)
+        else:
+            new.append(copy.deepcopy(value))
+    into[:0] = new
 
 
 # ---- helm -----------------------------------------------------------------------------------
