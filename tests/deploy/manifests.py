@@ -3,7 +3,7 @@ schemas do not know.
 
     manifests.py kustomize FOLDER            an overlay, as one JSON list
     manifests.py helm CHART [VALUES]         a chart as helm template would print it
-    manifests.py chart CHART [VALUES]        the same, as one JSON list
+    manifests.py shipped                     all that is in deploy/, as one JSON object of lists
     manifests.py crds FILE                   the resources of other makers in a JSON list
     manifests.py values CHART [VALUES]       a chart's values against its schema
 
@@ -182,6 +182,17 @@ FUNCTIONS = {
 }
 
 
+def shipped():
+    """The overlays, and the chart in both of its kinds, by name."""
+    deploy = HERE.parent.parent / "deploy"
+    overlays = sorted((deploy / "kustomize/overlays").iterdir())
+    made = {overlay.name: kustomize(overlay) for overlay in overlays}
+    for kind, values_file in ("deployment", None), ("daemonset", deploy / "helm/rendered/daemonset.values.yaml"):
+        text = helm(deploy / "helm/keyway", values_file)
+        made[f"chart, {kind}"] = [one for one in yaml.safe_load_all(text) if one]
+    return made
+
+
 # ---- checks ---------------------------------------------------------------------------------
 
 
@@ -205,8 +216,8 @@ def main():
         print(json.dumps(kustomize(*arguments), indent=1))
     elif command == "helm":
         print(helm(*arguments), end="")
-    elif command == "chart":
-        print(json.dumps([one for one in yaml.safe_load_all(helm(*arguments)) if one], indent=1))
+    elif command == "shipped":
+        print(json.dumps(shipped()))
     else:
         {"crds": crds, "values": values}[command](*arguments)
 

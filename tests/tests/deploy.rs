@@ -7,7 +7,7 @@
     reason = "a panic is how a test fails"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -56,20 +56,9 @@ fn manifests(arguments: &[&str]) -> String {
 }
 
 /// Everything we ship, each with its name: the overlays, and the chart in both of its kinds.
-fn shipped() -> Vec<(String, Vec<Value>)> {
-    let mut all = Vec::new();
-    for overlay in OVERLAYS {
-        let text = manifests(&["kustomize", &format!("deploy/kustomize/overlays/{overlay}")]);
-        all.push((overlay.to_owned(), serde_json::from_str(&text).unwrap()));
-    }
-    for (name, values) in charts() {
-        let mut arguments = vec!["chart", "deploy/helm/keyway"];
-        arguments.extend(values);
-        all.push((
-            format!("chart, {name}"),
-            serde_json::from_str(&manifests(&arguments)).unwrap(),
-        ));
-    }
+fn shipped() -> BTreeMap<String, Vec<Value>> {
+    let all: BTreeMap<String, Vec<Value>> = serde_json::from_str(&manifests(&["shipped"])).unwrap();
+    assert_eq!(all.len(), OVERLAYS.len() + charts().len());
     all
 }
 
@@ -501,6 +490,23 @@ fn the_image_is_built_as_it_should_be() {
     }
     let last = text.rsplit("\nFROM ").next().unwrap();
     assert!(last.starts_with("scratch\n"), "the last stage: {last}");
+}
+
+#[test]
+fn scripts_are_sound() {
+    let scripts = [
+        ".ci/run",
+        "fuzz/run",
+        "tests/chaos",
+        "tests/compat",
+        "tests/install",
+        "tests/run",
+        "tests/simulate",
+        "tests/suites",
+    ];
+    let mut arguments = vec!["--severity=warning"];
+    arguments.extend(scripts);
+    succeeds("shellcheck", &arguments);
 }
 
 /// With the paths of this machine in place of those of an installation.
