@@ -1,12 +1,13 @@
 //! The command line.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
     config::Config,
     demo,
+    metrics::Listing,
     server::{self, Bound, Loaded},
     telemetry,
     worker::Plane,
@@ -19,6 +20,9 @@ const MISTAKE: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(name = "keyway", version, about)]
 struct Cli {
+    /// Print every metric there is: name, type, labels and meaning, between them tabulators.
+    #[arg(long, exclusive = true)]
+    list_metrics: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -43,7 +47,13 @@ struct ConfigFile {
 /// Runs what the command line says.
 #[must_use]
 pub fn run() -> ExitCode {
-    match Cli::parse()
+    let cli = Cli::parse();
+    if cli.list_metrics {
+        // Who reads no further has read enough.
+        let _ = write!(std::io::stdout(), "{}", Listing::new());
+        return ExitCode::SUCCESS;
+    }
+    match cli
         .command
         .unwrap_or_else(|| Command::Demo(demo::Options::default()))
     {

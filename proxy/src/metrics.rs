@@ -14,11 +14,14 @@ use std::{
 
 mod collector;
 mod labels;
+mod listing;
+mod process;
 
 pub use labels::{
     ConnectResult, Direction, ErrorKind, HandshakeResult, PoisonReason, RedirectKind,
     UpstreamState, Zone,
 };
+pub use listing::Listing;
 
 /// Upper bounds of the latency histogram's buckets, in nanoseconds: from 50 microseconds to 10 s.
 const BUCKETS_NS: [u64; 14] = [
@@ -87,9 +90,10 @@ impl Cells {
     }
 }
 
-/// What the discovery shows.
+/// What the server and the discovery show.
 #[derive(Debug, Default)]
 struct Control {
+    clients_max: AtomicU64,
     revision: AtomicU64,
     looks: AtomicU64,
     failed_looks: AtomicU64,
@@ -128,7 +132,7 @@ impl Metrics {
         }
     }
 
-    /// What the discovery writes.
+    /// What the server and the discovery write.
     #[must_use]
     pub fn control(&self) -> ControlMetrics {
         ControlMetrics(Arc::clone(&self.control))
@@ -142,11 +146,17 @@ impl Metrics {
     }
 }
 
-/// What the discovery writes.
+/// What the server and the discovery write.
 #[derive(Clone, Debug)]
 pub struct ControlMetrics(Arc<Control>);
 
 impl ControlMetrics {
+    /// How many clients there may be at a time.
+    pub fn clients_max(&self, clients: usize) {
+        let clients = u64::try_from(clients).unwrap_or(u64::MAX);
+        self.0.clients_max.store(clients, Relaxed);
+    }
+
     /// The revision of the topology in force.
     pub fn topology_revision(&self, revision: u64) {
         self.0.revision.store(revision, Relaxed);

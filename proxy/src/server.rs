@@ -165,6 +165,7 @@ pub fn start(
         .iter()
         .map(|command| command.name().into());
     let metrics = Metrics::new(names);
+    metrics.control().clients_max(config.limits.clients_max);
     let readiness = Readiness::default();
     let reach = Reach::system();
     let mut threads = Vec::new();

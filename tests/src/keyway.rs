@@ -176,6 +176,12 @@ impl Keyway {
         self.port.number()
     }
 
+    /// `host:port` of the admin port.
+    #[must_use]
+    pub fn admin(&self) -> String {
+        format!("127.0.0.1:{}", self.admin.number())
+    }
+
     /// The authority clients must trust.
     #[must_use]
     pub fn ca(&self) -> &Path {
@@ -203,7 +209,7 @@ impl Keyway {
     /// # Errors
     /// The admin port does not answer.
     pub fn http(&self, path: &str) -> io::Result<(u16, String)> {
-        http_get(&format!("127.0.0.1:{}", self.admin.number()), path)
+        http_get(&self.admin(), path)
     }
 
     /// The sum of all series of a metric whose line contains every one of `labels`.

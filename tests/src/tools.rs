@@ -4,6 +4,10 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::process::run_to_end;
 
 /// The repository's root.
 #[must_use]
@@ -53,4 +57,41 @@ pub fn keyway() -> PathBuf {
                 target.display()
             )
         })
+}
+
+/// A metric that the binary has.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: String,
+    /// `name` or `name=value|value`, separated by blanks.
+    pub labels: String,
+    /// What it means.
+    pub help: String,
+}
+
+/// What `keyway --list-metrics` prints.
+///
+/// # Panics
+/// It does not, or a line has not four columns.
+#[must_use]
+pub fn listed_metrics() -> Vec<Listed> {
+    let mut command = Command::new(keyway());
+    let said = run_to_end(command.arg("--list-metrics"), Duration::from_secs(20));
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let listed = said.stdout.lines().map(|line| {
+        let columns: Vec<_> = line.split('\t').map(str::to_owned).collect();
+        let Ok([name, kind, labels, help]) = <[String; 4]>::try_from(columns) else {
+            panic!("{line:?} has not four columns");
+        };
+        Listed {
+            name,
+            kind,
+            labels,
+            help,
+        }
+    });
+    listed.collect()
 }

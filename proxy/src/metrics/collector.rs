@@ -11,7 +11,7 @@ use prometheus::proto::{
 
 use super::{
     BUCKETS_NS, Cells, ConnectResult, Direction, ErrorKind, HandshakeResult, Metrics, PoisonReason,
-    RedirectKind, UpstreamState, Zone,
+    RedirectKind, UpstreamState, Zone, process,
 };
 
 impl Metrics {
@@ -28,10 +28,11 @@ impl Metrics {
         })
     }
 
-    fn families(&self, cells: &[Arc<Cells>]) -> Vec<MetricFamily> {
+    pub(super) fn families(&self, cells: &[Arc<Cells>]) -> Vec<MetricFamily> {
         let mut families = self.clients(cells);
         families.extend(upstream(cells));
         families.extend(self.cluster());
+        families.extend(process::families());
         families
     }
 
@@ -49,6 +50,11 @@ impl Metrics {
                 "keyway_client_connections",
                 "Client connections now.",
                 signed_of(opened.saturating_sub(closed)),
+            ),
+            gauge(
+                "keyway_client_connections_max",
+                "Client connections that there may be at a time: limits.clients_max, or what the limit of open files leaves.",
+                signed_of(self.control.clients_max.load(Relaxed)),
             ),
             counter(
                 "keyway_client_connections_total",
@@ -242,7 +248,12 @@ fn signed_of(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+pub(super) fn family(
+    name: &str,
+    help: &str,
+    kind: MetricType,
+    metrics: Vec<Metric>,
+) -> MetricFamily {
     let mut family = MetricFamily::default();
     family.set_name(name.to_owned());
     family.set_help(help.to_owned());

@@ -60,7 +60,7 @@ impl Checker<'_> {
             (None, Some(file)) => {
                 let path = self.path("reads.zone_file", &file)?;
                 match std::fs::read_to_string(&path) {
-                    Ok(text) => ("reads.zone_file", zone_in(&text).to_owned()),
+                    Ok(text) => ("reads.zone_file", zone_in(&text)?.to_owned()),
                     Err(error) => {
                         let message = format!("cannot read {}: {error}", path.display());
                         self.wrong("reads.zone_file", message);
@@ -121,13 +121,20 @@ impl Checker<'_> {
     }
 }
 
-/// The zone that a file names: all of it, or the label of the downward API.
-fn zone_in(text: &str) -> &str {
+/// The zone that a file names: all of it, or the label of the downward API. A pod without that label
+/// has an empty file, or one with other labels; it must start all the same.
+fn zone_in(text: &str) -> Option<&str> {
     let label = text.lines().find_map(|line| {
         let value = line.strip_prefix(ZONE_LABEL)?.strip_prefix('=')?;
         Some(value.trim().trim_matches('"'))
     });
-    label.unwrap_or(text.trim())
+    let is_label = |line: &str| line.trim_end().ends_with('"') && line.contains("=\"");
+    let zone = match label {
+        None if text.lines().all(is_label) => "",
+        None => text.trim(),
+        Some(zone) => zone,
+    };
+    (!zone.is_empty()).then_some(zone)
 }
 
 fn network_of(text: &str) -> Option<(IpAddr, u8)> {
@@ -144,10 +151,19 @@ mod tests {
 
     #[test]
     fn a_zone_file_has_the_name_or_labels() {
-        assert_eq!(zone_in("eu-1a\n"), "eu-1a");
+        assert_eq!(zone_in("eu-1a\n"), Some("eu-1a"));
         let labels = "app=\"keyway\"\ntopology.kubernetes.io/region=\"eu\"\n\
                       topology.kubernetes.io/zone=\"eu-1b\"\n";
-        assert_eq!(zone_in(labels), "eu-1b");
+        assert_eq!(zone_in(labels), Some("eu-1b"));
+    }
+
+    #[test]
+    fn a_pod_without_the_label_has_no_zone() {
+        let others = "app=\"keyway\"\nteam=\"a = b\"\n";
+        let empty = "topology.kubernetes.io/zone=\"\"\n";
+        for text in ["", "\n", others, empty] {
+            assert_eq!(zone_in(text), None, "{text:?}");
+        }
     }
 
     #[test]

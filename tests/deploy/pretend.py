@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""Stands in for the programs in docs/ that need a cluster, a container engine or a running systemd. Linked
+under their names; each does as much of its work as can be done here, remembers what was made, and
+refuses what it does not know: a command in the docs that names nothing real fails.
+
+DOC_FOLDER is the root that paths like /etc/keyway stand in, DOC_ADMIN the port of the probes, DOC_CA the
+authority that a cluster's Secret would have.
+"""
+
+import base64
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+import yaml
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import manifests  # noqa: E402
+
+FOLDER = pathlib.Path(os.environ["DOC_FOLDER"])
+
+
+def need(condition, what):
+    if not condition:
+        sys.exit(f"{pathlib.Path(sys.argv[0]).name}: {what}: {' '.join(sys.argv[1:])}")
+
+
+# ---- a machine ------------------------------------------------------------------------------
+
+INSTALLED = ("/usr/local/bin", "/etc/keyway")
+
+
+def sudo(arguments):
+    os.execvp(arguments[0], arguments)
+
+
+def cargo(arguments):
+    need(arguments == ["build", "--release"], "not known")
+    (FOLDER / "target/release").mkdir(parents=True, exist_ok=True)
+    shutil.copy(os.environ["KEYWAY_BIN"], FOLDER / "target/release/keyway")
+
+
+def sysusers(arguments):
+    need(not arguments, "not known")
+    lines = (FOLDER / "etc/sysusers.d/keyway.conf").read_text().splitlines()
+    need([line.split()[:2] for line in lines if not line.startswith("#")] == [["u", "keyway"]], "no user")
+
+
+def journalctl(arguments):
+    need(arguments[:2] == ["-u", "keyway"], "not known")
+    print((FOLDER / "journal").read_text(), end="")
+
+
+def unit(key):
+    """What the installed unit says, with its paths in this folder."""
+    text = (FOLDER / "etc/systemd/system/keyway.service").read_text()
+    value = next(line.split("=", 1)[1] for line in text.splitlines() if line.startswith(key + "="))
+    for path in INSTALLED:
+        value = value.replace(path, f"{FOLDER}{path}")
+    return value.split()
+
+
+def systemctl(arguments):
+    pid = FOLDER / "keyway.pid"
+    if arguments in (["enable", "--now", "keyway"], ["restart", "keyway"]):
+        stop(pid)
+        subprocess.run(unit("ExecStartPre"), check=True, stdout=subprocess.DEVNULL)
+        with open(FOLDER / "journal", "a") as journal:
+            started = subprocess.Popen(unit("ExecStart"), stdout=journal, stderr=journal, start_new_session=True)
+        pid.write_text(str(started.pid))
+        wait_ready()
+    elif arguments == ["disable", "--now", "keyway"]:
+        stop(pid)
+    elif arguments == ["status", "keyway"]:
+        os.kill(int(pid.read_text()), 0)
+    else:
+        need(arguments == ["daemon-reload"], "not known")
+
+
+def stop(pid):
+    if pid.exists():
+        os.kill(int(pid.read_text()), signal.SIGTERM)
+        pid.unlink()
+
+
+def wait_ready():
+    for _ in range(300):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{os.environ['DOC_ADMIN']}/readyz", timeout=1)
+            return
+        except OSError:
+            time.sleep(0.05)
+    need(False, "not ready")
+
+
+# ---- a cluster ------------------------------------------------------------------------------
+
+STATE = FOLDER / "cluster.json"
+
+
+def option(arguments, name):
+    """Takes `name VALUE` out of the arguments."""
+    if name not in arguments:
+        return None
+    at = arguments.index(name)
+    return arguments.pop(at) and arguments.pop(at)
+
+
+def kubectl(arguments):
+    state = json.loads(STATE.read_text()) if STATE.exists() else []
+    namespace = option(arguments, "--namespace")
+    arguments = [word for word in arguments if not word.startswith(("--timeout=", "--tail="))]
+    verb, *rest = arguments
+
+    def find(kind, name):
+        found = [
+            one for one in state
+            if (one["kind"].lower(), one["metadata"]["name"]) == (kind, name) and one["metadata"].get("namespace") == namespace
+        ]
+        need(found, f"there is no {kind} {name} in {namespace}")
+        return found[0]
+
+    if verb == "kustomize":
+        print(yaml.safe_dump_all(manifests.kustomize(rest[0])))
+    elif verb in ("apply", "delete") and rest[0] == "-k":
+        made = manifests.kustomize(rest[1])
+        state = [one for one in state if manifests.name_of(one) not in map(manifests.name_of, made)]
+        state += made if verb == "apply" else []
+        secrets_exist(state)
+    elif verb == "create" and rest[0] == "namespace":
+        state.append({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": rest[1]}})
+    elif verb == "create" and rest[:2] == ["secret", "generic"]:
+        need(rest[3].startswith("--from-literal="), "not known")
+        state.append({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": rest[2], "namespace": namespace}})
+    elif verb == "create" and rest[0] == "configmap":
+        need(rest[3:] == ["--dry-run=client", "-o", "yaml"], "not known")
+        need(list(pathlib.Path(rest[2].removeprefix("--from-file=")).iterdir()), "empty")
+    elif verb == "rollout":
+        need(rest[0] in ("status", "restart"), "not known")
+        find(*rest[1].split("/"))
+    elif verb == "logs":
+        find(*rest[0].split("/"))
+    elif verb == "get" and rest[:2] == ["pods", "-l"]:
+        key, value = rest[2].split("=")
+        labels = [one["spec"]["template"]["metadata"]["labels"] for one in state if "template" in one.get("spec", {})]
+        need(any(label.get(key) == value for label in labels), "no pods")
+    elif verb == "get" and rest[0] == "secret":
+        need(rest[1] in secrets(state) and rest[3] == r"jsonpath={.data.ca\.crt}", "not known")
+        print(base64.b64encode(pathlib.Path(os.environ["DOC_CA"]).read_bytes()).decode(), end="")
+    elif verb == "port-forward":
+        service = find(*rest[0].split("/"))
+        # The port on this side is the test's own; the one on the other side is the Service's.
+        need(len(service["spec"]["ports"]) and ":" in rest[1], "not known")
+    else:
+        need(False, "not known")
+    STATE.write_text(json.dumps(state))
+
+
+def secrets(state):
+    made = [one["metadata"]["name"] for one in state if one["kind"] == "Secret"]
+    return made + [one["spec"]["secretName"] for one in state if one["kind"] == "Certificate"]
+
+
+def secrets_exist(state):
+    for container in manifests.containers(state):
+        for variable in container.get("env", []):
+            wanted = variable.get("valueFrom", {}).get("secretKeyRef")
+            need(not wanted or wanted["name"] in secrets(state), f"no Secret for {variable['name']}")
+
+
+def helm(arguments):
+    need(arguments[0] in ("install", "upgrade"), "not known")
+    need(option(arguments, "--namespace") == "keyway", "another namespace")
+    setting = option(arguments, "--set")
+    values = None
+    if setting:
+        values = FOLDER / "set.yaml"
+        values.write_text(setting.replace("=", ": ", 1))
+    rest = [word for word in arguments[1:] if word != "--create-namespace"]
+    need(rest[0] == "keyway" and len(rest) == 2, "not known")
+    manifests.values(rest[1], values)
+    print(manifests.helm(rest[1], values))
+
+
+def docker(arguments):
+    need(arguments[0] == "build" and arguments[-1] == ".", "not known")
+    need(pathlib.Path(option(arguments, "-f")).exists(), "no Dockerfile")
+
+
+PROGRAMS = {
+    "sudo": sudo, "cargo": cargo, "systemd-sysusers": sysusers, "systemctl": systemctl,
+    "journalctl": journalctl, "kubectl": kubectl, "helm": helm, "docker": docker,
+}
+
+if __name__ == "__main__":
+    PROGRAMS[pathlib.Path(sys.argv[0]).name](sys.argv[1:])

@@ -1,0 +1,532 @@
+//! What is under `deploy/` is right as far as that can be seen without a cluster: schemas, the rules of
+//! restricted pods, names that must fit each other, configurations that Keyway takes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use keyway_tests::tools::{keyway, listed_metrics, root, tool};
+use keyway_tests::{Certificates, Output, run_to_end};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const LIMIT: Duration = Duration::from_secs(120);
+const OVERLAYS: [&str; 3] = ["deployment", "daemonset", "sidecar"];
+/// The oldest that has all fields we use, and the newest that the schemas know.
+const KUBERNETES: [&str; 2] = ["1.31", "1.37"];
+/// Kinds that Kubernetes itself does not know; `tests/deploy/crds.json` has what we use of them.
+const FOREIGN: [&str; 2] = ["cert-manager.io/", "monitoring.coreos.com/"];
+
+fn run(program: impl AsRef<Path>, arguments: &[&str]) -> Output {
+    let mut command = Command::new(program.as_ref());
+    run_to_end(command.current_dir(root()).args(arguments), LIMIT)
+}
+
+#[track_caller]
+fn succeeds(program: impl AsRef<Path>, arguments: &[&str]) -> String {
+    let said = run(program, arguments);
+    assert_eq!(
+        said.code,
+        Some(0),
+        "{arguments:?}\n{}{}",
+        said.stdout,
+        said.stderr
+    );
+    said.stdout
+}
+
+/// A program of the tests' Python folder.
+fn beside_python(name: &str) -> std::path::PathBuf {
+    tool("KEYWAY_PYTHON").with_file_name(name)
+}
+
+#[track_caller]
+fn manifests(arguments: &[&str]) -> String {
+    let mut all = vec!["-B", "tests/deploy/manifests.py"];
+    all.extend(arguments);
+    succeeds(tool("KEYWAY_PYTHON"), &all)
+}
+
+/// Everything we ship, each with its name: the overlays, and the chart in both of its kinds.
+fn shipped() -> BTreeMap<String, Vec<Value>> {
+    let all: BTreeMap<String, Vec<Value>> = serde_json::from_str(&manifests(&["shipped"])).unwrap();
+    assert_eq!(all.len(), OVERLAYS.len() + charts().len());
+    all
+}
+
+fn charts() -> [(&'static str, Option<&'static str>); 2] {
+    let daemonset = "deploy/helm/rendered/daemonset.values.yaml";
+    [("deployment", None), ("daemonset", Some(daemonset))]
+}
+
+fn of_kind<'a>(resources: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    resources.iter().filter(|one| one["kind"] == kind).collect()
+}
+
+fn workload(resources: &[Value]) -> &Value {
+    let pods: Vec<_> = resources
+        .iter()
+        .filter(|one| one["spec"]["template"].is_object())
+        .collect();
+    assert_eq!(pods.len(), 1);
+    pods[0]
+}
+
+fn array(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    array(&pod["initContainers"])
+        .iter()
+        .chain(array(&pod["containers"]))
+}
+
+/// Keyway's own container, among the init containers when it is a sidecar.
+fn keyway_container(pod: &Value) -> &Value {
+    containers(pod).find(|one| one["name"] == "keyway").unwrap()
+}
+
+#[test]
+fn kubernetes_takes_every_manifest() {
+    let folder = TempDir::new().unwrap();
+    for (name, resources) in shipped() {
+        let is_foreign = |one: &&Value| {
+            let version = one["apiVersion"].as_str().unwrap();
+            FOREIGN.iter().any(|group| version.starts_with(group))
+        };
+        let (foreign, own): (Vec<&Value>, Vec<&Value>) = resources.iter().partition(is_foreign);
+        assert!(own.len() >= 4 && !foreign.is_empty(), "{name}");
+
+        let path = folder.path().join("own.yaml");
+        let documents: Vec<_> = own.iter().map(ToString::to_string).collect();
+        fs::write(&path, documents.join("\n---\n")).unwrap();
+        for version in KUBERNETES {
+            let path = path.to_str().unwrap();
+            let validate = beside_python("kubernetes-validate");
+            let said = run(&validate, &["-k", version, "--strict", path]);
+            let passed =
+                said.stdout.matches(" passed ").count() + said.stderr.matches(" passed ").count();
+            assert!(
+                said.code == Some(0) && passed == own.len(),
+                "{name}, Kubernetes {version}:\n{}{}",
+                said.stdout,
+                said.stderr
+            );
+        }
+        let path = folder.path().join("foreign.json");
+        fs::write(&path, json!(foreign).to_string()).unwrap();
+        manifests(&["crds", path.to_str().unwrap()]);
+    }
+}
+
+/// Our own reading of kustomizations is that of kubectl, where there is one.
+#[test]
+fn kubectl_builds_the_same() {
+    if Command::new("kubectl")
+        .arg("version")
+        .arg("--client")
+        .output()
+        .is_err()
+    {
+        return; // what kubectl would build is checked by the other tests
+    }
+    for overlay in OVERLAYS {
+        let folder = format!("deploy/kustomize/overlays/{overlay}");
+        let theirs = succeeds("kubectl", &["kustomize", &folder]);
+        let loads =
+            "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(sys.argv[1]))))";
+        let theirs = succeeds(tool("KEYWAY_PYTHON"), &["-c", loads, &theirs]);
+        let theirs: Vec<Value> = serde_json::from_str(&theirs).unwrap();
+        let ours: Vec<Value> = serde_json::from_str(&manifests(&["kustomize", &folder])).unwrap();
+        let sorted =
+            |all: Vec<Value>| -> BTreeSet<String> { all.iter().map(ToString::to_string).collect() };
+        assert_eq!(sorted(theirs), sorted(ours), "{overlay}");
+    }
+}
+
+/// `UPDATE_DOCS=1` writes them anew.
+#[test]
+fn what_is_derived_is_fresh() {
+    let mut derived = vec![(
+        "deploy/kustomize/components/prometheus-rule/prometheusrule.yaml".to_owned(),
+        prometheus_rule(),
+    )];
+    for (name, values) in charts() {
+        let mut arguments = vec!["helm", "deploy/helm/keyway"];
+        arguments.extend(values);
+        derived.push((
+            format!("deploy/helm/rendered/{name}.yaml"),
+            manifests(&arguments),
+        ));
+        arguments[0] = "values";
+        manifests(&arguments);
+    }
+    for (path, text) in derived {
+        let full = root().join(&path);
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            fs::write(&full, &text).unwrap();
+        }
+        assert!(
+            fs::read_to_string(&full).unwrap_or_default() == text,
+            "{path} is old: run UPDATE_DOCS=1 cargo test -p keyway-tests --test deploy"
+        );
+    }
+}
+
+fn prometheus_rule() -> String {
+    let rules = fs::read_to_string(root().join("deploy/prometheus/rules.yml")).unwrap();
+    let mut text = "# Written by a test from deploy/prometheus/rules.yml; change it there.\n\
+        apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: keyway\n  \
+        labels:\n    app.kubernetes.io/name: keyway\nspec:\n"
+        .to_owned();
+    for line in rules.lines().skip_while(|line| line.starts_with('#')) {
+        let indent = if line.is_empty() { "" } else { "  " };
+        text.push_str(&format!("{indent}{line}\n"));
+    }
+    text
+}
+
+/// What the namespace enforces: the restricted profile of Kubernetes' pod security standards.
+#[test]
+fn pods_are_restricted_and_end_in_time() {
+    for (name, resources) in shipped() {
+        let pod = &workload(&resources)["spec"]["template"]["spec"];
+        let security = &pod["securityContext"];
+        assert_eq!(security["runAsNonRoot"], true, "{name}");
+        assert!(security["runAsUser"].as_u64().unwrap() > 0, "{name}");
+        assert_eq!(
+            security["seccompProfile"]["type"], "RuntimeDefault",
+            "{name}"
+        );
+        assert_eq!(pod["automountServiceAccountToken"], false, "{name}");
+        for key in ["hostNetwork", "hostPID", "hostIPC"] {
+            assert!(pod.get(key).is_none(), "{name}: {key}");
+        }
+        for volume in array(&pod["volumes"]) {
+            let kinds = [
+                "configMap",
+                "secret",
+                "downwardAPI",
+                "emptyDir",
+                "projected",
+            ];
+            assert!(
+                kinds.iter().any(|kind| volume.get(kind).is_some()),
+                "{name}: {volume}"
+            );
+        }
+        // A command waits 15 s at most by default, and the replies must leave.
+        assert!(
+            pod["terminationGracePeriodSeconds"].as_u64().unwrap() >= 20,
+            "{name}"
+        );
+        for container in containers(pod) {
+            let security = &container["securityContext"];
+            assert_eq!(security["allowPrivilegeEscalation"], false, "{name}");
+            assert_eq!(security["readOnlyRootFilesystem"], true, "{name}");
+            assert_eq!(security["capabilities"], json!({"drop": ["ALL"]}), "{name}");
+            assert!(
+                container.get("lifecycle").is_none(),
+                "{name}: hooks end no connection"
+            );
+            assert!(
+                container["resources"]["limits"]["memory"].is_string(),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn names_fit_each_other() {
+    for (name, resources) in shipped() {
+        let workload = workload(&resources);
+        let template = &workload["spec"]["template"];
+        let pod = &template["spec"];
+        let labels = template["metadata"]["labels"].as_object().unwrap();
+        let fits = |selector: &Value| {
+            let wanted = selector.as_object().unwrap();
+            !wanted.is_empty()
+                && wanted
+                    .iter()
+                    .all(|(key, value)| labels.get(key) == Some(value))
+        };
+        assert!(fits(&workload["spec"]["selector"]["matchLabels"]), "{name}");
+        let container = keyway_container(pod);
+        let ports: Vec<_> = array(&container["ports"])
+            .iter()
+            .map(|port| &port["name"])
+            .collect();
+        for service in of_kind(&resources, "Service") {
+            assert!(fits(&service["spec"]["selector"]), "{name}");
+            for port in array(&service["spec"]["ports"]) {
+                assert!(ports.contains(&&port["targetPort"]), "{name}: {port}");
+            }
+        }
+        for monitor in of_kind(&resources, "PodMonitor") {
+            assert!(fits(&monitor["spec"]["selector"]["matchLabels"]), "{name}");
+            assert!(
+                ports.contains(&&monitor["spec"]["podMetricsEndpoints"][0]["port"]),
+                "{name}"
+            );
+        }
+        for monitor in of_kind(&resources, "ServiceMonitor") {
+            let wanted = &monitor["spec"]["selector"]["matchLabels"];
+            let wanted = wanted.as_object().unwrap();
+            let service = of_kind(&resources, "Service").into_iter().find(|service| {
+                wanted
+                    .iter()
+                    .all(|(key, value)| service["metadata"]["labels"][key] == *value)
+            });
+            let port = &service.unwrap()["spec"]["ports"][0]["name"];
+            assert_eq!(&monitor["spec"]["endpoints"][0]["port"], port, "{name}");
+        }
+        for kind in ["PodDisruptionBudget", "NetworkPolicy"] {
+            for one in of_kind(&resources, kind) {
+                let selector = one["spec"]
+                    .get("selector")
+                    .unwrap_or(&one["spec"]["podSelector"]);
+                assert!(fits(&selector["matchLabels"]), "{name}: {kind}");
+            }
+        }
+        mounts_fit(&name, pod, &resources);
+    }
+}
+
+fn mounts_fit(name: &str, pod: &Value, resources: &[Value]) {
+    let volumes = array(&pod["volumes"]);
+    for mount in containers(pod).flat_map(|container| array(&container["volumeMounts"])) {
+        assert!(
+            volumes.iter().any(|one| one["name"] == mount["name"]),
+            "{name}: {mount}"
+        );
+        // By subPath, neither a new certificate nor a new configuration would ever arrive.
+        assert!(mount.get("subPath").is_none(), "{name}: {mount}");
+    }
+    for volume in volumes {
+        if let Some(map) = volume["configMap"]["name"].as_str() {
+            let maps = of_kind(resources, "ConfigMap");
+            assert!(
+                maps.iter().any(|one| one["metadata"]["name"] == map),
+                "{name}: {map}"
+            );
+        }
+        if let Some(secret) = volume["secret"]["secretName"].as_str() {
+            let certificates = of_kind(resources, "Certificate");
+            let made = certificates
+                .iter()
+                .any(|one| one["spec"]["secretName"] == secret);
+            assert!(made, "{name}: nobody makes the Secret {secret}");
+        }
+    }
+}
+
+/// The same container everywhere, but for what makes it a sidecar.
+#[test]
+fn the_container_is_the_same_everywhere() {
+    let mut seen: Option<Value> = None;
+    for (name, resources) in shipped() {
+        let pod = &workload(&resources)["spec"]["template"]["spec"];
+        let mut container = keyway_container(pod).clone();
+        let is_sidecar = name == "sidecar";
+        assert_eq!(
+            container.get("restartPolicy").is_some(),
+            is_sidecar,
+            "{name}"
+        );
+        assert_eq!(
+            container.get("readinessProbe").is_none(),
+            is_sidecar,
+            "{name}"
+        );
+        let mounts = container["volumeMounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| mount["name"] != "keyway-pod");
+        let fields = container.as_object_mut().unwrap();
+        for differs in ["restartPolicy", "readinessProbe", "env", "resources"] {
+            fields.remove(differs);
+        }
+        match &seen {
+            None => seen = Some(container),
+            Some(first) => assert_eq!(first, &container, "{name}"),
+        }
+    }
+}
+
+#[test]
+fn every_pod_knows_its_zone() {
+    const LABEL: &str = "metadata.labels['topology.kubernetes.io/zone']";
+    for (name, resources) in shipped() {
+        let pod = &workload(&resources)["spec"]["template"]["spec"];
+        let environment = array(&keyway_container(pod)["env"]).iter();
+        let by_name = environment
+            .filter(|one| one["name"] == "KEYWAY_ZONE")
+            .any(|one| one["valueFrom"]["fieldRef"]["fieldPath"] == LABEL);
+        let by_file = array(&pod["volumes"])
+            .iter()
+            .flat_map(|volume| array(&volume["downwardAPI"]["items"]))
+            .any(|item| item["path"] == "zone" && item["fieldRef"]["fieldPath"] == LABEL);
+        let configured = config_of(&resources).contains("zone_file = \"/etc/keyway/pod/zone\"");
+        assert_eq!(by_file, configured, "{name}");
+        assert!(by_name != by_file, "{name}: by the one or by the other");
+    }
+}
+
+fn config_of(resources: &[Value]) -> String {
+    let maps = of_kind(resources, "ConfigMap");
+    assert_eq!(maps.len(), 1);
+    maps[0]["data"]["keyway.toml"].as_str().unwrap().to_owned()
+}
+
+/// With the files that a pod has put where a test can have them.
+#[test]
+fn keyway_takes_every_configuration() {
+    let certificates = Certificates::loopback();
+    let folder = TempDir::new().unwrap();
+    let zone = folder.path().join("zone");
+    for (name, resources) in shipped() {
+        // What the pod of a machine without zones has.
+        fs::write(&zone, "").unwrap();
+        let config = config_of(&resources)
+            .replace(
+                "/etc/keyway/tls/tls.crt",
+                certificates.cert.to_str().unwrap(),
+            )
+            .replace(
+                "/etc/keyway/tls/tls.key",
+                certificates.key.to_str().unwrap(),
+            )
+            .replace("/etc/keyway/pod/zone", zone.to_str().unwrap());
+        assert!(
+            !config.contains("/etc/keyway"),
+            "{name}: a file that no test knows"
+        );
+        let path = folder.path().join("keyway.toml");
+        fs::write(&path, config).unwrap();
+        let shown = succeeds(keyway(), &["check", "--config", path.to_str().unwrap()]);
+        let pod = &workload(&resources)["spec"]["template"]["spec"];
+        let ports = array(&keyway_container(pod)["ports"]).iter();
+        for port in ports.map(|port| port["containerPort"].to_string()) {
+            assert!(
+                shown.contains(&format!(":{port}\"")),
+                "{name}: {port}\n{shown}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_scales_by_a_metric_names_one_that_exists() {
+    let mut seen = 0;
+    for (name, resources) in shipped() {
+        for scaler in of_kind(&resources, "HorizontalPodAutoscaler") {
+            let metrics = array(&scaler["spec"]["metrics"]).iter();
+            let names: Vec<_> = metrics
+                .filter_map(|one| one["pods"]["metric"]["name"].as_str())
+                .collect();
+            let listed = listed_metrics();
+            let known = |metric: &&str| listed.iter().any(|one| one.name == **metric);
+            assert!(
+                !names.is_empty() && names.iter().all(known),
+                "{name}: {names:?}"
+            );
+            assert!(
+                workload(&resources)["spec"].get("replicas").is_none(),
+                "{name}: two masters"
+            );
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 2);
+}
+
+#[test]
+fn yaml_is_tidy() {
+    let rules = "{extends: default, rules: {line-length: disable, document-start: disable, \
+                 braces: {max-spaces-inside: 1}, indentation: {indent-sequences: whatever}, \
+                 comments: {min-spaces-from-content: 2}}}";
+    let paths = [
+        "deploy/kustomize",
+        "deploy/prometheus",
+        "deploy/helm/rendered",
+    ];
+    let mut arguments = vec!["--strict", "-d", rules];
+    arguments.extend(paths);
+    arguments.extend([
+        "deploy/helm/keyway/values.yaml",
+        "deploy/helm/keyway/Chart.yaml",
+    ]);
+    succeeds(beside_python("yamllint"), &arguments);
+}
+
+#[test]
+fn the_image_is_built_as_it_should_be() {
+    let path = "deploy/docker/Dockerfile";
+    succeeds(beside_python("hadolint"), &["--strict-labels", path]);
+    let text = fs::read_to_string(root().join(path)).unwrap();
+    let workspace = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let version = workspace
+        .split("rust-version = \"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    assert!(text.contains(&format!("rust:{version}-")), "Rust {version}");
+    for line in [
+        "\nUSER 65532:65532\n",
+        "\nEXPOSE 6379 6380 9121\n",
+        "--locked",
+    ] {
+        assert!(text.contains(line), "{line:?}");
+    }
+    let last = text.rsplit("\nFROM ").next().unwrap();
+    assert!(last.starts_with("scratch\n"), "the last stage: {last}");
+}
+
+#[test]
+fn scripts_are_sound() {
+    let scripts = [
+        ".ci/run",
+        "fuzz/run",
+        "tests/chaos",
+        "tests/compat",
+        "tests/install",
+        "tests/run",
+        "tests/simulate",
+        "tests/suites",
+    ];
+    let mut arguments = vec!["--severity=warning"];
+    arguments.extend(scripts);
+    succeeds("shellcheck", &arguments);
+}
+
+/// With the paths of this machine in place of those of an installation.
+#[test]
+fn systemd_takes_the_unit() {
+    let folder = TempDir::new().unwrap();
+    let unit = fs::read_to_string(root().join("deploy/systemd/keyway.service")).unwrap();
+    let installed = unit.replace("/usr/local/bin/keyway", keyway().to_str().unwrap());
+    let path = folder.path().join("keyway.service");
+    fs::write(&path, installed).unwrap();
+    let path = path.to_str().unwrap();
+    let said = run("systemd-analyze", &["verify", "--man=no", path]);
+    assert!(
+        said.code == Some(0) && !said.stderr.contains("keyway.service"),
+        "{}",
+        said.stderr
+    );
+    // Of 100; whoever adds a right to the unit sees it here.
+    succeeds(
+        "systemd-analyze",
+        &["security", "--offline=yes", "--threshold=20", path],
+    );
+}
