@@ -8,7 +8,7 @@ use session::Route;
 use topology::{NodeAddr, NodeId, Role, Topology};
 use upstream::{Backoff, Connection, Phase};
 
-use crate::{reads::Zone, slots::Key, ticket::Ticket};
+use crate::{figures::Times, reads::Zone, slots::Key, ticket::Ticket};
 
 /// One attempt at one node connection. A channel that connects again has another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,6 +106,8 @@ pub(crate) struct Channel {
     pub(crate) told: usize,
     /// Why the last attempt ended.
     pub(crate) trouble: String,
+    /// How long the node's answers took.
+    pub(crate) trips: Times,
 }
 
 impl Channel {
