@@ -18,6 +18,7 @@ use crate::{
     contract::{DataPlane, DiscoveryContext, Readiness, Shutdown, WorkerContext},
     dns,
     metrics::Metrics,
+    status::Board,
     tls::{ServerTls, UpstreamTls},
 };
 
@@ -189,9 +190,17 @@ pub fn start(
         shutdown: shutdown.clone(),
     })?);
     let mut accepting = vec![metrics.worker(), metrics.worker()];
+    let board = Board::new(config, plane.observer());
+    tokio::spawn(
+        board
+            .clone()
+            .run(metrics.clone(), readiness.clone(), shutdown.clone()),
+    );
     let pages = admin::Pages {
         metrics,
         readiness: readiness.clone(),
+        board,
+        bodies: admin::Bodies::default(),
     };
     tokio::spawn(report(
         admin::run(bound.admin, pages, shutdown.clone()),

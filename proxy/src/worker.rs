@@ -25,11 +25,14 @@ use crate::{
 };
 
 mod counters;
+mod figures;
 mod host;
+mod observer;
 mod settings;
 mod shared;
 mod wakers;
 
+pub use self::observer::Observer;
 pub(crate) use self::shared::Shared;
 use self::{counters::Counters, host::WorkerHost, wakers::Wakers};
 
@@ -78,6 +81,10 @@ impl contract::DataPlane for Plane {
 
     fn spawn_discovery(&self, context: DiscoveryContext) -> io::Result<JoinHandle<()>> {
         discovery::spawn(context, Arc::clone(&self.shared))
+    }
+
+    fn observer(&self) -> Observer {
+        Observer(Arc::clone(&self.shared))
     }
 }
 
@@ -314,6 +321,7 @@ async fn run(
     });
     tokio::task::spawn_local(tick(Rc::clone(&worker)));
     tokio::task::spawn_local(follow_view(Rc::clone(&worker)));
+    tokio::task::spawn_local(figures::show(Rc::clone(&worker)));
     let requested = shutdown.requested();
     tokio::pin!(requested);
     loop {

@@ -2,18 +2,19 @@
 //! other.
 
 use std::{
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwapAny;
 use command::CommandTable;
-use dataplane::{Readers, Totals, View};
+use dataplane::{NodeFigures, Readers, Totals, View};
 use tokio::sync::{Notify, mpsc, watch};
-use topology::{NodeAddr, Slot};
+use topology::{NodeAddr, NodeId, Slot};
 
 use super::{Mail, counters::Counters};
-use crate::{config::Config, dns, users::ByCertificate};
+use crate::{config::Config, dns, events::Events, users::ByCertificate};
 
 /// Slots said to have moved that the discovery has not heard of yet. More are forgotten: it
 /// looks for itself.
@@ -35,6 +36,11 @@ pub(crate) struct Shared {
     counters: RwLock<Vec<Arc<Counters>>>,
     workers: RwLock<Vec<(usize, mpsc::UnboundedSender<Mail>)>>,
     started: Instant,
+    /// What changed in the cluster.
+    pub(crate) events: Events,
+    lags: Mutex<Arc<HashMap<NodeId, Duration>>>,
+    /// By worker.
+    figures: Mutex<BTreeMap<usize, Arc<[NodeFigures]>>>,
     /// Different in every process, and hard to guess.
     pub(crate) seed: u64,
 }
@@ -67,6 +73,9 @@ impl Shared {
             counters: RwLock::new(Vec::new()),
             workers: RwLock::new(Vec::new()),
             started: Instant::now(),
+            events: Events::default(),
+            lags: Mutex::default(),
+            figures: Mutex::default(),
             seed: RandomState::new().build_hasher().finish(),
         }
     }
@@ -144,6 +153,28 @@ impl Shared {
                 ..(*view).clone()
             });
         }
+    }
+
+    /// A worker shows what it knows of its nodes.
+    pub(super) fn show(&self, worker: usize, figures: Vec<NodeFigures>) {
+        let mut all = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(worker, figures.into());
+    }
+
+    /// What each worker showed last.
+    pub(super) fn shown(&self) -> Vec<Arc<[NodeFigures]>> {
+        let all = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values().cloned().collect()
+    }
+
+    /// How far replicas are behind, now.
+    pub(crate) fn set_lags(&self, lags: HashMap<NodeId, Duration>) {
+        *self.lags.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(lags);
+    }
+
+    /// How far replicas were behind when they were asked last.
+    pub(super) fn lags(&self) -> Arc<HashMap<NodeId, Duration>> {
+        Arc::clone(&self.lags.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Says that somebody reads from replicas.

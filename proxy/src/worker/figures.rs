@@ -1,0 +1,19 @@
+//! Once a second, a worker shows what it knows of its nodes to whoever looks.
+
+use std::{rc::Rc, time::Duration};
+
+use dataplane::Dataplane;
+
+use super::Worker;
+
+/// Between two times.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Shows until the worker ends.
+pub(super) async fn show(worker: Rc<Worker>) {
+    loop {
+        let figures = worker.ask(|plane: &Dataplane<_>| plane.node_figures().collect());
+        worker.shared.show(worker.index, figures);
+        tokio::time::sleep(EVERY).await;
+    }
+}
