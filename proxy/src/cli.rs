@@ -2,13 +2,14 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::{
     config::Config,
     demo,
     server::{self, Bound, Loaded},
     telemetry,
+    tools::{self, shell::Shell},
     worker::Plane,
 };
 
@@ -29,6 +30,17 @@ enum Command {
     Serve(ConfigFile),
     /// Check a configuration and the files it names, and show what it means.
     Check(ConfigFile),
+    /// Show slots, shards, nodes, zones and what changed last.
+    Topology(tools::topology::Options),
+    /// Explain where a command goes and why: `keyway explain GET user:1`.
+    Explain(tools::explain::Options),
+    /// Print a script that completes this command line in a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the man page: `keyway man | man -l -`.
+    Man,
     /// Try it: a cluster, a certificate and the endpoint on this machine (what happens without a command).
     Demo(demo::Options),
 }
@@ -49,6 +61,10 @@ pub fn run() -> ExitCode {
     {
         Command::Serve(file) => serve(&file),
         Command::Check(file) => check(&file),
+        Command::Topology(options) => tools::topology::show(&options),
+        Command::Explain(options) => tools::explain::show(&options),
+        Command::Completions { shell } => tools::shell::completions(shell, Cli::command()),
+        Command::Man => tools::shell::man(Cli::command()),
         Command::Demo(options) => demo::run(&options),
     }
 }

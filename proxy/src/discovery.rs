@@ -25,7 +25,8 @@ use crate::{contract::DiscoveryContext, worker::Shared};
 mod node;
 mod readers;
 
-use node::{Look, LookError, counts_of, look_at};
+pub(crate) use node::{Look, look_at};
+use node::{LookError, counts_of};
 
 /// Between two looks that nobody asked for.
 const REGULAR: Duration = Duration::from_secs(10);

@@ -25,6 +25,7 @@ pub mod server;
 pub mod status;
 pub mod telemetry;
 pub mod tls;
+mod tools;
 mod upstream;
 mod users;
 pub mod worker;

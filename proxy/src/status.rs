@@ -11,6 +11,7 @@ use std::{
 
 use dataplane::Times;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use topology::Topology;
 
 use crate::{
     config::{Config, CrossSlot},
@@ -67,23 +68,13 @@ impl Board {
         let live = live
             .map(|node| (node.address.clone(), node.live.clone()))
             .collect();
-        let reads = &self.config.reads;
         let events = self.observer.events().all();
         let changed = events.last();
         let mut topology = cluster::topology(&self.observer, &live);
         topology.changed_at_ms = changed.map(|event| event.until_ms);
         topology.changed = changed.map(|event| format!("{}: {}", event.what, event.why));
         topology.events = events;
-        topology.reads = report::Reads {
-            zone: reads.zone.as_deref().map(str::to_owned),
-            port: reads.address.map(|address| address.port()),
-            readonly_flag: reads.readonly_flag,
-        };
-        topology.cross_slot = match self.config.cluster.cross_slot {
-            CrossSlot::Split => "split",
-            CrossSlot::Refuse => "refuse",
-        }
-        .to_owned();
+        configured(&mut topology, &self.config);
         topology
     }
 
@@ -105,6 +96,29 @@ impl Board {
             sampler.sample();
         }
     }
+}
+
+/// What the configuration says about where commands go.
+fn configured(topology: &mut report::Topology, config: &Config) {
+    let reads = &config.reads;
+    topology.reads = report::Reads {
+        zone: reads.zone.as_deref().map(str::to_owned),
+        port: reads.address.map(|address| address.port()),
+        readonly_flag: reads.readonly_flag,
+    };
+    topology.cross_slot = match config.cluster.cross_slot {
+        CrossSlot::Split => "split",
+        CrossSlot::Refuse => "refuse",
+    }
+    .to_owned();
+}
+
+/// A topology that no Keyway serves yet.
+pub(crate) fn bare_topology(topology: &Topology, config: &Config) -> report::Topology {
+    let nothing = (HashMap::new(), HashMap::new(), HashMap::new());
+    let mut report = cluster::report_of(topology, &nothing.0, &nothing.1, &nothing.2);
+    configured(&mut report, config);
+    report
 }
 
 /// The times of a while: since a moment that lies one to two windows back.

@@ -49,7 +49,7 @@ pub struct Keyway {
     admin: Port,
     certificates: Certificates,
     log: Arc<Mutex<String>>,
-    _folder: TempDir,
+    folder: Option<TempDir>,
 }
 
 impl Keyway {
@@ -136,7 +136,7 @@ impl Keyway {
             admin,
             certificates,
             log,
-            _folder: folder,
+            folder: Some(folder),
         }
     }
 
@@ -168,6 +168,35 @@ impl Keyway {
     #[must_use]
     pub fn addr(&self) -> String {
         format!("127.0.0.1:{}", self.port.number())
+    }
+
+    /// `host:port` of the admin port.
+    #[must_use]
+    pub fn admin(&self) -> String {
+        format!("127.0.0.1:{}", self.admin.number())
+    }
+
+    /// The configuration's file.
+    ///
+    /// # Panics
+    /// Its path is not UTF-8.
+    #[must_use]
+    pub fn config(&self) -> String {
+        let folder = self.folder.as_ref().expect("kept until the end");
+        let path = folder.path().join("keyway.toml");
+        path.to_str().expect("a path in UTF-8").to_owned()
+    }
+
+    /// Ends it by SIGTERM; its configuration stays, as `keyway.toml` in this folder, without the
+    /// certificates that it names.
+    ///
+    /// # Panics
+    /// It does not end.
+    #[must_use]
+    pub fn stop_and_keep_config(mut self) -> TempDir {
+        let kept = self.folder.take().expect("kept until the end");
+        let _ = self.stop();
+        kept
     }
 
     /// The port for clients.

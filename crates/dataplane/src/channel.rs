@@ -46,6 +46,12 @@ impl Lane {
     }
 }
 
+/// Whether a request of so many bytes takes the bulk lane whoever sends it; `slow` by its command.
+#[must_use]
+pub fn takes_bulk_lane(request: usize, slow: bool) -> bool {
+    Lane::of(request, slow, false) == Lane::Bulk
+}
+
 /// What a connection was set up with. Shared only within it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Profile {

@@ -42,7 +42,7 @@ mod users;
 mod view;
 
 pub use action::Action;
-pub use channel::Attempt;
+pub use channel::{Attempt, takes_bulk_lane};
 pub use client::{Ending, Why};
 pub use figures::{NodeFigures, Times};
 pub use host::{ErrorKind, Host, Planted, RedirectKind, Totals};

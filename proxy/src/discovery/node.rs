@@ -17,9 +17,9 @@ const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What a node says of its cluster.
 #[derive(Debug)]
-pub(super) struct Look {
-    pub(super) candidate: Candidate,
-    pub(super) version: String,
+pub(crate) struct Look {
+    pub(crate) candidate: Candidate,
+    pub(crate) version: String,
     pub(super) default_user_open: bool,
     pub(super) databases: u32,
     /// The reply to `COMMAND`, if it was asked for and given.
@@ -28,7 +28,7 @@ pub(super) struct Look {
 
 /// Why a node told nothing.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LookError {
+pub(crate) enum LookError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("the connection broke: {0}")]
@@ -52,7 +52,7 @@ pub(super) enum LookError {
 }
 
 /// Connects to a node and asks what the cluster looks like.
-pub(super) async fn look_at(
+pub(crate) async fn look_at(
     context: &DiscoveryContext,
     addr: &NodeAddr,
     with_commands: bool,

@@ -1,9 +1,9 @@
 //! The cluster and Keyway's connections to it, as the reports show them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
-use dataplane::Times;
-use topology::{Health, Role};
+use dataplane::{Readers, Times};
+use topology::{Health, NodeId, Role, Topology};
 
 use crate::{
     report::{self, Live},
@@ -45,10 +45,19 @@ pub(super) fn trips(observer: &Observer) -> HashMap<String, Trips> {
 /// The topology in force, without what the configuration and the events add.
 pub(super) fn topology(observer: &Observer, live: &HashMap<String, Live>) -> report::Topology {
     let view = observer.view();
-    let Some(topology) = view.topology.as_deref() else {
-        return report::Topology::default();
-    };
-    let (lags, readers) = (observer.lags(), &view.readers);
+    match view.topology.as_deref() {
+        Some(topology) => report_of(topology, &view.readers, &observer.lags(), live),
+        None => report::Topology::default(),
+    }
+}
+
+/// A topology and what else is known of its nodes.
+pub(super) fn report_of(
+    topology: &Topology,
+    readers: &Readers,
+    lags: &HashMap<NodeId, Duration>,
+    live: &HashMap<String, Live>,
+) -> report::Topology {
     let mut shards: Vec<report::Shard> = Vec::with_capacity(topology.shards().len());
     for (index, shard) in topology.shards().iter().enumerate() {
         let nodes = shard.nodes().map(|node| {
