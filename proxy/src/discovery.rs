@@ -25,7 +25,7 @@ use crate::{contract::DiscoveryContext, worker::Shared};
 mod node;
 mod readers;
 
-pub(crate) use node::{Look, look_at};
+pub(crate) use node::{Look, Node, look_at};
 use node::{LookError, counts_of};
 
 /// Between two looks that nobody asked for.

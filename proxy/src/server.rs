@@ -190,12 +190,8 @@ pub fn start(
         shutdown: shutdown.clone(),
     })?);
     let mut accepting = vec![metrics.worker(), metrics.worker()];
-    let board = Board::new(config, plane.observer());
-    tokio::spawn(
-        board
-            .clone()
-            .run(metrics.clone(), readiness.clone(), shutdown.clone()),
-    );
+    let board = Board::new(config, plane.observer(), readiness.clone());
+    tokio::spawn(board.clone().run(metrics.clone(), shutdown.clone()));
     let pages = admin::Pages {
         metrics,
         readiness: readiness.clone(),

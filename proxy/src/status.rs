@@ -39,23 +39,34 @@ const CERTIFICATES_EVERY: u32 = 60;
 pub struct Board {
     observer: Observer,
     config: Arc<Config>,
+    readiness: Readiness,
     last: Arc<Mutex<Arc<report::Status>>>,
 }
 
 impl Board {
     /// Nothing is sampled yet.
     #[must_use]
-    pub fn new(config: &Arc<Config>, observer: Observer) -> Self {
+    pub fn new(config: &Arc<Config>, observer: Observer, readiness: Readiness) -> Self {
         Self {
             observer,
             config: Arc::clone(config),
+            readiness,
             last: Arc::default(),
         }
     }
 
     /// `/status`
     #[must_use]
-    pub fn status(&self) -> Arc<report::Status> {
+    pub fn status(&self) -> report::Status {
+        let reason = self.readiness.reason();
+        report::Status {
+            ready: reason.is_none(),
+            not_ready_because: reason,
+            ..(*self.last()).clone()
+        }
+    }
+
+    fn last(&self) -> Arc<report::Status> {
         Arc::clone(&self.last.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -63,7 +74,7 @@ impl Board {
     #[must_use]
     pub fn topology(&self) -> report::Topology {
         self.observer.look();
-        let status = self.status();
+        let status = self.last();
         let live = status.nodes.iter();
         let live = live
             .map(|node| (node.address.clone(), node.live.clone()))
@@ -79,8 +90,8 @@ impl Board {
     }
 
     /// Samples until the end.
-    pub async fn run(self, metrics: Metrics, readiness: Readiness, shutdown: Shutdown) {
-        let mut sampler = Sampler::new(self, metrics, readiness);
+    pub async fn run(self, metrics: Metrics, shutdown: Shutdown) {
+        let mut sampler = Sampler::new(self, metrics);
         let mut turns = interval(EVERY);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -154,7 +165,6 @@ fn latency(times: &Times) -> Latency {
 struct Sampler {
     board: Board,
     metrics: Metrics,
-    readiness: Readiness,
     started: Instant,
     sampled_at: Instant,
     turn: u32,
@@ -167,11 +177,10 @@ struct Sampler {
 }
 
 impl Sampler {
-    fn new(board: Board, metrics: Metrics, readiness: Readiness) -> Self {
+    fn new(board: Board, metrics: Metrics) -> Self {
         Self {
             board,
             metrics,
-            readiness,
             started: Instant::now(),
             sampled_at: Instant::now(),
             turn: 0,
@@ -273,13 +282,10 @@ impl Sampler {
         };
         let topology = cluster::topology(&self.board.observer, live);
         let view = self.board.observer.view();
-        let reason = self.readiness.reason();
         report::Status {
             at_ms: unix_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: self.started.elapsed().as_secs(),
-            ready: reason.is_none(),
-            not_ready_because: reason,
             workers: config.listen.workers,
             zone: config.reads.zone.as_deref().map(str::to_owned),
             clients: report::Clients {
@@ -315,6 +321,7 @@ impl Sampler {
                 .collect(),
             certificates: self.certificates.clone(),
             history: self.history.iter().copied().collect(),
+            ..report::Status::default()
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{io::Write, process::ExitCode};
 
 use serde::Serialize;
 
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod shell;
 pub(crate) mod source;

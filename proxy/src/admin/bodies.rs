@@ -26,7 +26,7 @@ pub struct Bodies {
 impl Bodies {
     /// `/status`
     pub(super) fn status(&self, board: &Board) -> Bytes {
-        kept(&self.status, || encoded(&*board.status()))
+        kept(&self.status, || encoded(&board.status()))
     }
 
     /// `/topology`

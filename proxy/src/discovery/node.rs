@@ -130,14 +130,14 @@ pub(super) async fn counts_of(
 }
 
 /// A connection to a node, to ask it.
-pub(super) struct Node {
+pub(crate) struct Node {
     stream: Stream,
     unread: Vec<u8>,
 }
 
 impl Node {
     /// Connects, and authenticates as the service user.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         context: &DiscoveryContext,
         addr: &NodeAddr,
     ) -> Result<Self, LookError> {
@@ -172,7 +172,7 @@ impl Node {
         }
     }
 
-    pub(super) async fn call(&mut self, args: &[&[u8]]) -> Result<Value, LookError> {
+    pub(crate) async fn call(&mut self, args: &[&[u8]]) -> Result<Value, LookError> {
         let mut request = Vec::new();
         resp::write::request(&mut request, args);
         self.stream.write_all(&request).await?;
