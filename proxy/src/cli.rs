@@ -34,6 +34,8 @@ enum Command {
     Topology(tools::topology::Options),
     /// Explain where a command goes and why: `keyway explain GET user:1`.
     Explain(tools::explain::Options),
+    /// Watch what happens, second by second.
+    Top(tools::top::Options),
     /// Look at everything that a Keyway needs, and say what to do about what is wrong.
     Doctor(tools::doctor::Options),
     /// Print a script that completes this command line in a shell.
@@ -65,6 +67,7 @@ pub fn run() -> ExitCode {
         Command::Check(file) => check(&file),
         Command::Topology(options) => tools::topology::show(&options),
         Command::Explain(options) => tools::explain::show(&options),
+        Command::Top(options) => tools::top::show(&options),
         Command::Doctor(options) => tools::doctor::show(&options),
         Command::Completions { shell } => tools::shell::completions(shell, Cli::command()),
         Command::Man => tools::shell::man(Cli::command()),

@@ -10,6 +10,7 @@ pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod shell;
 pub(crate) mod source;
+pub(crate) mod top;
 pub(crate) mod topology;
 
 /// Exit code when what was asked for cannot be had.

@@ -111,7 +111,9 @@ fn what_is_explained_is_what_happens() {
 
 #[test]
 fn shells_and_man_know_every_command() {
-    let commands = ["serve", "check", "topology", "explain", "demo"];
+    let commands = [
+        "serve", "check", "topology", "explain", "doctor", "top", "demo",
+    ];
     for shell in ["bash", "zsh", "fish"] {
         let script = answer(&["completions", shell]);
         for command in commands {
@@ -143,4 +145,48 @@ fn a_pipe_that_is_closed_early_is_no_failure() {
         LIMIT,
     );
     assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn top_prints_a_line_each_second_where_there_is_no_terminal() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let running = Keyway::start(&cluster);
+    let admin = running.admin();
+    let mut client = running.client();
+    for _ in 0..50 {
+        let _ = client.cmd(&["SET", "k", "v"]);
+    }
+    let text = answer(&["top", "--admin", &admin, "--count", "2"]);
+    assert_eq!(text.lines().count(), 2, "{text}");
+    assert!(text.lines().all(|line| line.contains(" req/s ")), "{text}");
+    let text = answer(&["top", "--json", "--admin", &admin, "--count", "2"]);
+    let seconds: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(seconds.len(), 2);
+    assert!(seconds[1]["at_ms"].as_u64() > seconds[0]["at_ms"].as_u64());
+    assert!(seconds[1]["requests"]["total"].as_u64().unwrap() >= 50);
+}
+
+#[test]
+fn top_is_a_screen_on_a_terminal_and_leaves_it_as_it_was() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let running = Keyway::start(&cluster);
+    let keyway = tools::keyway();
+    let top = format!(
+        "stty cols 120 rows 30; {} top --admin {} --count 3",
+        keyway.display(),
+        running.admin()
+    );
+    let mut script = Command::new("script");
+    script
+        .args(["-qec", &top, "/dev/null"])
+        .env("TERM", "xterm");
+    let output = run_to_end(&mut script, LIMIT);
+    let shown = output.stdout;
+    assert_eq!(output.code, Some(0), "{shown}");
+    let (enter, leave) = ("\u{1b}[?1049h", "\u{1b}[?1049l");
+    assert!(shown.contains(enter) && shown.contains(leave), "{shown:?}");
+    assert!(shown.contains(&cluster.addrs()[0]), "{shown:?}");
 }
