@@ -1,5 +1,5 @@
-//! The admin port: `/metrics`, `/livez`, `/readyz`, `/status` and `/topology`, in plain HTTP, on
-//! loopback by default. It only reads, and shows no keys and no values.
+//! The admin port: the status page at `/`, `/metrics`, `/livez`, `/readyz`, `/status` and
+//! `/topology`, in plain HTTP, on loopback by default. It only reads, and shows no keys and no values.
 
 use std::{convert::Infallible, io, net::TcpListener, sync::Arc, time::Duration};
 
@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod bodies;
+mod page;
 
 pub use bodies::Bodies;
 
@@ -102,11 +103,12 @@ fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
                 format!("not ready: {reason}\n"),
             ),
         },
+        "/" => page::page(),
         "/status" => json(pages.bodies.status(&pages.board)),
         "/topology" => json(pages.bodies.topology(&pages.board)),
         _ => text(
             StatusCode::NOT_FOUND,
-            "there are /metrics, /livez, /readyz, /status and /topology here\n".to_owned(),
+            "there are /, /metrics, /livez, /readyz, /status and /topology here\n".to_owned(),
         ),
     }
 }

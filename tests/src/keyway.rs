@@ -312,6 +312,17 @@ fn collect(pipe: impl Read + Send + 'static, into: Arc<Mutex<String>>) {
 /// # Errors
 /// Nothing answers there, or not in HTTP.
 pub fn http_get(addr: &str, path: &str) -> io::Result<(u16, String)> {
+    let (head, body) = http_answer(addr, path)?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let status = status.ok_or_else(|| io::Error::other(format!("no HTTP: {head:?}")))?;
+    Ok((status, body))
+}
+
+/// Head and body of `http://addr/path`.
+///
+/// # Errors
+/// Nothing answers there.
+pub fn http_answer(addr: &str, path: &str) -> io::Result<(String, String)> {
     let mut socket = TcpStream::connect(addr)?;
     socket.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(
@@ -321,7 +332,5 @@ pub fn http_get(addr: &str, path: &str) -> io::Result<(u16, String)> {
     let mut answer = String::new();
     socket.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let status = status.ok_or_else(|| io::Error::other(format!("no HTTP: {head:?}")))?;
-    Ok((status, body.to_owned()))
+    Ok((head.to_owned(), body.to_owned()))
 }

@@ -200,3 +200,29 @@ fn pages_are_for_looking_only() {
         assert!(body.contains(path), "{body}");
     }
 }
+
+#[test]
+fn the_status_page_loads_nothing_from_elsewhere() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let keyway = Keyway::start(&cluster);
+    let pages = [(); 2].map(|()| keyway_tests::http_answer(&keyway.admin(), "/").unwrap());
+    let nonces = pages.map(|(head, body)| {
+        let head = head.to_ascii_lowercase();
+        assert!(head.starts_with("http/1.1 200"), "{head}");
+        let policy = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-security-policy: "))
+            .unwrap_or_else(|| panic!("no policy in {head}"));
+        assert!(policy.contains("default-src 'none'"), "{policy}");
+        assert!(!policy.contains("unsafe-"), "{policy}");
+        let nonce = policy.split("'nonce-").nth(1).unwrap();
+        let nonce = nonce.split('\'').next().unwrap().to_owned();
+        assert!(nonce.len() >= 32, "{policy}");
+        assert_eq!(body.matches(&format!("nonce=\"{nonce}\"")).count(), 2);
+        for elsewhere in ["src=", "@import", "url(http", "{{nonce}}", "innerHTML"] {
+            assert!(!body.contains(elsewhere), "{elsewhere}");
+        }
+        nonce
+    });
+    assert_ne!(nonces[0], nonces[1]);
+}

@@ -12,7 +12,7 @@ use super::{
     source::{Source, page},
     time_of,
 };
-use crate::report::{Status, Topology};
+use crate::report::Status;
 
 #[cfg(feature = "top")]
 mod draw;
@@ -41,10 +41,11 @@ pub(crate) struct Options {
 }
 
 /// What is looked at.
+#[cfg(feature = "top")]
 #[derive(Clone, Debug, Default)]
 struct Seen {
     status: Status,
-    topology: Topology,
+    topology: crate::report::Topology,
     /// Why the last look failed.
     trouble: Option<String>,
 }
