@@ -24,6 +24,7 @@ use crate::{
     discovery, downstream, tls, upstream,
 };
 
+mod audit;
 mod counters;
 mod figures;
 mod host;

@@ -1,6 +1,6 @@
 //! Who runs a dataplane: what it is told for metrics and logs, and what it is asked.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use command::CommandId;
 use topology::NodeAddr;
@@ -82,6 +82,10 @@ pub trait Host {
     fn request(&mut self, command: Option<CommandId>, took: Duration);
     /// A node sent a command elsewhere.
     fn redirect(&mut self, kind: RedirectKind);
+    /// A client's credentials were refused, for this reason: an error line.
+    fn credentials_refused(&mut self, client: SocketAddr, username: &[u8], reason: &str) {
+        let _ = (client, username, reason); // not everyone keeps a log
+    }
     /// A read was sent that may go to a replica.
     fn read(&mut self, zone: Zone);
     /// The proxy gave an error of its own.

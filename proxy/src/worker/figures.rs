@@ -1,4 +1,4 @@
-//! Once a second, a worker shows what it knows of its nodes to whoever looks.
+//! Once a second, a worker shows what it knows of its nodes to whoever looks, and says who was refused.
 
 use std::{rc::Rc, time::Duration};
 
@@ -14,6 +14,7 @@ pub(super) async fn show(worker: Rc<Worker>) {
     loop {
         let figures = worker.ask(|plane: &Dataplane<_>| plane.node_figures().collect());
         worker.shared.show(worker.index, figures);
+        worker.with(|plane| plane.host().say_who_was_refused());
         tokio::time::sleep(EVERY).await;
     }
 }

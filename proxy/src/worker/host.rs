@@ -1,18 +1,28 @@
 //! What the dataplane tells of itself becomes metrics and log lines.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use command::CommandId;
 use dataplane::{CloseReason, ErrorKind, HandshakeError, Host, Phase, RedirectKind, Totals, Zone};
 use topology::NodeAddr;
 
-use super::{Shared, counters::Counters};
+use super::{
+    Shared,
+    audit::{self, Audit},
+    counters::Counters,
+};
 use crate::metrics::{self, ConnectResult, PoisonReason, UpstreamState, WorkerMetrics};
 
 pub(crate) struct WorkerHost {
     metrics: Rc<WorkerMetrics>,
     shared: Arc<Shared>,
     counters: Arc<Counters>,
+    audit: Audit,
 }
 
 impl WorkerHost {
@@ -25,8 +35,24 @@ impl WorkerHost {
             metrics,
             shared,
             counters,
+            audit: Audit::default(),
         }
     }
+
+    /// Says what was not said at once, lest it be too much.
+    pub(super) fn say_who_was_refused(&mut self) {
+        self.audit.due(Instant::now()).iter().for_each(say_refused);
+    }
+}
+
+fn say_refused(line: &audit::Line) {
+    let client = line
+        .client
+        .map_or_else(|| "(various)".to_owned(), |ip| ip.to_string());
+    tracing::warn!(
+        %client, user = %line.user, reason = %line.reason, times = line.times,
+        "credentials refused"
+    );
 }
 
 fn zone_of(zone: Zone) -> metrics::Zone {
@@ -70,6 +96,12 @@ impl Host for WorkerHost {
             ErrorKind::Unavailable => metrics::ErrorKind::Unavailable,
             ErrorKind::Overtaken => metrics::ErrorKind::Overtaken,
         });
+    }
+
+    fn credentials_refused(&mut self, client: SocketAddr, username: &[u8], reason: &str) {
+        let now = Instant::now();
+        let line = self.audit.refused(client.ip(), username, reason, now);
+        line.iter().for_each(say_refused);
     }
 
     fn read(&mut self, zone: Zone) {
