@@ -1,5 +1,5 @@
-//! The admin port: the status page at `/`, `/metrics`, `/livez`, `/readyz`, `/status` and
-//! `/topology`, in plain HTTP, on loopback by default. It only reads, and shows no keys and no values.
+//! The admin port: the status page at `/`, `/metrics`, `/livez`, `/readyz`, `/status`, `/topology`
+//! and `/slowlog`, in plain HTTP, on loopback by default. It only reads, and shows no keys and no values.
 
 use std::{convert::Infallible, io, net::TcpListener, sync::Arc, time::Duration};
 
@@ -105,10 +105,12 @@ fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
         },
         "/" => page::page(),
         "/status" => json(pages.bodies.status(&pages.board)),
+        "/slowlog" => json(pages.bodies.slow(&pages.board)),
         "/topology" => json(pages.bodies.topology(&pages.board)),
         _ => text(
             StatusCode::NOT_FOUND,
-            "there are /, /metrics, /livez, /readyz, /status and /topology here\n".to_owned(),
+            "there are /, /metrics, /livez, /readyz, /status, /topology and /slowlog here\n"
+                .to_owned(),
         ),
     }
 }

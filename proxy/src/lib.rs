@@ -22,6 +22,7 @@ pub mod files;
 pub mod metrics;
 pub mod report;
 pub mod server;
+pub mod slow;
 pub mod status;
 pub mod telemetry;
 pub mod tls;

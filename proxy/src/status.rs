@@ -20,6 +20,7 @@ use crate::{
     expiry,
     metrics::{Metrics, Totals},
     report::{self, Latency, Live, Second},
+    slow::Slow,
     worker::Observer,
 };
 
@@ -68,6 +69,12 @@ impl Board {
 
     fn last(&self) -> Arc<report::Status> {
         Arc::clone(&self.last.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// `/slowlog`
+    #[must_use]
+    pub fn slow(&self) -> Vec<Slow> {
+        self.observer.slow()
     }
 
     /// `/topology`

@@ -9,6 +9,7 @@ use serde::Serialize;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod shell;
+pub(crate) mod slowlog;
 pub(crate) mod source;
 pub(crate) mod top;
 pub(crate) mod topology;

@@ -301,6 +301,7 @@ async fn run(
         Rc::clone(&metrics),
         Arc::clone(&shared),
         Arc::clone(&counters),
+        config.log.slow,
     );
     let settings = settings::of(&config, &shared, index);
     let table = Arc::clone(&shared.table);

@@ -21,12 +21,18 @@ type Kept = Mutex<Option<(Instant, Bytes)>>;
 pub struct Bodies {
     status: Arc<Kept>,
     topology: Arc<Kept>,
+    slow: Arc<Kept>,
 }
 
 impl Bodies {
     /// `/status`
     pub(super) fn status(&self, board: &Board) -> Bytes {
         kept(&self.status, || encoded(&board.status()))
+    }
+
+    /// `/slowlog`
+    pub(super) fn slow(&self, board: &Board) -> Bytes {
+        kept(&self.slow, || encoded(&board.slow()))
     }
 
     /// `/topology`

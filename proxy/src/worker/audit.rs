@@ -95,7 +95,7 @@ fn line(who: Option<&(IpAddr, String)>, reason: String, times: u64) -> Line {
 }
 
 /// What a client said, as a log can bear it.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars()
         .take(TEXT_MAX)
         .flat_map(char::escape_default)

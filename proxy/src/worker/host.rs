@@ -9,6 +9,7 @@ use std::{
 
 use command::CommandId;
 use dataplane::{CloseReason, ErrorKind, HandshakeError, Host, Phase, RedirectKind, Totals, Zone};
+use session::User;
 use topology::NodeAddr;
 
 use super::{
@@ -16,13 +17,19 @@ use super::{
     audit::{self, Audit},
     counters::Counters,
 };
-use crate::metrics::{self, ConnectResult, PoisonReason, UpstreamState, WorkerMetrics};
+use crate::{
+    events::unix_ms,
+    metrics::{self, ConnectResult, PoisonReason, UpstreamState, WorkerMetrics},
+    slow::{Allowance, Slow},
+};
 
 pub(crate) struct WorkerHost {
     metrics: Rc<WorkerMetrics>,
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     audit: Audit,
+    slow_after: Duration,
+    slow_allowance: Allowance,
 }
 
 impl WorkerHost {
@@ -30,12 +37,15 @@ impl WorkerHost {
         metrics: Rc<WorkerMetrics>,
         shared: Arc<Shared>,
         counters: Arc<Counters>,
+        slow: Duration,
     ) -> Self {
         Self {
             metrics,
             shared,
             counters,
             audit: Audit::default(),
+            slow_after: slow,
+            slow_allowance: Allowance::new(Instant::now()),
         }
     }
 
@@ -73,6 +83,41 @@ impl Host for WorkerHost {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.metrics
             .request(command.map_or(usize::MAX, CommandId::index), nanos);
+    }
+
+    fn slow_after(&self) -> Duration {
+        self.slow_after
+    }
+
+    fn slow(
+        &mut self,
+        command: Option<CommandId>,
+        took: Duration,
+        client: SocketAddr,
+        user: &User,
+    ) {
+        let command = command.and_then(|id| self.shared.table.get(id));
+        // Waiting is what such a command is for.
+        if command.is_some_and(command::Command::is_blocking) {
+            return;
+        }
+        let Some(left_out) = self.slow_allowance.take(Instant::now()) else {
+            return;
+        };
+        self.shared.slow.push(Slow {
+            at_ms: unix_ms(),
+            took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            command: command
+                .map_or(command::LABEL_OTHER, |command| command.name())
+                .to_owned(),
+            client: client.to_string(),
+            user: match user {
+                User::Default => "default".to_owned(),
+                User::Service => "(service)".to_owned(),
+                User::Named(name) => audit::printable(&String::from_utf8_lossy(name)),
+            },
+            left_out,
+        });
     }
 
     fn redirect(&mut self, kind: RedirectKind) {

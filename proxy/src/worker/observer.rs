@@ -6,7 +6,7 @@ use dataplane::{NodeFigures, View};
 use topology::NodeId;
 
 use super::Shared;
-use crate::events::Events;
+use crate::{events::Events, slow::Slow};
 
 /// Reads what is shared. Takes no lock for longer than a pointer is copied.
 #[derive(Clone, Debug)]
@@ -21,6 +21,11 @@ impl Observer {
     /// What changed in the cluster.
     pub(crate) fn events(&self) -> &Events {
         &self.0.events
+    }
+
+    /// Commands that took long.
+    pub(crate) fn slow(&self) -> Vec<Slow> {
+        self.0.slow.all()
     }
 
     /// How far each replica is behind, where that is known.

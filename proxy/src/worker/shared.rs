@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use topology::{NodeAddr, NodeId, Slot};
 
 use super::{Mail, counters::Counters};
-use crate::{config::Config, dns, events::Events, users::ByCertificate};
+use crate::{config::Config, dns, events::Events, slow::SlowLog, users::ByCertificate};
 
 /// Slots said to have moved that the discovery has not heard of yet. More are forgotten: it
 /// looks for itself.
@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     started: Instant,
     /// What changed in the cluster.
     pub(crate) events: Events,
+    /// Commands that took long.
+    pub(crate) slow: SlowLog,
     lags: Mutex<Arc<HashMap<NodeId, Duration>>>,
     /// By worker.
     figures: Mutex<BTreeMap<usize, Arc<[NodeFigures]>>>,
@@ -74,6 +76,7 @@ impl Shared {
             workers: RwLock::new(Vec::new()),
             started: Instant::now(),
             events: Events::default(),
+            slow: SlowLog::default(),
             lags: Mutex::default(),
             figures: Mutex::default(),
             seed: RandomState::new().build_hasher().finish(),
