@@ -1,4 +1,5 @@
-//! The admin port: `/metrics`, `/livez`, `/readyz`, in plain HTTP, on loopback by default.
+//! The admin port: the status page at `/`, `/metrics`, `/livez`, `/readyz`, `/status`, `/topology`
+//! and `/slowlog`, in plain HTTP, on loopback by default. It only reads, and shows no keys and no values.
 
 use std::{convert::Infallible, io, net::TcpListener, sync::Arc, time::Duration};
 
@@ -6,7 +7,7 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{CONTENT_TYPE, HeaderValue},
+    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS},
     server::conn::http1,
     service::service_fn,
 };
@@ -16,7 +17,13 @@ use tokio::{sync::Semaphore, time::timeout};
 use crate::{
     contract::{Readiness, Shutdown},
     metrics::Metrics,
+    status::Board,
 };
+
+mod bodies;
+mod page;
+
+pub use bodies::Bodies;
 
 /// Connections at a time; more wait.
 const CONNECTIONS_MAX: usize = 64;
@@ -32,6 +39,10 @@ pub struct Pages {
     pub metrics: Metrics,
     /// `/readyz`
     pub readiness: Readiness,
+    /// `/status` and `/topology`
+    pub board: Board,
+    /// What was made of it last.
+    pub bodies: Bodies,
 }
 
 /// Serves the pages until the end.
@@ -92,9 +103,14 @@ fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
                 format!("not ready: {reason}\n"),
             ),
         },
+        "/" => page::page(),
+        "/status" => json(pages.bodies.status(&pages.board)),
+        "/slowlog" => json(pages.bodies.slow(&pages.board)),
+        "/topology" => json(pages.bodies.topology(&pages.board)),
         _ => text(
             StatusCode::NOT_FOUND,
-            "there are /metrics, /livez and /readyz here\n".to_owned(),
+            "there are /, /metrics, /livez, /readyz, /status, /topology and /slowlog here\n"
+                .to_owned(),
         ),
     }
 }
@@ -104,5 +120,14 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     let format = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, format);
+    response
+}
+
+fn json(body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

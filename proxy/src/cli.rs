@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::{
     config::Config,
@@ -10,6 +10,7 @@ use crate::{
     metrics::Listing,
     server::{self, Bound, Loaded},
     telemetry,
+    tools::{self, shell::Shell},
     worker::Plane,
 };
 
@@ -33,6 +34,23 @@ enum Command {
     Serve(ConfigFile),
     /// Check a configuration and the files it names, and show what it means.
     Check(ConfigFile),
+    /// Show slots, shards, nodes, zones and what changed last.
+    Topology(tools::topology::Options),
+    /// Explain where a command goes and why: `keyway explain GET user:1`.
+    Explain(tools::explain::Options),
+    /// Watch what happens, second by second.
+    Top(tools::top::Options),
+    /// Show the commands that took long.
+    Slowlog(tools::slowlog::Options),
+    /// Look at everything that a Keyway needs, and say what to do about what is wrong.
+    Doctor(tools::doctor::Options),
+    /// Print a script that completes this command line in a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the man page: `keyway man | man -l -`.
+    Man,
     /// Try it: a cluster, a certificate and the endpoint on this machine (what happens without a command).
     Demo(demo::Options),
 }
@@ -59,6 +77,13 @@ pub fn run() -> ExitCode {
     {
         Command::Serve(file) => serve(&file),
         Command::Check(file) => check(&file),
+        Command::Topology(options) => tools::topology::show(&options),
+        Command::Explain(options) => tools::explain::show(&options),
+        Command::Top(options) => tools::top::show(&options),
+        Command::Slowlog(options) => tools::slowlog::show(&options),
+        Command::Doctor(options) => tools::doctor::show(&options),
+        Command::Completions { shell } => tools::shell::completions(shell, Cli::command()),
+        Command::Man => tools::shell::man(Cli::command()),
         Command::Demo(options) => demo::run(&options),
     }
 }

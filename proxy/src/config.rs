@@ -280,6 +280,8 @@ pub struct Log {
     pub level: tracing::Level,
     /// How lines look.
     pub format: LogFormat,
+    /// Commands that take longer are in the slow log.
+    pub slow: Duration,
 }
 
 /// How log lines look.
@@ -324,6 +326,7 @@ impl Default for Log {
         Self {
             level: tracing::Level::INFO,
             format: LogFormat::Auto,
+            slow: Duration::from_millis(100),
         }
     }
 }

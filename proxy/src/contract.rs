@@ -10,6 +10,7 @@ use crate::{
     metrics::{ControlMetrics, WorkerMetrics},
     net::Reach,
     tls,
+    worker::Observer,
 };
 
 /// What the server starts: workers, and one discovery.
@@ -28,6 +29,9 @@ pub trait DataPlane: Send + Sync + 'static {
     /// # Errors
     /// The system has no thread or no descriptors left.
     fn spawn_discovery(&self, context: DiscoveryContext) -> io::Result<JoinHandle<()>>;
+
+    /// What the admin port sees of both.
+    fn observer(&self) -> Observer;
 }
 
 /// The acceptor's end of a worker.

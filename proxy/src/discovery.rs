@@ -28,7 +28,8 @@ use crate::{
 mod node;
 mod readers;
 
-use node::{Look, LookError, counts_of, look_at};
+pub(crate) use node::{Look, Node, look_at};
+use node::{LookError, counts_of};
 
 /// Between two looks that nobody asked for.
 const REGULAR: Duration = Duration::from_secs(10);
@@ -177,6 +178,7 @@ impl Discovery {
         let mut topology = (*before).clone();
         for (slot, to) in self.shared.take_moved() {
             if let Some(next) = topology.with_slot_moved(slot, &to) {
+                note_moved(&self.shared, &topology, &next, slot, &to);
                 topology = next;
             }
         }
@@ -223,7 +225,7 @@ impl Discovery {
             };
             match topology::accept(self.topology.as_deref(), candidate.clone()) {
                 Ok(next) => {
-                    self.believe(next, look);
+                    self.believe(next, look, &addr);
                     return true;
                 }
                 Err(refusal) => {
@@ -292,17 +294,16 @@ impl Discovery {
         nodes
     }
 
-    fn believe(&mut self, next: Option<Topology>, look: Look) {
+    fn believe(&mut self, next: Option<Topology>, look: Look, addr: &NodeAddr) {
         if self.failures > 0 {
             tracing::info!(failures = self.failures, "the cluster answers again");
         }
         self.failures = 0;
         self.looks += 1;
         self.context.metrics.looked(true);
-        let news = next.as_ref().is_some_and(|next| {
-            let before = self.topology.as_deref();
-            before.is_none_or(|before| !topology::diff(before, next).is_empty())
-        });
+        let news = next
+            .as_ref()
+            .is_some_and(|next| self.note_changes(next, addr));
         if news {
             self.after_moves = AFTER_MOVES[0];
         } else if std::mem::take(&mut self.looks_for_moves) {
@@ -333,6 +334,20 @@ impl Discovery {
             self.context.readiness.not_ready(&reason);
         }
         self.publish(topology, Arc::new(facts));
+    }
+
+    /// Keeps what differs from before. Returns whether anything does.
+    fn note_changes(&self, next: &Topology, told_by: &NodeAddr) -> bool {
+        let (events, revision) = (&self.shared.events, next.revision().get());
+        let why = format!("{told_by} said so when asked");
+        let Some(before) = self.topology.as_deref() else {
+            let (shards, nodes) = (next.shards().len(), next.nodes().count());
+            events.found(revision, shards, nodes, &why);
+            return true;
+        };
+        let changes = topology::diff(before, next);
+        events.changed(revision, &changes, &why);
+        !changes.is_empty()
     }
 
     /// Clients must say a password that Keyway itself wants.
@@ -415,6 +430,28 @@ impl Discovery {
                  seeds, credentials and TLS"
             );
         }
+    }
+}
+
+/// Keeps what a node told of a slot, if it is news.
+fn note_moved(
+    shared: &Shared,
+    before: &Topology,
+    after: &Topology,
+    slot: topology::Slot,
+    to: &NodeAddr,
+) {
+    if before.revision() == after.revision() {
+        return;
+    }
+    let revision = after.revision().get();
+    let was = before.node_by_addr(to).map(|node| node.role);
+    if was == Some(topology::Role::Replica) {
+        shared.events.told_promoted(revision, to);
+    }
+    let owner = |topology: &Topology| topology.owner_index(slot);
+    if owner(before) != owner(after) {
+        shared.events.told_moved(revision, 1, to);
     }
 }
 

@@ -12,16 +12,20 @@ use std::{
     },
 };
 
+use dataplane::Times;
+
 mod collector;
 mod labels;
 mod listing;
 mod process;
+mod totals;
 
 pub use labels::{
     ConnectResult, Direction, ErrorKind, HandshakeResult, PoisonReason, RedirectKind,
     UpstreamState, Zone,
 };
 pub use listing::Listing;
+pub use totals::Totals;
 
 /// Upper bounds of the latency histogram's buckets, in nanoseconds: from 50 microseconds to 10 s.
 const BUCKETS_NS: [u64; 14] = [
@@ -51,6 +55,8 @@ struct Cells {
     requests: Box<[AtomicU64]>,
     latency: [AtomicU64; BUCKETS_NS.len() + 1],
     latency_sum_ns: AtomicU64,
+    /// The same in finer steps, for quantiles of a few seconds.
+    times: [AtomicU64; Times::BUCKETS],
     client_bytes: [AtomicU64; Direction::COUNT],
     reads: [AtomicU64; Zone::COUNT],
     node_received: [AtomicU64; Zone::COUNT],
@@ -75,6 +81,7 @@ impl Cells {
                 .collect(),
             latency: Default::default(),
             latency_sum_ns: AtomicU64::default(),
+            times: std::array::from_fn(|_| AtomicU64::default()),
             client_bytes: Default::default(),
             reads: Default::default(),
             node_received: Default::default(),
@@ -222,6 +229,7 @@ impl WorkerMetrics {
         let bucket = BUCKETS_NS.partition_point(|bound| *bound < duration_ns);
         add_to(&self.cells.latency, bucket, 1);
         add(&self.cells.latency_sum_ns, duration_ns);
+        add_to(&self.cells.times, Times::bucket(duration_ns), 1);
     }
 
     /// Plain bytes from or to clients.

@@ -18,6 +18,7 @@ use crate::{
     contract::{DataPlane, DiscoveryContext, Readiness, Shutdown, WorkerContext},
     metrics::Metrics,
     net::Reach,
+    status::Board,
     tls::{ServerTls, UpstreamTls},
 };
 
@@ -192,9 +193,13 @@ pub fn start(
         shutdown: shutdown.clone(),
     })?);
     let mut accepting = vec![metrics.worker(), metrics.worker()];
+    let board = Board::new(config, plane.observer(), readiness.clone());
+    tokio::spawn(board.clone().run(metrics.clone(), shutdown.clone()));
     let pages = admin::Pages {
         metrics,
         readiness: readiness.clone(),
+        board,
+        bodies: admin::Bodies::default(),
     };
     tokio::spawn(report(
         admin::run(bound.admin, pages, shutdown.clone()),

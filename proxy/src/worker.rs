@@ -30,16 +30,19 @@ use crate::{
     tls, upstream,
 };
 
+mod audit;
 mod counters;
+mod figures;
 mod here;
 mod host;
+mod observer;
 mod settings;
 mod shared;
 mod turns;
 mod wakers;
 
-pub use self::here::Here;
 use self::{counters::Counters, host::WorkerHost, turns::Clock, wakers::Wakers};
+pub use self::{here::Here, observer::Observer};
 pub(crate) use self::{settings::mix, shared::Shared};
 
 /// Bytes read from a socket at a time; one buffer for each worker.
@@ -105,6 +108,10 @@ impl contract::DataPlane for Plane {
 
     fn spawn_discovery(&self, context: DiscoveryContext) -> io::Result<JoinHandle<()>> {
         discovery::spawn(context, Arc::clone(&self.shared))
+    }
+
+    fn observer(&self) -> Observer {
+        Observer(Arc::clone(&self.shared))
     }
 }
 
@@ -370,6 +377,7 @@ fn begin(
         Rc::clone(&metrics),
         Arc::clone(&shared),
         Arc::clone(&counters),
+        config.log.slow,
     );
     let settings = settings::of(&config, &shared, index);
     let table = Arc::clone(&shared.table);
@@ -396,6 +404,7 @@ fn begin(
     });
     tokio::task::spawn_local(tick(Rc::clone(&worker)));
     tokio::task::spawn_local(follow_view(Rc::clone(&worker)));
+    tokio::task::spawn_local(figures::show(Rc::clone(&worker)));
     worker
 }
 

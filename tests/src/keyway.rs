@@ -49,7 +49,7 @@ pub struct Keyway {
     admin: Port,
     certificates: Certificates,
     log: Arc<Mutex<String>>,
-    _folder: TempDir,
+    folder: Option<TempDir>,
 }
 
 impl Keyway {
@@ -136,7 +136,7 @@ impl Keyway {
             admin,
             certificates,
             log,
-            _folder: folder,
+            folder: Some(folder),
         }
     }
 
@@ -168,6 +168,35 @@ impl Keyway {
     #[must_use]
     pub fn addr(&self) -> String {
         format!("127.0.0.1:{}", self.port.number())
+    }
+
+    /// `host:port` of the admin port.
+    #[must_use]
+    pub fn admin(&self) -> String {
+        format!("127.0.0.1:{}", self.admin.number())
+    }
+
+    /// The configuration's file.
+    ///
+    /// # Panics
+    /// Its path is not UTF-8.
+    #[must_use]
+    pub fn config(&self) -> String {
+        let folder = self.folder.as_ref().expect("kept until the end");
+        let path = folder.path().join("keyway.toml");
+        path.to_str().expect("a path in UTF-8").to_owned()
+    }
+
+    /// Ends it by SIGTERM; its configuration stays, as `keyway.toml` in this folder, without the
+    /// certificates that it names.
+    ///
+    /// # Panics
+    /// It does not end.
+    #[must_use]
+    pub fn stop_and_keep_config(mut self) -> TempDir {
+        let kept = self.folder.take().expect("kept until the end");
+        let _ = self.stop();
+        kept
     }
 
     /// The port for clients.
@@ -289,6 +318,17 @@ fn collect(pipe: impl Read + Send + 'static, into: Arc<Mutex<String>>) {
 /// # Errors
 /// Nothing answers there, or not in HTTP.
 pub fn http_get(addr: &str, path: &str) -> io::Result<(u16, String)> {
+    let (head, body) = http_answer(addr, path)?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let status = status.ok_or_else(|| io::Error::other(format!("no HTTP: {head:?}")))?;
+    Ok((status, body))
+}
+
+/// Head and body of `http://addr/path`.
+///
+/// # Errors
+/// Nothing answers there.
+pub fn http_answer(addr: &str, path: &str) -> io::Result<(String, String)> {
     let mut socket = TcpStream::connect(addr)?;
     socket.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(
@@ -298,7 +338,5 @@ pub fn http_get(addr: &str, path: &str) -> io::Result<(u16, String)> {
     let mut answer = String::new();
     socket.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let status = status.ok_or_else(|| io::Error::other(format!("no HTTP: {head:?}")))?;
-    Ok((status, body.to_owned()))
+    Ok((head.to_owned(), body.to_owned()))
 }

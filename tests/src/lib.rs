@@ -36,7 +36,7 @@ mod wait;
 pub use certificates::{Certificates, Identity};
 pub use client::{Client, show, text};
 pub use cluster::{ClusterOptions, RealCluster, slot_of};
-pub use keyway::{Keyway, Settings, http_get};
+pub use keyway::{Keyway, Settings, http_answer, http_get};
 pub use load::{Fault, Load, LoadOptions, Mistake, Report};
 pub use node::{Node, Standalone, Version};
 pub use observer::{Observer, Watch};

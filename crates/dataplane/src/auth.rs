@@ -101,6 +101,8 @@ impl<H: Host> Core<H> {
         };
         let Some(runs_as) = runs_as else {
             self.host.error(ErrorKind::Auth);
+            self.host
+                .credentials_refused(client.session.peer, &username, WRONGPASS);
             resp::write::error(&mut self.scratch, WRONGPASS);
             self.complete_here(client, place, now);
             return;
@@ -184,6 +186,10 @@ impl<H: Host> Core<H> {
         let Some(auth) = client.auth.take() else {
             return;
         };
+        if !text.starts_with("ERR KEYWAY.") {
+            self.host
+                .credentials_refused(client.session.peer, &auth.username, text);
+        }
         // The client has said the right words: it cannot mend this.
         let text = if auth.mapped && text.starts_with("WRONGPASS") {
             NOT_ITS_FAULT

@@ -8,7 +8,7 @@ use session::Route;
 use topology::{NodeAddr, NodeId, Role, Topology};
 use upstream::{Backoff, Connection, Phase};
 
-use crate::{reads::Zone, slots::Key, ticket::Ticket};
+use crate::{figures::Times, reads::Zone, slots::Key, ticket::Ticket};
 
 /// One attempt at one node connection. A channel that connects again has another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +44,12 @@ impl Lane {
             Self::Fast
         }
     }
+}
+
+/// Whether a request of so many bytes takes the bulk lane whoever sends it; `slow` by its command.
+#[must_use]
+pub fn takes_bulk_lane(request: usize, slow: bool) -> bool {
+    Lane::of(request, slow, false) == Lane::Bulk
 }
 
 /// What a connection was set up with. Shared only within it.
@@ -106,6 +112,8 @@ pub(crate) struct Channel {
     pub(crate) told: usize,
     /// Why the last attempt ended.
     pub(crate) trouble: String,
+    /// How long the node's answers took.
+    pub(crate) trips: Times,
 }
 
 impl Channel {

@@ -14,6 +14,7 @@ use crate::{
     budget::Budget,
     channel::{Channel, Profile, Purpose},
     confirm::Unrest,
+    figures::Times,
     host::Host,
     identity::Identities,
     inquiry::Pause,
@@ -252,6 +253,7 @@ impl<H: Host> Core<H> {
             used_at: now,
             told: 0,
             trouble: String::new(),
+            trips: Times::default(),
         });
         self.host.channel_phase(None, Some(Phase::Connecting));
         if let Some(channel) = self.channels.get(key) {

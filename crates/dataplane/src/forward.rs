@@ -364,6 +364,10 @@ impl<H: Host> Core<H> {
         if let Some(completed) = completed {
             let took = now.saturating_duration_since(completed.started);
             self.host.request(completed.command, took);
+            if took >= self.host.slow_after() {
+                self.host
+                    .slow(completed.command, took, session.peer, &session.user);
+            }
         }
         self.scratch.clear();
     }

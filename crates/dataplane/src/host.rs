@@ -1,8 +1,9 @@
 //! Who runs a dataplane: what it is told for metrics and logs, and what it is asked.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use command::CommandId;
+use session::User;
 use topology::NodeAddr;
 
 use upstream::{CloseReason, Phase};
@@ -80,8 +81,27 @@ pub enum Planted {
 pub trait Host {
     /// A command has its whole reply; `None` is one that the table does not know.
     fn request(&mut self, command: Option<CommandId>, took: Duration);
+    /// Commands that take longer are told by [`Host::slow`].
+    #[inline]
+    fn slow_after(&self) -> Duration {
+        Duration::MAX
+    }
+    /// A command has taken long, by [`Host::slow_after`].
+    fn slow(
+        &mut self,
+        command: Option<CommandId>,
+        took: Duration,
+        client: SocketAddr,
+        user: &User,
+    ) {
+        let _ = (command, took, client, user); // not everyone keeps a log
+    }
     /// A node sent a command elsewhere.
     fn redirect(&mut self, kind: RedirectKind);
+    /// A client's credentials were refused, for this reason: an error line.
+    fn credentials_refused(&mut self, client: SocketAddr, username: &[u8], reason: &str) {
+        let _ = (client, username, reason); // not everyone keeps a log
+    }
     /// A read was sent that may go to a replica.
     fn read(&mut self, zone: Zone);
     /// The proxy gave an error of its own.

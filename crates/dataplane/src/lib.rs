@@ -18,6 +18,7 @@ mod client;
 mod confirm;
 mod core;
 mod fan_out;
+mod figures;
 mod forward;
 mod host;
 mod identity;
@@ -41,8 +42,9 @@ mod users;
 mod view;
 
 pub use action::Action;
-pub use channel::Attempt;
+pub use channel::{Attempt, takes_bulk_lane};
 pub use client::{Ending, Why};
+pub use figures::{NodeFigures, Times};
 pub use host::{ErrorKind, Host, Planted, RedirectKind, Totals};
 pub use inquiry::Answer;
 pub use plane::{Dataplane, Opening};

@@ -319,6 +319,7 @@ impl<H: Host> Dataplane<H> {
         };
         let before = channel.connection.phase();
         let zone = channel.zone;
+        let oldest = channel.connection.pipeline().oldest_queued_at();
         let stalled = std::mem::take(&mut channel.stalled);
         let mut unread = std::mem::take(&mut channel.unread);
         let result = if unread.is_empty() {
@@ -343,6 +344,9 @@ impl<H: Host> Dataplane<H> {
                 channel.unread = unread;
             }
             let delta = channel.in_flight_delta();
+            if let Some(since) = oldest.filter(|_| delta < 0) {
+                channel.trips.add(now.saturating_duration_since(since));
+            }
             self.core.host.in_flight(delta);
         }
         self.core.host.node_bytes(zone, bytes.len(), 0);

@@ -133,10 +133,11 @@ pub(crate) fn pass_on<H: Host>(
         state.poke = true;
     }
     if let Some(completed) = completed {
-        host.request(
-            completed.command,
-            now.saturating_duration_since(completed.started),
-        );
+        let took = now.saturating_duration_since(completed.started);
+        host.request(completed.command, took);
+        if took >= host.slow_after() {
+            host.slow(completed.command, took, session.peer, &session.user);
+        }
     }
 }
 

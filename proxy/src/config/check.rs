@@ -385,6 +385,10 @@ impl Checker<'_> {
                 ("json", LogFormat::Json),
             ],
         );
-        Log { level, format }
+        Log {
+            level,
+            format,
+            slow: self.millis("log.slow_ms", typed.slow_ms, usual.slow),
+        }
     }
 }

@@ -23,7 +23,8 @@ impl fmt::Display for Config {
             LogFormat::Human => "human",
             LogFormat::Json => "json",
         };
-        write!(f, "format = \"{format}\"")
+        text(f, "format", format)?;
+        write!(f, "slow_ms = {}", self.log.slow.as_millis())
     }
 }
 

@@ -44,7 +44,8 @@ fn the_least_that_works_gets_safe_defaults() {
         config.log,
         Log {
             level: tracing::Level::INFO,
-            format: LogFormat::Auto
+            format: LogFormat::Auto,
+            slow: Duration::from_millis(100),
         }
     );
 }
@@ -89,6 +90,7 @@ const EVERY_KEY: &str = r#"
         [log]
         level = "warn"
         format = "json"
+        slow_ms = 22
         "#;
 
 #[test]
@@ -131,7 +133,8 @@ fn every_key_is_read() {
         config.log,
         Log {
             level: tracing::Level::WARN,
-            format: LogFormat::Json
+            format: LogFormat::Json,
+            slow: millis(22),
         }
     );
     let tls = config.cluster.tls.unwrap();

@@ -126,6 +126,7 @@ pub(super) struct Admin {
 pub(super) struct Log {
     pub(super) level: Option<String>,
     pub(super) format: Option<String>,
+    pub(super) slow_ms: Option<Whole>,
 }
 
 /// A TOML integer, of any sign: ranges are `check`'s business, with a better message than serde's.

@@ -18,9 +18,9 @@ const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What a node says of its cluster.
 #[derive(Debug)]
-pub(super) struct Look {
-    pub(super) candidate: Candidate,
-    pub(super) version: String,
+pub(crate) struct Look {
+    pub(crate) candidate: Candidate,
+    pub(crate) version: String,
     pub(super) default_user_open: bool,
     pub(super) databases: u32,
     /// The reply to `COMMAND`, if it was asked for and given.
@@ -29,7 +29,7 @@ pub(super) struct Look {
 
 /// Why a node told nothing.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LookError {
+pub(crate) enum LookError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("the connection broke: {0}")]
@@ -53,7 +53,7 @@ pub(super) enum LookError {
 }
 
 /// Connects to a node and asks what the cluster looks like.
-pub(super) async fn look_at(
+pub(crate) async fn look_at(
     context: &DiscoveryContext,
     addr: &NodeAddr,
     with_commands: bool,
@@ -131,14 +131,14 @@ pub(super) async fn counts_of(
 }
 
 /// A connection to a node, to ask it.
-pub(super) struct Node {
+pub(crate) struct Node {
     stream: Stream,
     unread: Vec<u8>,
 }
 
 impl Node {
     /// Connects, and authenticates as the service user.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         context: &DiscoveryContext,
         addr: &NodeAddr,
     ) -> Result<Self, LookError> {
@@ -173,7 +173,7 @@ impl Node {
         }
     }
 
-    pub(super) async fn call(&mut self, args: &[&[u8]]) -> Result<Value, LookError> {
+    pub(crate) async fn call(&mut self, args: &[&[u8]]) -> Result<Value, LookError> {
         let mut request = Vec::new();
         resp::write::request(&mut request, args);
         self.stream.write_all(&request).await?;

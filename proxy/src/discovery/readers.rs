@@ -114,6 +114,7 @@ impl Watcher {
     fn rest(&mut self) {
         self.connections.clear();
         self.offsets.clear();
+        self.shared.set_lags(HashMap::new());
         self.shared.publish_readers(Readers::new());
     }
 
@@ -125,6 +126,7 @@ impl Watcher {
         let states = self.ask_all(&nodes).await;
         let now = clock::now();
         let mut readers = Readers::new();
+        let mut lags = HashMap::new();
         let zones = &self.context.config.reads.zones;
         for shard in topology.shards() {
             let offsets = self.offsets.entry(shard.primary.id).or_default();
@@ -139,6 +141,10 @@ impl Watcher {
                 let fit = node.role == Role::Primary
                     || state
                         .is_some_and(|state| state.sound && state.offset.is_some_and(caught_up));
+                let offset = state.and_then(|state| state.offset);
+                if let Some(offset) = offset.filter(|_| node.role == Role::Replica) {
+                    lags.insert(node.id, offsets.behind(now, offset));
+                }
                 let told = state.and_then(|state| state.zone.clone());
                 let known = zone_by_address(zones, &node.addr);
                 let zone = known.or_else(|| node.zone.clone()).or(told);
@@ -148,6 +154,7 @@ impl Watcher {
         let primaries: Vec<NodeId> = topology.primaries().map(|node| node.id).collect();
         self.offsets.retain(|id, _| primaries.contains(id));
         self.connections.retain(|addr, _| nodes.contains(addr));
+        self.shared.set_lags(lags);
         self.shared.publish_readers(readers);
     }
 

@@ -188,12 +188,12 @@ fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 9] {
     ]
 }
 
-fn sum(cells: &[Arc<Cells>], field: fn(&Cells) -> &AtomicU64) -> u64 {
+pub(super) fn sum(cells: &[Arc<Cells>], field: fn(&Cells) -> &AtomicU64) -> u64 {
     cells.iter().map(|cells| field(cells).load(Relaxed)).sum()
 }
 
 /// The sum over all workers for each label.
-fn by<'a>(
+pub(super) fn by<'a>(
     labels: &[&'a str],
     cells: &[Arc<Cells>],
     field: fn(&Cells) -> &[AtomicU64],

@@ -10,7 +10,7 @@ macro_rules! labels {
         }
 
         impl $name {
-            pub(super) const LABELS: &'static [&'static str] = &[$($text),+];
+            pub(crate) const LABELS: &'static [&'static str] = &[$($text),+];
             pub(super) const COUNT: usize = Self::LABELS.len();
         }
     };

@@ -1,18 +1,31 @@
 //! What the dataplane tells of itself becomes metrics and log lines.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use command::CommandId;
 use dataplane::{CloseReason, ErrorKind, HandshakeError, Host, Phase, RedirectKind, Totals, Zone};
+use session::User;
 use topology::NodeAddr;
 
-use super::{Shared, counters::Counters};
-use crate::metrics::{self, ConnectResult, PoisonReason, UpstreamState, WorkerMetrics};
+use super::{
+    Shared,
+    audit::{self, Audit},
+    counters::Counters,
+};
+use crate::{
+    clock,
+    events::unix_ms,
+    metrics::{self, ConnectResult, PoisonReason, UpstreamState, WorkerMetrics},
+    slow::{Allowance, Slow},
+};
 
 pub(crate) struct WorkerHost {
     metrics: Rc<WorkerMetrics>,
     shared: Arc<Shared>,
     counters: Arc<Counters>,
+    audit: Audit,
+    slow_after: Duration,
+    slow_allowance: Allowance,
 }
 
 impl WorkerHost {
@@ -20,13 +33,32 @@ impl WorkerHost {
         metrics: Rc<WorkerMetrics>,
         shared: Arc<Shared>,
         counters: Arc<Counters>,
+        slow: Duration,
     ) -> Self {
         Self {
             metrics,
             shared,
             counters,
+            audit: Audit::default(),
+            slow_after: slow,
+            slow_allowance: Allowance::new(clock::now()),
         }
     }
+
+    /// Says what was not said at once, lest it be too much.
+    pub(super) fn say_who_was_refused(&mut self) {
+        self.audit.due(clock::now()).iter().for_each(say_refused);
+    }
+}
+
+fn say_refused(line: &audit::Line) {
+    let client = line
+        .client
+        .map_or_else(|| "(various)".to_owned(), |ip| ip.to_string());
+    tracing::warn!(
+        %client, user = %line.user, reason = %line.reason, times = line.times,
+        "credentials refused"
+    );
 }
 
 fn zone_of(zone: Zone) -> metrics::Zone {
@@ -47,6 +79,41 @@ impl Host for WorkerHost {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.metrics
             .request(command.map_or(usize::MAX, CommandId::index), nanos);
+    }
+
+    fn slow_after(&self) -> Duration {
+        self.slow_after
+    }
+
+    fn slow(
+        &mut self,
+        command: Option<CommandId>,
+        took: Duration,
+        client: SocketAddr,
+        user: &User,
+    ) {
+        let command = command.and_then(|id| self.shared.table.get(id));
+        // Waiting is what such a command is for.
+        if command.is_some_and(command::Command::is_blocking) {
+            return;
+        }
+        let Some(left_out) = self.slow_allowance.take(clock::now()) else {
+            return;
+        };
+        self.shared.slow.push(Slow {
+            at_ms: unix_ms(),
+            took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            command: command
+                .map_or(command::LABEL_OTHER, |command| command.name())
+                .to_owned(),
+            client: client.to_string(),
+            user: match user {
+                User::Default => "default".to_owned(),
+                User::Service => "(service)".to_owned(),
+                User::Named(name) => audit::printable(&String::from_utf8_lossy(name)),
+            },
+            left_out,
+        });
     }
 
     fn redirect(&mut self, kind: RedirectKind) {
@@ -70,6 +137,12 @@ impl Host for WorkerHost {
             ErrorKind::Unavailable => metrics::ErrorKind::Unavailable,
             ErrorKind::Overtaken => metrics::ErrorKind::Overtaken,
         });
+    }
+
+    fn credentials_refused(&mut self, client: SocketAddr, username: &[u8], reason: &str) {
+        let now = clock::now();
+        let line = self.audit.refused(client.ip(), username, reason, now);
+        line.iter().for_each(say_refused);
     }
 
     fn read(&mut self, zone: Zone) {

@@ -2,21 +2,22 @@
 //! other.
 
 use std::{
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwapAny;
 use command::CommandTable;
-use dataplane::{Readers, Totals, View};
+use dataplane::{NodeFigures, Readers, Totals, View};
 use tokio::sync::{Notify, mpsc, watch};
-use topology::{NodeAddr, Slot};
+use topology::{NodeAddr, NodeId, Slot};
 
 use super::{Mail, counters::Counters};
-use crate::{clock, config::Config, users::ByCertificate};
+use crate::{clock, config::Config, events::Events, slow::SlowLog, users::ByCertificate};
 
 /// Slots said to have moved that the discovery has not heard of yet. More are forgotten: it
 /// looks for itself.
@@ -38,6 +39,13 @@ pub(crate) struct Shared {
     workers: RwLock<Vec<(usize, mpsc::UnboundedSender<Mail>)>>,
     started: Instant,
     client_ids: AtomicU64,
+    /// What changed in the cluster.
+    pub(crate) events: Events,
+    /// Commands that took long.
+    pub(crate) slow: SlowLog,
+    lags: Mutex<Arc<HashMap<NodeId, Duration>>>,
+    /// By worker.
+    figures: Mutex<BTreeMap<usize, Arc<[NodeFigures]>>>,
     /// Different in every process, and hard to guess.
     pub(crate) seed: u64,
 }
@@ -70,6 +78,10 @@ impl Shared {
             started: clock::now(),
             client_ids: AtomicU64::new(1),
             seed,
+            events: Events::default(),
+            slow: SlowLog::default(),
+            lags: Mutex::default(),
+            figures: Mutex::default(),
         }
     }
 
@@ -146,6 +158,28 @@ impl Shared {
                 ..(*view).clone()
             });
         }
+    }
+
+    /// A worker shows what it knows of its nodes.
+    pub(super) fn show(&self, worker: usize, figures: Vec<NodeFigures>) {
+        let mut all = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(worker, figures.into());
+    }
+
+    /// What each worker showed last.
+    pub(super) fn shown(&self) -> Vec<Arc<[NodeFigures]>> {
+        let all = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values().cloned().collect()
+    }
+
+    /// How far replicas are behind, now.
+    pub(crate) fn set_lags(&self, lags: HashMap<NodeId, Duration>) {
+        *self.lags.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(lags);
+    }
+
+    /// How far replicas were behind when they were asked last.
+    pub(super) fn lags(&self) -> Arc<HashMap<NodeId, Duration>> {
+        Arc::clone(&self.lags.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Says that somebody reads from replicas.
