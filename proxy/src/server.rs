@@ -166,7 +166,7 @@ pub fn start(
         .map(|command| command.name().into());
     let metrics = Metrics::new(names);
     let readiness = Readiness::default();
-    let reach = Reach::system();
+    let reach = Reach::system(&config.cluster.name_servers);
     let mut threads = Vec::new();
     let mut workers = Vec::new();
     for index in 0..config.listen.workers {
