@@ -6,6 +6,7 @@ use crate::{
     cluster::Cluster,
     commands::{Outcome, args, glob},
     node::Connection,
+    pubsub,
 };
 
 const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
@@ -59,7 +60,7 @@ pub(crate) fn run(
             let parts = [(ms / 1000).to_string(), (ms % 1000 * 1000).to_string()];
             Ok(Value::Array(parts.iter().map(Value::bulk).collect()))
         }
-        "publish" | "spublish" => Ok(Value::Integer(0)),
+        "publish" | "spublish" => pubsub::publish(cluster, connection, name == "spublish", request),
         "wait" => {
             let shard = cluster.nodes.get(connection.node).map(|node| node.shard);
             let replicas = shard.map_or(0, |shard| cluster.replicas(shard).len());

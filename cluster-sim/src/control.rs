@@ -258,5 +258,8 @@ impl Cluster {
             node.migrating.remove(&slot);
             node.importing.remove(&slot);
         }
+        if let Some(slot) = Slot::new(slot) {
+            self.end_subscriptions(slot);
+        }
     }
 }

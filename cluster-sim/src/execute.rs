@@ -12,7 +12,7 @@ use crate::{
     commands::{self, Call, Outcome},
     connection, introspection,
     node::{Connection, ConnectionId, NodeIndex},
-    script, transaction,
+    pubsub, script, transaction,
 };
 
 const TRYAGAIN: &str = "TRYAGAIN Multiple keys request during rehashing of slot";
@@ -99,6 +99,7 @@ impl Cluster {
             node.swallow -= 1;
             out.truncate(start);
         }
+        out.append(&mut connection.heard);
     }
 
     fn execute(
@@ -132,6 +133,11 @@ impl Cluster {
             return Err(error);
         }
         let asking = connection.asking;
+        if !connection.transaction.open
+            && let Some(done) = pubsub::run(self, connection, command, request, out)
+        {
+            return done.map(|()| None);
+        }
         let outcome = transaction::run(self, connection, command, request, asking)
             .or_else(|| self.about(connection, command, request))
             .unwrap_or_else(|| {
@@ -271,7 +277,7 @@ impl Cluster {
     }
 
     /// What the node was told to say instead of the truth.
-    fn misdirect(&mut self, here: NodeIndex, slot: Slot) -> Result<(), String> {
+    pub(crate) fn misdirect(&mut self, here: NodeIndex, slot: Slot) -> Result<(), String> {
         let node = self.nodes.get_mut(here);
         match node.and_then(|node| node.misdirections.pop_front()) {
             Some((true, to)) => Err(format!("ASK {} {to}", slot.get())),

@@ -6,8 +6,8 @@
 //! scripts it. [`serve`] puts it behind sockets.
 //!
 //! It knows strings, hashes, lists, sets, sorted sets, expiry, `SCAN`, counters, transactions, `BLPOP`
-//! and `BRPOP`, and scripts that are no more than a row of calls; no subscriptions or streams. What it does not know it refuses as a server refuses a
-//! command that it has never heard of.
+//! and `BRPOP`, subscriptions, and scripts that are no more than a row of calls; no streams. What it
+//! does not know it refuses as a server refuses a command that it has never heard of.
 
 mod blocking;
 mod cluster;
@@ -19,6 +19,7 @@ mod introspection;
 mod layout;
 mod node;
 mod ordered;
+mod pubsub;
 mod script;
 mod serve;
 mod store;

@@ -8,7 +8,7 @@ use std::{
 
 use resp::{Protocol, RequestDecoder, RequestLimits};
 
-use crate::{blocking::Blocked, store::Store, transaction::Transaction};
+use crate::{blocking::Blocked, pubsub::Subscriptions, store::Store, transaction::Transaction};
 
 /// Which node; a place in the cluster's list, from 0. Primaries come first, shard by shard.
 pub type NodeIndex = usize;
@@ -66,6 +66,9 @@ pub(crate) struct Connection {
     pub(crate) closing: bool,
     /// It waits for an element of a list.
     pub(crate) blocked: Option<Blocked>,
+    pub(crate) subscriptions: Subscriptions,
+    /// What it has said itself and hears, behind the reply that is being made.
+    pub(crate) heard: Vec<u8>,
 }
 
 impl Connection {
@@ -85,6 +88,8 @@ impl Connection {
             transaction: Transaction::default(),
             closing: false,
             blocked: None,
+            subscriptions: Subscriptions::default(),
+            heard: Vec::new(),
         }
     }
 }

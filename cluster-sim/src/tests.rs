@@ -332,3 +332,81 @@ fn a_new_primary_goes_on_with_the_migrations_of_the_old_one() {
     client.cluster.finish_migration(slot);
     assert_eq!(client.cluster.owner(slot), Some((shard + 1) % 3));
 }
+
+fn push(parts: &[&str]) -> String {
+    let bulks = parts.iter().map(|part| match part.strip_prefix(':') {
+        Some(number) => format!(":{number}\r\n"),
+        None => format!("${}\r\n{part}\r\n", part.len()),
+    });
+    format!(">{}\r\n{}", parts.len(), bulks.collect::<String>())
+}
+
+#[test]
+fn what_is_published_is_heard_once_by_who_is_subscribed_to_it() {
+    let mut client = Client::new(Layout::default());
+    let home = client.home("k");
+    let (near, far) = (client.connect(home), client.connect((home + 1) % 3));
+    let replica = client.connect(home + 3);
+    for connection in [near, far, replica] {
+        client.ask(connection, "HELLO 3");
+    }
+    assert_eq!(
+        client.ask(near, "SUBSCRIBE k other"),
+        push(&["subscribe", "k", ":1"]) + &push(&["subscribe", "other", ":2"])
+    );
+    assert_eq!(
+        client.ask(far, "PSUBSCRIBE [kl]"),
+        push(&["psubscribe", "[kl]", ":1"])
+    );
+    assert_eq!(
+        client.ask(replica, "SSUBSCRIBE k"),
+        push(&["ssubscribe", "k", ":1"])
+    );
+    // Who says it hears it behind the reply, which counts who is at this node.
+    assert_eq!(
+        client.ask(near, "PUBLISH k one"),
+        ":1\r\n".to_owned() + &push(&["message", "k", "one"])
+    );
+    assert_eq!(client.take(far), push(&["pmessage", "[kl]", "k", "one"]));
+    assert_eq!(client.ask(near, "SPUBLISH k two"), ":0\r\n");
+    assert_eq!(client.take(replica), push(&["smessage", "k", "two"]));
+    assert_eq!(client.take(far), "");
+    assert_eq!(
+        client.ask(near, "UNSUBSCRIBE k"),
+        push(&["unsubscribe", "k", ":1"])
+    );
+    assert_eq!(client.ask(near, "PUBLISH k three"), ":0\r\n");
+    assert_eq!(
+        client.ask(near, "SUNSUBSCRIBE"),
+        ">3\r\n$12\r\nsunsubscribe\r\n_\r\n:0\r\n"
+    );
+}
+
+#[test]
+fn a_sharded_channel_goes_with_its_slot() {
+    let mut client = Client::new(Layout::default());
+    let (slot, old) = (Slot::of_key(b"k"), client.home("k"));
+    let new = (old + 1) % 3;
+    let (before, after) = (client.connect(old), client.connect(new));
+    client.ask(before, "HELLO 3");
+    client.ask(after, "HELLO 3");
+    let there = |client: &Client, node| {
+        let addr = client.cluster.address(node).unwrap();
+        format!("-MOVED {} {addr}\r\n", slot.get())
+    };
+    assert_eq!(client.ask(after, "SSUBSCRIBE k"), there(&client, old));
+    client.ask(before, "SSUBSCRIBE k");
+    // Half moved, it is still the old owner's, though no key is there.
+    client.cluster.begin_migration(slot, new);
+    assert_eq!(
+        client.ask(before, "SPUBLISH k one"),
+        ":1\r\n".to_owned() + &push(&["smessage", "k", "one"])
+    );
+    client.cluster.finish_migration(slot);
+    assert_eq!(client.take(before), push(&["sunsubscribe", "k", ":0"]));
+    assert_eq!(client.ask(before, "SPUBLISH k two"), there(&client, new));
+    assert_eq!(
+        client.ask(after, "SSUBSCRIBE k"),
+        push(&["ssubscribe", "k", ":1"])
+    );
+}

@@ -103,6 +103,8 @@ pub enum TlsVersion {
 pub struct Cluster {
     /// Nodes to ask for the topology first; at least one.
     pub seeds: Vec<HostPort>,
+    /// Who is asked for the addresses of names; empty is whom the system asks.
+    pub name_servers: Vec<SocketAddr>,
     /// The service user; `None` when the cluster needs no password.
     pub credentials: Option<Credentials>,
     /// As whom a client runs that has not sent AUTH.
@@ -381,6 +383,7 @@ impl Config {
             listen,
             cluster: Cluster {
                 seeds,
+                name_servers: Vec::new(),
                 credentials: None,
                 unauthenticated: Unauthenticated::Default,
                 cross_slot: CrossSlot::Split,

@@ -11,7 +11,11 @@ use std::{
     time::Duration,
 };
 
-use hickory_resolver::TokioResolver;
+use hickory_resolver::{
+    ResolverBuilder, TokioResolver,
+    config::{ConnectionConfig, NameServerConfig, ResolverConfig},
+    net::{NetError, runtime::TokioRuntimeProvider},
+};
 
 /// An answer in the making.
 pub type Resolving<'a> =
@@ -57,7 +61,32 @@ impl SystemResolver {
     /// addresses; only names fail, and say why.
     #[must_use]
     pub fn new() -> Self {
-        let built = TokioResolver::builder_tokio().and_then(|mut builder| {
+        Self::built(TokioResolver::builder_tokio())
+    }
+
+    /// Asks these name servers in place of the system's, and still reads `/etc/hosts`; without
+    /// any, as [`Self::new`].
+    #[must_use]
+    pub fn asking(servers: &[SocketAddr]) -> Self {
+        if servers.is_empty() {
+            return Self::new();
+        }
+        let server = |server: &SocketAddr| {
+            let both = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
+            let both = both.map(|mut connection| {
+                connection.port = server.port();
+                connection
+            });
+            NameServerConfig::new(server.ip(), true, both.into())
+        };
+        let servers = servers.iter().map(server).collect();
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+        let provider = TokioRuntimeProvider::default();
+        Self::built(Ok(TokioResolver::builder_with_config(config, provider)))
+    }
+
+    fn built(builder: Result<ResolverBuilder<TokioRuntimeProvider>, NetError>) -> Self {
+        let built = builder.and_then(|mut builder| {
             builder.options_mut().timeout = TIMEOUT;
             builder.options_mut().attempts = 2;
             builder.build()

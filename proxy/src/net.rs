@@ -85,11 +85,11 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// As the system does it.
+    /// As the system does it; names are asked of these servers, if there are any.
     #[must_use]
-    pub fn system() -> Self {
+    pub fn system(name_servers: &[SocketAddr]) -> Self {
         Self {
-            resolver: Arc::new(dns::SystemResolver::new()),
+            resolver: Arc::new(dns::SystemResolver::asking(name_servers)),
             net: Arc::new(Tcp),
         }
     }

@@ -168,7 +168,7 @@ pub fn start(
     let metrics = Metrics::new(names);
     metrics.control().clients_max(config.limits.clients_max);
     let readiness = Readiness::default();
-    let reach = Reach::system();
+    let reach = Reach::system(&config.cluster.name_servers);
     let mut threads = Vec::new();
     let mut workers = Vec::new();
     for index in 0..config.listen.workers {

@@ -108,6 +108,8 @@ fn settle(load: &Load, options: &LoadOptions) {
 pub fn table_load() -> LoadOptions {
     LoadOptions {
         pause: Duration::from_millis(150),
+        watches: true,
+        pairs: 10,
         ..LoadOptions::new(200)
     }
 }

@@ -10,6 +10,7 @@ mod dice;
 mod keys;
 mod model;
 mod op;
+mod pairs;
 mod tally;
 mod worker;
 
@@ -21,6 +22,7 @@ use std::time::Duration;
 pub use model::Fault;
 pub use tally::{Mistake, Report};
 
+use crate::load::pairs::Pair;
 use crate::load::tally::{Shared, Tally};
 use crate::load::worker::Worker;
 use crate::wait::wait_until;
@@ -43,6 +45,11 @@ pub struct LoadOptions {
     pub keys_max: usize,
     /// Scripts are among the commands.
     pub scripts: bool,
+    /// Transactions that watch keys are.
+    pub watches: bool,
+    /// Beside the clients, so many pairs of connections of which one pops what the other pushes, and
+    /// as many of which one has subscribed to what the other publishes.
+    pub pairs: usize,
     /// A failover may lose the last acknowledged writes, as Valkey's own replication does.
     pub lossy: bool,
     /// What the clients choose follows from this.
@@ -60,6 +67,8 @@ impl LoadOptions {
             pipeline_max: 32,
             keys_max: 4,
             scripts: true,
+            watches: false,
+            pairs: 0,
             lossy: false,
             seed: 1,
         }
@@ -71,6 +80,7 @@ impl LoadOptions {
 pub struct Load {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<Tally>>,
+    pairs: Vec<JoinHandle<Vec<Tally>>>,
 }
 
 impl Load {
@@ -95,7 +105,23 @@ impl Load {
                 .expect("a client's thread")
         };
         let threads = (0..options.clients).map(spawn).collect();
-        let load = Self { shared, threads };
+        let pair = |number: usize| {
+            let pair = Pair {
+                addr: addr.to_owned(),
+                ca: PathBuf::from(ca),
+                options: options.clone(),
+                client: options.clients + number,
+                shared: Arc::clone(&shared),
+            };
+            let pops = number < options.pairs;
+            std::thread::spawn(move || if pops { pair.pop() } else { pair.listen() })
+        };
+        let pairs = (0..2 * options.pairs).map(pair).collect();
+        let load = Self {
+            shared,
+            threads,
+            pairs,
+        };
         load.wait_rounds(3 * options.clients as u64);
         load
     }
@@ -134,6 +160,10 @@ impl Load {
             .threads
             .into_iter()
             .map(|thread| thread.join().expect("a client's thread"));
-        Report::of(tallies)
+        let pairs = self
+            .pairs
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("a pair's thread"));
+        Report::of(tallies.chain(pairs))
     }
 }

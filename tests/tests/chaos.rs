@@ -14,6 +14,8 @@ const CLIENTS: usize = 20;
 fn load() -> LoadOptions {
     LoadOptions {
         pause: Duration::from_millis(20),
+        watches: true,
+        pairs: 3,
         ..LoadOptions::new(CLIENTS)
     }
 }

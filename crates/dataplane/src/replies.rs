@@ -223,7 +223,7 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
         });
     }
 
-    fn push(&mut self, frame: &[u8], head: Option<Ticket>) -> bool {
+    fn push(&mut self, frame: &[u8], head: Option<(Ticket, Retained<'_>)>) -> bool {
         let Some((kind, name)) = split_push(frame) else {
             return false;
         };
@@ -232,14 +232,14 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
             b"pmessage" => TopicKind::Pattern,
             b"smessage" => TopicKind::Shard,
             b"subscribe" | b"psubscribe" | b"ssubscribe" => {
-                let Some(Some(topic)) = head.and_then(|head| head.topic) else {
+                let Some(Some(topic)) = asked_for(kind, name, head) else {
                     return false;
                 };
                 self.messages.events.push(Event::Confirmed(topic));
                 return true;
             }
             b"unsubscribe" | b"punsubscribe" | b"sunsubscribe" => {
-                if head.and_then(|head| head.topic) == Some(None) {
+                if asked_for(kind, name, head) == Some(None) {
                     return true;
                 }
                 self.messages.ended(self.identity, name);
@@ -305,3 +305,17 @@ fn kind_of(class: &ErrorClass) -> Option<RedirectKind> {
 
 /// A client's key beside the state it leads to.
 pub(crate) type Named<'a> = (&'a mut State, Key);
+
+/// The topic of the request that a push answers: the same word about the same name. A node ends
+/// subscriptions by itself too, while it still owes an answer about others.
+fn asked_for(
+    kind: &[u8],
+    name: &[u8],
+    head: Option<(Ticket, Retained<'_>)>,
+) -> Option<Option<Key>> {
+    let (ticket, request) = head?;
+    let topic = ticket.topic?;
+    let mut asked = Vec::with_capacity(name.len() + 48);
+    resp::write::request(&mut asked, &[&kind.to_ascii_uppercase()[..], name]);
+    (request.to_bytes() == asked).then_some(topic)
+}

@@ -299,6 +299,10 @@ impl<H: Host> Dataplane<H> {
                 match event {
                     Event::Confirmed(topic) => {
                         self.core.topic_confirmed(topic);
+                        // Ended in the same breath, it is asked for again: they go on waiting.
+                        if !self.core.messages.is_confirmed(topic) {
+                            continue;
+                        }
                         for key in self.core.messages.take_waiters(topic) {
                             self.with_waiter(key, |core, client| {
                                 core.finish_subscribing((client, key), now);

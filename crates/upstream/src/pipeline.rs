@@ -49,9 +49,9 @@ pub trait Replies<T> {
     /// A whole error reply (`-...\r\n`, or RESP3 `!`), with the request that it answers.
     fn error(&mut self, ticket: T, reply: &[u8], request: Retained<'_>);
 
-    /// A whole push (RESP3 `>`), with the ticket of the oldest request without a reply. Returns
-    /// whether the push is that request's reply, as it is for `SUBSCRIBE`.
-    fn push(&mut self, frame: &[u8], head: Option<T>) -> bool {
+    /// A whole push (RESP3 `>`), with the oldest request without a reply. Returns whether the push
+    /// is that request's reply, as it is for `SUBSCRIBE`.
+    fn push(&mut self, frame: &[u8], head: Option<(T, Retained<'_>)>) -> bool {
         let _ = (frame, head);
         false
     }
@@ -462,10 +462,11 @@ impl<T: Ticket> Pipeline<T> {
                 owner: Owner::Caller(ticket),
                 body,
                 ..
-            }) if written >= body.len() => Some(*ticket),
+            }) if written >= body.len() => Some((*ticket, self.outbox.front(body))),
             _ => None,
         };
-        if replies.push(frame, head) && head.is_some() {
+        let is_owed = head.is_some();
+        if replies.push(frame, head) && is_owed {
             self.pop();
         }
     }

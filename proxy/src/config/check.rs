@@ -22,6 +22,8 @@ use values::Checker;
 const WORKERS_MAX: i64 = 512;
 /// Seeds at most; more would only slow the start down.
 const SEEDS_MAX: usize = 256;
+/// Name servers; more would only be asked when all before them are silent.
+const NAME_SERVERS_MAX: usize = 8;
 /// The user of a cluster that only has `requirepass`.
 const DEFAULT_USER: &str = "default";
 
@@ -163,6 +165,8 @@ impl Checker<'_> {
                 "name one node or more, like [\"valkey-0:6379\"]",
             )
             .map(|texts| self.seeds(&texts));
+        let name_servers = typed.name_servers.unwrap_or_default();
+        let name_servers = self.name_servers(&name_servers);
         let credentials = self.credentials(typed.username, typed.password_file, typed.password_env);
         let unauthenticated = self.choice(
             "cluster.unauthenticated",
@@ -192,6 +196,7 @@ impl Checker<'_> {
         let credentials = credentials.ok()?;
         Some(Cluster {
             seeds: seeds?,
+            name_servers,
             credentials,
             unauthenticated,
             cross_slot,
@@ -211,6 +216,25 @@ impl Checker<'_> {
             .iter()
             .filter_map(|text| self.host_port("cluster.seeds", text))
             .collect()
+    }
+
+    fn name_servers(&mut self, texts: &[String]) -> Vec<SocketAddr> {
+        let key = "cluster.name_servers";
+        if texts.len() > NAME_SERVERS_MAX {
+            let message = format!("{} name servers; at most {NAME_SERVERS_MAX}", texts.len());
+            self.wrong(key, message);
+        }
+        let mut servers = Vec::new();
+        for text in texts {
+            match text.parse() {
+                Ok(server) => servers.push(server),
+                Err(_) => self.wrong(
+                    key,
+                    format!("{text:?} is no address with a port, like \"10.0.0.10:53\""),
+                ),
+            }
+        }
+        servers
     }
 
     /// `Err(())`: something is wrong, and was noted.

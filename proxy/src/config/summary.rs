@@ -66,6 +66,11 @@ impl Config {
             .map(|seed| format!("\"{seed}\""))
             .collect();
         writeln!(f, "seeds = [{}]", seeds.join(", "))?;
+        let servers = self.cluster.name_servers.iter();
+        let servers: Vec<_> = servers.map(|server| format!("\"{server}\"")).collect();
+        if !servers.is_empty() {
+            writeln!(f, "name_servers = [{}]", servers.join(", "))?;
+        }
         match &self.cluster.credentials {
             Some(credentials) => {
                 text(f, "username", &credentials.username)?;

@@ -64,6 +64,7 @@ const EVERY_KEY: &str = r#"
         min_version = "1.3"
         [cluster]
         seeds = ["a:1", "[::1]:2"]
+        name_servers = ["10.0.0.10:53", "[::1]:54"]
         username = "keyway"
         password_env = "KEYWAY_TEST_PASSWORD"
         unauthenticated = "service"
@@ -112,6 +113,9 @@ fn every_key_is_read() {
         ("keyway", &b"from-env"[..])
     );
     assert_eq!(config.cluster.seeds.len(), 2);
+    let servers = config.cluster.name_servers.iter();
+    let servers: Vec<_> = servers.map(ToString::to_string).collect();
+    assert_eq!(servers, ["10.0.0.10:53", "[::1]:54"]);
     let millis = Duration::from_millis;
     assert_eq!(
         config.limits,
@@ -271,6 +275,23 @@ fn contradictions_are_named() {
         let found = problems(&format!("{MINIMAL}{extra}\n"));
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].contains(expected), "{found:?} lacks {expected}");
+    }
+}
+
+#[test]
+fn name_servers_are_addresses_and_few() {
+    for (servers, expected) in [
+        (
+            "\"ns.example\"".to_owned(),
+            "\"ns.example\" is no address with a port, like \"10.0.0.10:53\"",
+        ),
+        (
+            ["\"10.0.0.10:53\""; 9].join(", "),
+            "9 name servers; at most 8",
+        ),
+    ] {
+        let found = problems(&format!("{MINIMAL}name_servers = [{servers}]\n"));
+        assert!(found.len() == 1 && found[0].contains(expected), "{found:?}");
     }
 }
 

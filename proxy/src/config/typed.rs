@@ -53,6 +53,7 @@ pub(super) struct ListenTls {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Cluster {
     pub(super) seeds: Option<Vec<String>>,
+    pub(super) name_servers: Option<Vec<String>>,
     pub(super) username: Option<String>,
     pub(super) password_file: Option<String>,
     pub(super) password_env: Option<String>,

@@ -173,7 +173,7 @@ pub(crate) fn context(config: &Config) -> Result<DiscoveryContext, String> {
     Ok(DiscoveryContext {
         config: Arc::new(config.clone()),
         upstream_tls: tls.map_err(|problem| problem.to_string())?,
-        reach: Reach::system(),
+        reach: Reach::system(&config.cluster.name_servers),
         metrics: Metrics::new([]).control(),
         readiness: Readiness::default(),
         shutdown: Shutdown::new().1,

@@ -6,6 +6,7 @@ use resp::{ReplyFramer, Value};
 
 use crate::{
     history::{History, Violation},
+    listening::Listening,
     registers::Registers,
     speech::Sent,
     weather::Weather,
@@ -30,6 +31,8 @@ pub(crate) struct Client {
     pub(crate) answered: usize,
     pub(crate) errors: usize,
     pub(crate) has_shown_script: bool,
+    /// Only for those who listen.
+    pub(crate) listening: Option<Box<Listening>>,
     /// It has said `READONLY`: what it reads may be old.
     pub(crate) readonly: bool,
     /// It reads seldom.
@@ -64,6 +67,7 @@ impl Client {
             answered: 0,
             errors: 0,
             has_shown_script: false,
+            listening: None,
             readonly: false,
             slow,
             reading: true,
@@ -100,6 +104,9 @@ impl Client {
             let frame: Vec<u8> = self.received.drain(..self.framed).collect();
             self.framed = 0;
             let (value, _) = Value::parse(&frame).map_err(|error| format!("no reply: {error}"))?;
+            if self.hears(&value, &mut history.messages)? {
+                continue;
+            }
             let number = self.number;
             let sent = self.sent.pop_front();
             let sent = sent.ok_or_else(|| format!("client {number} never asked for {value:?}"))?;

@@ -6,6 +6,9 @@ use crate::{
     agenda::Event, client::Client, history::Violation, proxy::Proxy, speech::Sent, world::World,
 };
 
+/// Between two messages of one client when the faults are over.
+const LAST_WORDS: Duration = Duration::from_millis(50);
+
 impl<P: Proxy> World<P> {
     /// A new client, at a place of its own or at that of one that has left.
     pub(crate) fn open_client(&mut self, at: usize) {
@@ -16,7 +19,9 @@ impl<P: Proxy> World<P> {
         if self.weather.resp3 && self.rng.chance(50) {
             client.greet();
         }
-        if self.weather.readers && self.rng.chance(60) {
+        if at >= self.weather.clients {
+            client.listen();
+        } else if self.weather.readers && self.rng.chance(60) {
             client.read_anywhere();
         }
         if at < self.clients.len() {
@@ -30,7 +35,7 @@ impl<P: Proxy> World<P> {
 
     pub(crate) fn speak(&mut self, at: usize) {
         if !self.is_busy() {
-            return;
+            return self.speak_last(at);
         }
         let pause = self.weather.pause;
         let pause = self.rng.time(pause);
@@ -42,7 +47,29 @@ impl<P: Proxy> World<P> {
         }
         let count = self.rng.up_to(self.weather.burst);
         for _ in 0..count {
+            if client.listening.is_some() {
+                client.fidget(&mut self.rng);
+                continue;
+            }
             client.speak(&mut self.rng, &mut self.history, &self.weather);
+        }
+        self.arrives_soon(at);
+    }
+
+    /// The faults are over: messages go out until everybody who listens has heard one.
+    fn speak_last(&mut self, at: usize) {
+        if self.deaf().is_none() {
+            return;
+        }
+        self.after(LAST_WORDS, Event::Speak(at));
+        let client = &mut self.clients[at];
+        if client.eof || client.sent.len() > 20 {
+            return;
+        }
+        if client.listening.is_some() {
+            client.subscribe_missing();
+        } else {
+            client.publish(&mut self.rng, &mut self.history.messages);
         }
         self.arrives_soon(at);
     }
@@ -100,6 +127,12 @@ impl<P: Proxy> World<P> {
         P::gone(self, at)?;
         // Events of the old client that are under way find the new one, and do no harm.
         self.open_client(at);
+        // Who comes when the faults are over has heard nothing, and all may have fallen silent.
+        if !self.is_busy() && self.weather.listeners > 0 {
+            for at in 0..self.clients.len() {
+                self.after(LAST_WORDS, Event::Speak(at));
+            }
+        }
         Ok(())
     }
 }

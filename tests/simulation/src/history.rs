@@ -8,6 +8,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::listening::Messages;
+
 /// A write's place in the history.
 pub(crate) type WriteId = usize;
 /// A read's place in the history.
@@ -68,6 +70,7 @@ pub(crate) struct History {
     popped: BTreeSet<String>,
     /// Pops of each queue that nobody knows the outcome of.
     unsure_pops: BTreeMap<String, usize>,
+    pub(crate) messages: Messages,
 }
 
 /// A thing that must not happen.

@@ -9,8 +9,9 @@
 //! [`run`] is one seed with the dataplane alone, `run_drivers` one with the proxy's own drivers. The checks: every value says where it belongs (identity), nothing runs
 //! twice, commands of one client on one key run in the order sent, one order of all writes and
 //! reads of a key explains every reply, an error that says a command did not run is true, nothing
-//! is seen of a change that loses nothing, everything is answered once the faults are over, and
-//! then nothing is left in flight, kept back or lent.
+//! is seen of a change that loses nothing, messages are heard by who is subscribed and once at most,
+//! everything is answered and everybody hears once the faults are over, and then nothing is left in
+//! flight, kept back or lent.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -27,6 +28,7 @@ mod drivers;
 mod faults;
 mod history;
 mod links;
+mod listening;
 mod proxy;
 mod pure;
 mod registers;

@@ -58,15 +58,19 @@ impl World<Pure> {
         let lasts = self.weather.lasts;
         self.go_on(lasts, |_| false)?;
         self.calm_down()?;
-        self.go_on(self.answered_by(), Self::is_answered)?;
+        self.go_on(self.answered_by(), |world| world.is_answered())?;
         self.check_answered()?;
-        self.go_on(self.at_rest_by(), |world| world.proxy.unrest().is_none())?;
+        self.go_on(self.at_rest_by(), Self::is_at_rest)?;
         self.check_rest()?;
         self.end()
     }
 
     /// Until a time, or until `done`.
-    fn go_on(&mut self, until: Duration, done: impl Fn(&Self) -> bool) -> Result<(), Violation> {
+    fn go_on(
+        &mut self,
+        until: Duration,
+        done: impl Fn(&mut Self) -> bool,
+    ) -> Result<(), Violation> {
         while !done(self) {
             let Some((at, event)) = self.next_event(until) else {
                 return Ok(());
@@ -396,7 +400,8 @@ impl Proxy for Pure {
 
     fn in_flight(&mut self) -> Option<String> {
         let host = self.plane.host();
-        (host.in_flight() != 0).then(|| host.first_above_zero().unwrap_or_default())
+        let count = host.in_flight();
+        (count != 0).then(|| format!("{count} commands in flight"))
     }
 }
 

@@ -6,6 +6,7 @@ use topology::Slot;
 use crate::{
     client::Client,
     history::{Fate, History, ReadId, Violation, WriteId},
+    listening::{Channel, is_pong},
     rng::Rng,
     weather::Weather,
 };
@@ -44,6 +45,15 @@ pub(crate) enum Sent {
     Pop(String),
     /// `HELLO 3`
     Hello,
+    /// A message, by its number.
+    Publish(usize),
+    /// `SUBSCRIBE` or its like, for one channel.
+    Subscribe {
+        channel: Channel,
+        begin: bool,
+    },
+    /// `PING` of a client that listens.
+    Ping,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +90,7 @@ impl Client {
             11..22 if weather.scripts => self.script(rng, history, &list, weather),
             22..28 if weather.queues => self.use_queue(rng, history),
             28..50 => self.range(history, &list),
+            50..56 if weather.listeners > 0 => self.publish(rng, &mut history.messages),
             50..58 => self.set(rng, weather),
             58..66 => self.get(rng),
             66..70 => {
@@ -102,7 +113,7 @@ impl Client {
         self.say(&["READONLY"], Sent::Status("OK"));
     }
 
-    fn say(&mut self, args: &[&str], sent: Sent) {
+    pub(crate) fn say(&mut self, args: &[&str], sent: Sent) {
         write::request(&mut self.outgoing, args);
         self.sent.push_back(sent);
     }
@@ -213,7 +224,12 @@ impl Client {
             let text = String::from_utf8_lossy(error).into_owned();
             return self.refused(&sent, &text, history, weather);
         }
-        let wrong = || format!("client {}: {sent:?} was answered {reply:?}", self.number);
+        let who = self.number;
+        let wrong = || format!("client {who}: {sent:?} was answered {reply:?}");
+        if let Sent::Subscribe { channel, begin } = sent {
+            let confirmed = self.confirms(channel, begin, reply);
+            return confirmed.then_some(()).ok_or_else(wrong);
+        }
         match &sent {
             Sent::Hello if reply.map_get("proto").and_then(Value::as_int) == Some(3) => Ok(()),
             Sent::Echo(nonce) if reply.as_bytes() == Some(nonce.as_bytes()) => Ok(()),
@@ -228,6 +244,11 @@ impl Client {
                 let items: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
                 history.end_read(*read, &items)
             }
+            Sent::Publish(number) if reply.as_int().is_some() => {
+                history.messages.end(*number, Fate::Ran);
+                Ok(())
+            }
+            Sent::Ping if is_pong(reply) => Ok(()),
             Sent::Set(pairs) if reply.as_bytes() == Some(b"OK") => {
                 for (key, number) in pairs {
                     self.registers.wrote(key, *number);
@@ -316,6 +337,7 @@ impl Client {
                     }
                 }
             }
+            Sent::Publish(number) => history.messages.end(*number, fate),
             Sent::Pop(queue) if fate == Fate::Unknown => history.may_have_popped(queue),
             _ => {}
         }

@@ -50,6 +50,8 @@ pub(crate) struct Weather {
     pub(crate) resp3: bool,
     /// Some clients read from replicas.
     pub(crate) readers: bool,
+    /// Clients beside the others that listen to what those publish.
+    pub(crate) listeners: usize,
 }
 
 impl Weather {
@@ -78,6 +80,7 @@ impl Weather {
             big_values: some(20),
             resp3: some(40),
             readers: some(35),
+            listeners: 0,
             shards: 2,
             replicas: 0,
             lag: Duration::ZERO,
@@ -111,6 +114,9 @@ impl Weather {
         }
         weather.big_values &= weather.window >= 4096;
         weather.calm = rng.ms(10, 150);
+        // By chance of its own: a run without listeners is what it was before there were any.
+        let mut apart = Rng::new(!rng.clone().next());
+        weather.listeners = *apart.pick(&[0, 0, 1, 2]).unwrap_or(&0);
         weather
     }
 

@@ -90,6 +90,8 @@ impl<P: Proxy> World<P> {
             seed,
             ..Layout::default()
         };
+        let mut history = History::default();
+        history.messages.may_repeat = weather.misdirections;
         let count = weather.shards * (1 + weather.replicas);
         let sockets: Vec<_> = (0..count as u8)
             .map(|node| ([10, 0, 0, node + 1], 6379).into())
@@ -107,7 +109,7 @@ impl<P: Proxy> World<P> {
             clients: Vec::new(),
             client_count: 0,
             answered: 0,
-            history: History::default(),
+            history,
             cluster: Cluster::new(layout, &sockets),
             addresses,
             nodes: (0..count).map(|_| NodeState::default()).collect(),
@@ -156,7 +158,7 @@ impl<P: Proxy> World<P> {
     pub(crate) fn begin(&mut self) {
         let weather = format!("{:?}", self.weather);
         self.note(weather.as_bytes(), format_args!("weather"));
-        for at in 0..self.weather.clients {
+        for at in 0..self.weather.clients + self.weather.listeners {
             self.open_client(at);
             let pause = self.rng.time(self.weather.pause);
             self.after(pause, Event::Speak(at));
@@ -168,6 +170,7 @@ impl<P: Proxy> World<P> {
     /// Nobody speaks any more, and nothing goes wrong.
     pub(crate) fn calm_down(&mut self) -> Result<(), Violation> {
         self.busy = false;
+        self.history.messages.calm_down();
         self.mend_all()
     }
 
@@ -189,6 +192,11 @@ impl<P: Proxy> World<P> {
     /// What clients that have left had under way may take until its connection is given up.
     pub(crate) fn at_rest_by(&self) -> Duration {
         self.weather.lasts + PATIENCE * 2
+    }
+
+    /// Nothing is under way, not even a question whether a subscriber's node lives.
+    pub(crate) fn is_at_rest(&mut self) -> bool {
+        self.proxy.unrest().is_none() && self.proxy.in_flight().is_none()
     }
 
     /// Nothing is under way, and what the nodes have is what clients were told.
@@ -245,7 +253,9 @@ impl<P: Proxy> World<P> {
     /// Who still waits, for people to read.
     fn waiting(&self) -> Option<String> {
         let mut clients = self.clients.iter();
-        let client = clients.find(|client| !client.sent.is_empty())?;
+        let Some(client) = clients.find(|client| !client.sent.is_empty()) else {
+            return self.deaf();
+        };
         Some(format!(
             "client {} still waits for {} replies, the first to {:?}; the proxy: {:?}",
             client.number,
@@ -253,6 +263,14 @@ impl<P: Proxy> World<P> {
             client.sent.front(),
             self.proxy.unrest(),
         ))
+    }
+
+    /// Who is subscribed, and has heard nothing since the faults are over.
+    pub(crate) fn deaf(&self) -> Option<String> {
+        self.clients.iter().find_map(|client| {
+            let name = client.listening.as_ref()?.deaf_to()?;
+            Some(format!("client {} hears nothing on {name}", client.number))
+        })
     }
 
     /// Reads what the nodes have and holds the history against it.
@@ -266,6 +284,7 @@ impl<P: Proxy> World<P> {
             self.history.check(&key, &list)?;
         }
         self.history.check_groups(&present)?;
+        self.history.messages.check()?;
         for queue in speech::queues() {
             let left = self.list(&queue);
             self.history.check_queue(&queue, &left)?;

@@ -68,6 +68,13 @@ impl Row {
         for (fault, count) in &report.faults {
             need_none(*count, &format!("replies that were wrong: {fault:?}"));
         }
+        // Some may be: a connection that was lent was lost, or a slot went away with its watched key.
+        if report.aborted * 2 > report.watched {
+            short.push(format!(
+                "{} of {} transactions ended by a WATCH that nobody touched",
+                report.aborted, report.watched
+            ));
+        }
         if report.verified == 0 {
             short.push("no reply was verified".to_owned());
         }
@@ -142,6 +149,19 @@ impl Row {
                 out,
                 "  without service, the cluster itself / Keyway's clients: {}",
                 pairs.join(", ")
+            );
+        }
+        if self.report.popped + self.report.messages > 0 {
+            let _ = writeln!(
+                out,
+                "  popped by those who waited: {}; messages: {}, missed between them: {}, late: {}; watched \
+                 transactions: {}, ended by the change: {}",
+                self.report.popped,
+                self.report.messages,
+                self.report.missed,
+                self.report.late,
+                self.report.watched,
+                self.report.aborted
             );
         }
         if self.report.overtaken_reads > 0 {

@@ -47,7 +47,7 @@ pub(crate) fn value(name: &str, seq: u64) -> String {
 }
 
 /// Which write of `name` a value came from; `None` when it is another key's.
-fn origin(name: &str, value: &str) -> Option<u64> {
+pub(crate) fn origin(name: &str, value: &str) -> Option<u64> {
     let digits = value.strip_prefix(name)?.strip_prefix('#')?;
     (digits.len() == DIGITS).then(|| digits.parse().ok())?
 }

@@ -18,6 +18,8 @@ const SHOW: &str = "return {redis.call('GET', KEYS[1]), \
 pub(crate) enum How {
     Multi,
     Script,
+    /// A transaction that watches one of them.
+    Watch,
 }
 
 /// One command, or one transaction, with the numbers of its writes.
@@ -36,6 +38,8 @@ pub(crate) enum Op {
     Read(usize),
     AddGroup(usize, u64, How),
     ReadGroup(usize, How),
+    /// A transaction that must not be done, because a key that it watches is written before it.
+    Touched(usize, u64, u64),
     /// A log's key under its old name.
     Forget(String),
     Echo(String),
@@ -54,6 +58,11 @@ impl Op {
         let log = dice.below(keys.logs.len());
         let (kind, _) = keys.logs[log];
         match dice.below(20) {
+            0 if how == How::Watch && keys_max > 1 => {
+                let register = dice.within(range);
+                let own = &mut keys.registers[register];
+                Self::Touched(register, own.next(), own.next())
+            }
             0..=3 => {
                 let register = dice.within(range);
                 Self::Set(vec![(register, keys.registers[register].next())])
@@ -141,10 +150,18 @@ impl Op {
                 let name = keys.logs[*index].1.name();
                 add_group(group(name), value(name, *seq), *how)
             }
+            Self::Touched(index, first, second) => {
+                touched(keys.registers[*index].name(), *first, *second)
+            }
             Self::ReadGroup(index, how) => read_group(group(keys.logs[*index].1.name()), *how),
             Self::Forget(name) => alone("UNLINK", vec![name.clone()]),
             Self::Echo(text) => alone("ECHO", vec![text.clone()]),
         }
+    }
+
+    /// Whether it watches keys that nobody else writes.
+    pub(crate) fn watches(&self) -> bool {
+        matches!(self, Self::AddGroup(_, _, How::Watch))
     }
 
     /// Whether its outcome matters when its reply is an error.
@@ -170,6 +187,7 @@ impl Op {
             Self::Get(of) | Self::Delete(of) => {
                 of.iter().map(|index| Place::Register(*index)).collect()
             }
+            Self::Touched(index, ..) => vec![Place::Register(*index)],
             Self::Count(index) | Self::ReadCounter(index) => vec![Place::Counter(*index)],
             Self::SetField(index, _) | Self::GetField(index) => vec![Place::Field(*index)],
             Self::Add(index, _)
@@ -200,6 +218,10 @@ impl Op {
             Self::Delete(of) => of
                 .iter()
                 .for_each(|index| keys.registers[*index].unsure(None)),
+            Self::Touched(index, first, second) => {
+                keys.registers[*index].unsure(Some(*first));
+                keys.registers[*index].unsure(Some(*second));
+            }
             Self::Count(index) => keys.counters[*index].unsure(),
             Self::SetField(index, seq) => keys.fields[*index].unsure(Some(*seq)),
             Self::Add(index, seq) | Self::AddGroup(index, seq, _) => {
@@ -221,7 +243,7 @@ impl Op {
             Self::Add(index, seq) | Self::AddGroup(index, seq, _) => {
                 keys.logs[*index].1.refused(*seq);
             }
-            Self::SetMany(_) | Self::Delete(_) => self.unsure(keys),
+            Self::SetMany(_) | Self::Delete(_) | Self::Touched(..) => self.unsure(keys),
             _ => {}
         }
     }
@@ -270,7 +292,19 @@ impl Op {
             },
             Self::Add(index, seq) => added(keys, *index, *seq, reply, lossy),
             Self::Read(index) => read_log(keys, *index, reply, lossy),
+            Self::AddGroup(index, seq, How::Watch) if reply.is_null() => {
+                keys.logs[*index].1.refused(*seq);
+                Ok(0)
+            }
             Self::AddGroup(index, seq, _) => added_to_group(keys, *index, *seq, reply, lossy),
+            Self::Touched(index, first, second) => {
+                keys.registers[*index].wrote(Some(*first));
+                if reply.is_null() {
+                    return Ok(0);
+                }
+                keys.registers[*index].wrote(Some(*second));
+                wrong(Fault::Order, "nothing: a key that it watches was written")
+            }
             Self::ReadGroup(index, _) => read_whole_group(keys, *index, reply, lossy),
             Self::Forget(_) => match number(reply) {
                 Some(0..=3) => Ok(0),
@@ -331,11 +365,22 @@ fn add_group(keys: [String; 3], value: String, how: How) -> Vec<Vec<String>> {
         return script(ADD, keys, Some(value));
     }
     let [n, a, b] = keys;
-    transaction([
+    let watch = (how == How::Watch).then(|| command("WATCH", vec![n.clone()]));
+    let done = transaction([
         command("INCR", vec![n]),
         command("RPUSH", vec![a, value.clone()]),
         command("RPUSH", vec![b, value]),
-    ])
+    ]);
+    watch.into_iter().chain(done).collect()
+}
+
+fn touched(name: &str, first: u64, second: u64) -> Vec<Vec<String>> {
+    let set = |seq| command("SET", vec![name.to_owned(), value(name, seq)]);
+    let before = [command("WATCH", vec![name.to_owned()]), set(first)];
+    before
+        .into_iter()
+        .chain(transaction([set(second)]))
+        .collect()
 }
 
 fn read_group(keys: [String; 3], how: How) -> Vec<Vec<String>> {

@@ -65,6 +65,18 @@ pub struct Report {
     pub faults: BTreeMap<Fault, u64>,
     /// Acknowledged writes that a failover lost; only where the load was told to expect it.
     pub lost_by_failover: u64,
+    /// Transactions that watched keys which nobody else writes.
+    pub watched: u64,
+    /// Of those, transactions that were not done: their connection was lost, or the slot moved.
+    pub aborted: u64,
+    /// Items that were popped from queues.
+    pub popped: u64,
+    /// Messages that subscribers got.
+    pub messages: u64,
+    /// Messages between those that they did not.
+    pub missed: u64,
+    /// Messages that came after later ones, as some may.
+    pub late: u64,
     /// The longest wait for a reply.
     pub longest: Duration,
     /// A few of each kind of mistake, in the order of time; those that nothing explains come first.
@@ -82,6 +94,12 @@ impl Report {
             all.closed += one.closed;
             all.lost_by_failover += one.lost_by_failover;
             all.longest = all.longest.max(one.longest);
+            all.watched += one.watched;
+            all.aborted += one.aborted;
+            all.popped += one.popped;
+            all.messages += one.messages;
+            all.missed += one.missed;
+            all.late += one.late;
             for (kind, count) in one.errors {
                 *all.errors.entry(kind).or_default() += count;
             }

@@ -114,6 +114,9 @@ impl Worker {
     }
 
     fn how(&mut self) -> How {
+        if self.options.watches && self.dice.below(4) == 0 {
+            return How::Watch;
+        }
         if self.options.scripts && self.dice.below(2) == 0 {
             return How::Script;
         }
@@ -204,6 +207,11 @@ impl Worker {
             }
             self.read_next(op);
             return;
+        }
+        if op.watches() {
+            let report = &mut self.tally.report;
+            report.watched += 1;
+            report.aborted += u64::from(replies.last().is_some_and(Value::is_null));
         }
         match op.check(&mut self.keys, replies, self.options.lossy) {
             Ok(lost) => self.tally.report.lost_by_failover += lost,
