@@ -7,8 +7,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     config::Config,
     demo,
-    server::{self, Bound, Loaded},
+    server::{self, Bound},
     telemetry,
+    tls::Loaded,
     worker::Plane,
 };
 
@@ -106,6 +107,9 @@ fn serve(file: &ConfigFile) -> ExitCode {
             Ok(running) => running,
             Err(error) => return mistake(&error),
         };
+        if let Err(error) = running.reload_on_signal() {
+            tracing::warn!(%error, "SIGHUP will end Keyway");
+        }
         tracing::info!(
             address = %config.listen.address, admin = %config.admin.address,
             workers = config.listen.workers, version = env!("CARGO_PKG_VERSION"),

@@ -44,6 +44,8 @@ pub struct Config {
     pub admin_commands: Vec<Box<str>>,
     /// `[limits]`: the bounds everything stays inside.
     pub limits: Limits,
+    /// `[reload]`: when files are read again.
+    pub reload: Reload,
     /// `[admin]`: metrics and probes.
     pub admin: Admin,
     /// `[log]`: what is said and how.
@@ -72,10 +74,23 @@ pub struct ListenTls {
     pub certificate: PathBuf,
     /// PEM file with the leaf's private key.
     pub key: PathBuf,
+    /// Further certificates, for clients that ask for one of their names (SNI).
+    pub certificates: Vec<NamedCertificate>,
     /// Whether clients show certificates.
     pub clients: ClientAuth,
+    /// PEM file with the authorities' lists of what they have revoked.
+    pub client_crl: Option<PathBuf>,
     /// The oldest protocol version offered.
     pub min_version: TlsVersion,
+}
+
+/// `[[listen.tls.certificates]]`: a certificate for those who ask for its names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedCertificate {
+    /// PEM file with the chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM file with the leaf's private key.
+    pub key: PathBuf,
 }
 
 /// Whether, and against which authorities, client certificates are checked.
@@ -266,6 +281,15 @@ pub struct Limits {
     pub request_bytes_max: usize,
 }
 
+/// `[reload]`: when certificates and keys are read again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reload {
+    /// Whenever something changes in a folder that holds one.
+    pub watch: bool,
+    /// And at least so often.
+    pub every: Duration,
+}
+
 /// `[admin]`: where metrics and probes are served, in plain HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
@@ -307,6 +331,15 @@ impl Default for Limits {
             in_flight_max: 1024,
             leases_max: 1024,
             request_bytes_max: 1024 * 1024 * 1024,
+        }
+    }
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self {
+            watch: true,
+            every: Duration::from_secs(30),
         }
     }
 }
@@ -387,6 +420,7 @@ impl Config {
             users: Vec::new(),
             admin_commands: Vec::new(),
             limits: Limits::default(),
+            reload: Reload::default(),
             admin: Admin::default(),
             log: Log::default(),
             origin: Origin::new(BUILT_IN),

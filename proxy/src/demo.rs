@@ -13,8 +13,9 @@ use crate::{
     acceptor,
     cli::mistake,
     config::{Admin, ClientAuth, Config, HostPort, Listen, ListenTls, LogFormat, TlsVersion},
-    server::{self, Bound, Loaded},
+    server::{self, Bound},
     telemetry,
+    tls::Loaded,
     worker::Plane,
 };
 
@@ -183,7 +184,9 @@ fn configuration(
         tls: ListenTls {
             certificate: folder.join("cert.pem"),
             key: folder.join("key.pem"),
+            certificates: Vec::new(),
             clients: ClientAuth::None,
+            client_crl: None,
             min_version: TlsVersion::V1_2,
         },
     };

@@ -6,11 +6,15 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
+use rustls::HandshakeKind;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
@@ -47,7 +51,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         () = admission.evicted() => Err(Failure::Evicted),
     };
     admission.handshake_done();
-    let (mut stream, local) = match handshake {
+    let (mut stream, local, mut trust) = match handshake {
         Ok(shaken) => shaken,
         Err(failure) => {
             worker.metrics.handshake(failure.result());
@@ -73,7 +77,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         worker: Rc::clone(&worker),
         key,
     };
-    let ended = poll_fn(|cx| open.poll(&mut stream, cx)).await;
+    let ended = poll_fn(|cx| {
+        open.check_trust(&stream, &mut trust);
+        open.poll(&mut stream, cx)
+    })
+    .await;
     drop(open);
     report(&worker, peer, &ended);
     if matches!(&ended, End::Decided(ending) if !matches!(ending.why, Why::Output { .. })) {
@@ -153,6 +161,23 @@ impl Drop for Open {
 }
 
 impl Open {
+    /// Ends a client that would not be let in any more.
+    fn check_trust(&self, stream: &TlsStream<TcpStream>, seen: &mut u64) {
+        let tls = &self.worker.downstream_tls;
+        if tls.trust() == *seen {
+            return;
+        }
+        let current = tls.current();
+        *seen = current.trust;
+        if current
+            .admits(stream.get_ref().1.peer_certificates())
+            .is_err()
+        {
+            self.worker
+                .with(|plane| plane.client_ends(self.key, Why::Untrusted, true));
+        }
+    }
+
     fn poll(&self, stream: &mut TlsStream<TcpStream>, cx: &mut Context<'_>) -> Poll<End> {
         self.worker.watch_client(self.key, cx.waker());
         self.worker
@@ -273,7 +298,7 @@ impl Failure {
 async fn shake_hands(
     worker: &Worker,
     stream: std::net::TcpStream,
-) -> Result<(TlsStream<TcpStream>, SocketAddr), Failure> {
+) -> Result<(TlsStream<TcpStream>, SocketAddr, u64), Failure> {
     let stream = TcpStream::from_std(stream).map_err(Failure::Io)?;
     let local = stream.local_addr().map_err(Failure::Io)?;
     let mut first = [0_u8; 8];
@@ -282,9 +307,19 @@ async fn shake_hands(
     if let Some(plaintext) = plaintext(first) {
         return Err(refuse_plaintext(stream, plaintext).await);
     }
-    let acceptor = TlsAcceptor::from(worker.downstream_tls.current());
+    let tls = worker.downstream_tls.current();
+    let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
     match acceptor.accept(stream).await {
-        Ok(stream) => Ok((stream, local)),
+        Ok(stream) => {
+            let session = stream.get_ref().1;
+            // A session that is resumed brings its certificate along, and nobody looked at it.
+            if session.handshake_kind() == Some(HandshakeKind::Resumed)
+                && let Err(error) = tls.admits(session.peer_certificates())
+            {
+                return Err(Failure::Tls(io::Error::other(error)));
+            }
+            Ok((stream, local, tls.trust))
+        }
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Failure::Tls(error)),
         Err(error) => Err(Failure::Io(error)),
     }

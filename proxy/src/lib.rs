@@ -3,6 +3,7 @@
 //!
 //! - [`config`]: the TOML file, in two stages. [`tls`]: certificates and keys.
 //! - [`server`]: what is started, in which order, and how it ends; [`acceptor`] takes connections in.
+//! - [`reload`]: files that are read again while it runs.
 //! - [`worker`]: one thread with its dataplane; a task for each client and each node connection.
 //! - [`metrics`], [`admin`], [`telemetry`]: what is seen from outside.
 //! - [`cli`] and [`demo`]: the command line, and everything at once on one machine.
@@ -18,6 +19,7 @@ pub mod dns;
 mod downstream;
 pub mod files;
 pub mod metrics;
+pub mod reload;
 pub mod server;
 pub mod telemetry;
 pub mod tls;

@@ -14,11 +14,13 @@ use std::{
 
 mod collector;
 mod labels;
+mod reloads;
 
 pub use labels::{
-    ConnectResult, Direction, ErrorKind, HandshakeResult, PoisonReason, RedirectKind,
-    UpstreamState, Zone,
+    ConnectResult, Direction, ErrorKind, HandshakeResult, PoisonReason, RedirectKind, ReloadResult,
+    TlsFile, UpstreamState, Zone,
 };
+pub use reloads::ReloadMetrics;
 
 /// Upper bounds of the latency histogram's buckets, in nanoseconds: from 50 microseconds to 10 s.
 const BUCKETS_NS: [u64; 14] = [
@@ -103,6 +105,7 @@ pub struct Metrics {
     commands: Arc<[Box<str>]>,
     workers: Arc<Mutex<Vec<Arc<Cells>>>>,
     control: Arc<Control>,
+    reloads: ReloadMetrics,
 }
 
 impl Metrics {
@@ -113,6 +116,7 @@ impl Metrics {
             commands: commands.into_iter().collect(),
             workers: Arc::default(),
             control: Arc::default(),
+            reloads: ReloadMetrics::default(),
         }
     }
 
@@ -132,6 +136,12 @@ impl Metrics {
     #[must_use]
     pub fn control(&self) -> ControlMetrics {
         ControlMetrics(Arc::clone(&self.control))
+    }
+
+    /// What is written when files are read again.
+    #[must_use]
+    pub fn reloads(&self) -> ReloadMetrics {
+        self.reloads.clone()
     }
 
     fn cells(&self) -> Vec<Arc<Cells>> {

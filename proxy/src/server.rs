@@ -14,11 +14,12 @@ use std::{
 use crate::{
     acceptor::{self, Acceptor, Door},
     admin,
-    config::{Config, Problem},
+    config::Config,
     contract::{DataPlane, DiscoveryContext, Readiness, Shutdown, WorkerContext},
     dns,
     metrics::Metrics,
-    tls::{ServerTls, UpstreamTls},
+    reload::{self, Reloads},
+    tls::Loaded,
 };
 
 /// How long threads may take to end.
@@ -27,9 +28,6 @@ const END: Duration = Duration::from_secs(5);
 /// Why nothing could be started; one line.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A file that the configuration names cannot be used.
-    #[error("{0}")]
-    Config(Problem),
     /// An address cannot be bound.
     #[error("{key}: cannot listen on {address}: {error}{advice}")]
     Bind {
@@ -45,32 +43,6 @@ pub enum StartError {
     /// The system has no threads or descriptors left.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
-}
-
-/// TLS on both sides, loaded.
-#[derive(Debug)]
-pub struct Loaded {
-    downstream: ServerTls,
-    upstream: Option<UpstreamTls>,
-}
-
-impl Loaded {
-    /// Loads every certificate and key that the configuration names.
-    ///
-    /// # Errors
-    /// The first that cannot be used.
-    pub fn load(config: &Config) -> Result<Self, Problem> {
-        let downstream = ServerTls::load(config)?;
-        let upstream = config
-            .cluster
-            .tls
-            .as_ref()
-            .map(|tls| UpstreamTls::load(config, tls));
-        Ok(Self {
-            downstream,
-            upstream: upstream.transpose()?,
-        })
-    }
 }
 
 /// The listening sockets.
@@ -145,6 +117,7 @@ impl Bound {
 pub struct Running {
     threads: Vec<JoinHandle<()>>,
     stop: tokio::sync::watch::Sender<bool>,
+    reloads: Reloads,
     /// What `/readyz` says.
     pub readiness: Readiness,
 }
@@ -182,12 +155,13 @@ pub fn start(
     }
     threads.push(plane.spawn_discovery(DiscoveryContext {
         config: Arc::clone(config),
-        upstream_tls: loaded.upstream,
+        upstream_tls: loaded.upstream.clone(),
         resolver: Arc::new(dns::SystemResolver::new()),
         metrics: metrics.control(),
         readiness: readiness.clone(),
         shutdown: shutdown.clone(),
     })?);
+    let reloads = reload::start(config, loaded, metrics.reloads())?;
     let mut accepting = vec![metrics.worker(), metrics.worker()];
     let pages = admin::Pages {
         metrics,
@@ -212,6 +186,7 @@ pub fn start(
     Ok(Running {
         threads,
         stop,
+        reloads,
         readiness,
     })
 }
@@ -223,6 +198,22 @@ async fn report(task: impl Future<Output = io::Result<()>>, name: &'static str) 
 }
 
 impl Running {
+    /// Has files read again on every SIGHUP, from now on.
+    ///
+    /// # Errors
+    /// The system does not let us listen to signals.
+    pub fn reload_on_signal(&self) -> io::Result<()> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut hangup = signal(SignalKind::hangup())?;
+        let reloads = self.reloads.clone();
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                reloads.ask();
+            }
+        });
+        Ok(())
+    }
+
     /// Ends everything: connections close, threads end. Waits for them, but not for ever.
     pub async fn stop(self) {
         self.stop.send_replace(true);

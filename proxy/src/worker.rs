@@ -314,6 +314,7 @@ async fn run(
     });
     tokio::task::spawn_local(tick(Rc::clone(&worker)));
     tokio::task::spawn_local(follow_view(Rc::clone(&worker)));
+    tokio::task::spawn_local(follow_trust(Rc::clone(&worker)));
     let requested = shutdown.requested();
     tokio::pin!(requested);
     loop {
@@ -336,6 +337,14 @@ async fn tick(worker: Rc<Worker>) {
         let interval = worker.ask(Dataplane::tick_interval);
         tokio::time::sleep(interval).await;
         worker.with(|plane| plane.tick(Instant::now()));
+    }
+}
+
+/// Has every client look whether it would still be let in.
+async fn follow_trust(worker: Rc<Worker>) {
+    let mut changes = worker.downstream_tls.trust_changes();
+    while changes.changed().await.is_ok() {
+        worker.clients.borrow().wake_all();
     }
 }
 

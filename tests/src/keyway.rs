@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -29,6 +29,8 @@ const END_LIMIT: Duration = Duration::from_secs(20);
 pub struct Settings {
     /// Worker threads; 0 means 2.
     pub workers: usize,
+    /// Certificate and key, instead of those of an authority of its own.
+    pub certificate: Option<[PathBuf; 2]>,
     /// Lines of `[listen.tls]`.
     pub listen_tls: String,
     /// Lines of `[cluster]`.
@@ -93,16 +95,15 @@ impl Keyway {
             "[listen]\naddress = \"127.0.0.1:{}\"\nworkers = {workers}",
             port.number()
         );
+        let [cert, key] = match &settings.certificate {
+            Some([cert, key]) => [cert, key],
+            None => [&certificates.cert, &certificates.key],
+        };
         let _ = writeln!(
             config,
-            "[listen.tls]\ncertificate = {:?}",
-            certificates.cert
+            "[listen.tls]\ncertificate = {cert:?}\nkey = {key:?}"
         );
-        let _ = writeln!(
-            config,
-            "key = {:?}\n{}",
-            certificates.key, settings.listen_tls
-        );
+        let _ = writeln!(config, "{}", settings.listen_tls);
         let _ = writeln!(config, "{cluster_section}");
         let _ = writeln!(
             config,
@@ -186,6 +187,11 @@ impl Keyway {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, number: Signal) {
+        signal(&self.child, number);
     }
 
     /// A new TLS connection.

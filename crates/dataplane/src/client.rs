@@ -22,6 +22,8 @@ pub enum Why {
     Quit,
     /// `CLIENT KILL`
     Killed,
+    /// Who vouched for its certificate is not trusted any more, or has revoked it.
+    Untrusted,
     /// The client closed its side.
     Eof,
     /// The client broke the protocol; what it was told, if anything.
@@ -44,6 +46,7 @@ impl fmt::Display for Why {
         match self {
             Self::Quit => f.write_str("QUIT"),
             Self::Killed => f.write_str("CLIENT KILL"),
+            Self::Untrusted => f.write_str("its certificate is not trusted any more"),
             Self::Eof => f.write_str("closed by the client"),
             Self::Protocol(text) => write!(f, "protocol error: {text}"),
             Self::Output { waiting } => {

@@ -9,7 +9,8 @@ use super::problem::{Origin, Problem, Problems};
 use super::typed;
 use super::{
     Admin, ClientAuth, ClientIdentity, Cluster, ClusterTls, Config, Credentials, CrossSlot,
-    HostPort, Limits, Listen, ListenTls, Log, LogFormat, TlsVersion, Unauthenticated,
+    HostPort, Limits, Listen, ListenTls, Log, LogFormat, NamedCertificate, Reload, TlsVersion,
+    Unauthenticated,
 };
 
 mod reads;
@@ -22,6 +23,8 @@ use values::Checker;
 const WORKERS_MAX: i64 = 512;
 /// Seeds at most; more would only slow the start down.
 const SEEDS_MAX: usize = 256;
+/// Certificates beside the usual one at most.
+const CERTIFICATES_MAX: usize = 1000;
 /// The user of a cluster that only has `requirepass`.
 const DEFAULT_USER: &str = "default";
 
@@ -54,6 +57,7 @@ pub(super) fn check(
         checker.wrong("users.default", message);
     }
     let limits = checker.limits(&typed.limits);
+    let reload = checker.reload(&typed.reload);
     let admin = checker.admin(typed.admin);
     let log = checker.log(typed.log);
     let problems = checker.problems;
@@ -65,6 +69,7 @@ pub(super) fn check(
             users,
             admin_commands,
             limits,
+            reload,
             admin,
             log,
             origin,
@@ -147,12 +152,49 @@ impl Checker<'_> {
             (Some(true), Some(ca)) => ca.map(ClientAuth::Required),
             (Some(false), Some(ca)) => ca.map(ClientAuth::Optional),
         };
+        let client_crl = typed
+            .client_crl
+            .and_then(|text| self.path("listen.tls.client_crl", &text));
+        if client_crl.is_some() && clients == Some(ClientAuth::None) {
+            let message = "needs client_ca: whose certificates are revoked?";
+            self.wrong("listen.tls.client_crl", message);
+        }
+        let certificates = self.named_certificates(typed.certificates.unwrap_or_default());
         Some(ListenTls {
             certificate: certificate?,
             key: key?,
+            certificates,
             clients: clients?,
+            client_crl,
             min_version,
         })
+    }
+
+    fn named_certificates(&mut self, typed: Vec<typed::NamedCertificate>) -> Vec<NamedCertificate> {
+        const KEY: &str = "listen.tls.certificates";
+        if typed.len() > CERTIFICATES_MAX {
+            self.wrong(
+                KEY,
+                format!("{} of them; up to {CERTIFICATES_MAX}", typed.len()),
+            );
+            return Vec::new();
+        }
+        let mut found = Vec::with_capacity(typed.len());
+        for (number, pair) in (1..).zip(typed) {
+            let mut file = |what: &str, text: Option<String>| {
+                let key = format!("{KEY}.{number}.{what}");
+                let text = self.required(&key, text, "each needs a certificate and its key")?;
+                self.path(&key, &text)
+            };
+            let certificate = file("certificate", pair.certificate);
+            let key = file("key", pair.key);
+            found.extend(
+                certificate
+                    .zip(key)
+                    .map(|(certificate, key)| NamedCertificate { certificate, key }),
+            );
+        }
+        found
     }
 
     fn cluster(&mut self, typed: typed::Cluster) -> Option<Cluster> {
@@ -350,6 +392,14 @@ impl Checker<'_> {
             ),
             deadline: millis("deadline", typed.deadline_ms, usual.deadline),
             reply_timeout: millis("reply_timeout", typed.reply_timeout_ms, usual.reply_timeout),
+        }
+    }
+
+    fn reload(&mut self, typed: &typed::Reload) -> Reload {
+        let usual = Reload::default();
+        Reload {
+            watch: typed.watch.unwrap_or(usual.watch),
+            every: self.millis("reload.every_ms", typed.every_ms, usual.every),
         }
     }
 

@@ -14,6 +14,9 @@ impl fmt::Display for Config {
         self.write_reads(f)?;
         self.write_users(f)?;
         self.write_limits(f)?;
+        section(f, "reload")?;
+        writeln!(f, "watch = {}", self.reload.watch)?;
+        millis(f, "every_ms", self.reload.every)?;
         section(f, "admin")?;
         text(f, "address", self.admin.address)?;
         section(f, "log")?;
@@ -49,11 +52,20 @@ impl Config {
             path(f, "client_ca", ca)?;
         }
         text(f, "client_auth", auth)?;
+        if let Some(crl) = &tls.client_crl {
+            path(f, "client_crl", crl)?;
+        }
         let version = match tls.min_version {
             TlsVersion::V1_2 => "1.2",
             TlsVersion::V1_3 => "1.3",
         };
-        text(f, "min_version", version)
+        text(f, "min_version", version)?;
+        for named in &tls.certificates {
+            writeln!(f, "\n[[listen.tls.certificates]]")?;
+            path(f, "certificate", &named.certificate)?;
+            path(f, "key", &named.key)?;
+        }
+        Ok(())
     }
 
     fn write_cluster(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -176,7 +176,37 @@ x = 1
              password_file or password_env",
             "k.toml:13: limits.clients_max: -1 is out of range; 1 to 1000000",
             "k.toml:14: limits.deadline_ms: 0 is out of range; 1 to 3600000 milliseconds",
-            "k.toml:15: extra: unknown key; known here: listen, cluster, reads, users, admin_commands, limits, admin, log",
+            "k.toml:15: extra: unknown key; known here: listen, cluster, reads, users, admin_commands, limits, reload, admin, log",
+        ]
+    );
+}
+
+#[test]
+fn mistakes_in_a_list_of_sections_have_their_lines() {
+    let text = r#"[listen.tls]
+certificate = "cert.pem"
+key = "key.pem"
+client_crl = "revoked.pem"
+[[listen.tls.certificates]]
+certificate = "a.pem"
+key = "a.key"
+[[listen.tls.certificates]]
+certificate = "b.pem"
+keey = "b.key"
+[[listen.tls.certificates]]
+certificate = ""
+key = 1
+[cluster]
+seeds = ["valkey-0:6379"]
+"#;
+    assert_eq!(
+        problems(text),
+        [
+            "k.toml:4: listen.tls.client_crl: needs client_ca: whose certificates are revoked?",
+            "k.toml:8: listen.tls.certificates.2.key: missing; each needs a certificate and its key",
+            "k.toml:10: listen.tls.certificates.2.keey: unknown key; did you mean `key`?",
+            "k.toml:12: listen.tls.certificates.3.certificate: an empty path; name a file",
+            "k.toml:13: listen.tls.certificates.3.key: invalid type: integer `1`, expected a string",
         ]
     );
 }
@@ -345,6 +375,7 @@ fn the_reference_has_a_line_for_every_key() {
         } else {
             reference
                 .find(&format!("\n## `[{section}]`\n"))
+                .or_else(|| reference.find(&format!("\n## `[[{section}]]`\n")))
                 .unwrap_or_else(|| panic!("no [{section}]"))
         };
         let part = &reference[start + 1..];

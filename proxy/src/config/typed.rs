@@ -26,6 +26,7 @@ pub(super) struct File {
     pub(super) users: BTreeMap<String, User>,
     pub(super) admin_commands: AdminCommands,
     pub(super) limits: Limits,
+    pub(super) reload: Reload,
     pub(super) admin: Admin,
     pub(super) log: Log,
 }
@@ -44,9 +45,18 @@ pub(super) struct Listen {
 pub(super) struct ListenTls {
     pub(super) certificate: Option<String>,
     pub(super) key: Option<String>,
+    pub(super) certificates: Option<Vec<NamedCertificate>>,
     pub(super) client_ca: Option<String>,
+    pub(super) client_crl: Option<String>,
     pub(super) client_auth: Option<String>,
     pub(super) min_version: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct NamedCertificate {
+    pub(super) certificate: Option<String>,
+    pub(super) key: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -117,6 +127,13 @@ pub(super) struct Limits {
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
+pub(super) struct Reload {
+    pub(super) watch: Option<bool>,
+    pub(super) every_ms: Option<Whole>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Admin {
     pub(super) address: Option<String>,
 }
@@ -149,17 +166,22 @@ impl<'de> Deserialize<'de> for Whole {
 }
 
 /// Every section by its dotted path, with its keys; sub-sections are keys of their parent too.
-pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 11] {
+pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 13] {
     [
         ("", fields::names::<File>()),
         ("listen", fields::names::<Listen>()),
         ("listen.tls", fields::names::<ListenTls>()),
+        (
+            "listen.tls.certificates",
+            fields::names::<NamedCertificate>(),
+        ),
         ("cluster", fields::names::<Cluster>()),
         ("cluster.tls", fields::names::<ClusterTls>()),
         ("reads", fields::names::<Reads>()),
         ("users.NAME", fields::names::<User>()),
         ("admin_commands", fields::names::<AdminCommands>()),
         ("limits", fields::names::<Limits>()),
+        ("reload", fields::names::<Reload>()),
         ("admin", fields::names::<Admin>()),
         ("log", fields::names::<Log>()),
     ]
@@ -215,8 +237,18 @@ fn note_lines(
     for (key, value) in table {
         let path = join(path, key.get_ref());
         origin.note(path.clone(), line_of(key.span().start));
-        if let DeValue::Table(inner) = value.get_ref() {
-            note_lines(inner, &path, line_of, origin);
+        match value.get_ref() {
+            DeValue::Table(inner) => note_lines(inner, &path, line_of, origin),
+            DeValue::Array(items) => {
+                for (number, item) in (1_usize..).zip(items.iter()) {
+                    if let DeValue::Table(inner) = item.get_ref() {
+                        let path = join(&path, &number.to_string());
+                        origin.note(path.clone(), line_of(item.span().start));
+                        note_lines(inner, &path, line_of, origin);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -227,10 +259,22 @@ fn remove_at(table: &mut DeTable<'_>, span: &Range<usize>, path: &str) -> Option
     let mut hit = None;
     for (key, value) in table.iter_mut() {
         let path = join(path, key.get_ref());
-        if let DeValue::Table(inner) = value.get_mut()
-            && let Some(removed) = remove_at(inner, span, &path)
-        {
-            return Some(removed);
+        let removed = match value.get_mut() {
+            DeValue::Table(inner) => remove_at(inner, span, &path),
+            DeValue::Array(items) => {
+                (1_usize..)
+                    .zip(items.iter_mut())
+                    .find_map(|(number, item)| {
+                        let DeValue::Table(inner) = item.get_mut() else {
+                            return None;
+                        };
+                        remove_at(inner, span, &join(&path, &number.to_string()))
+                    })
+            }
+            _ => None,
+        };
+        if removed.is_some() {
+            return removed;
         }
         if covers(key.span()) || covers(value.span()) {
             hit = Some((key.clone(), path));
@@ -259,7 +303,7 @@ fn explain(path: &str, message: &str) -> String {
     let section = if section.starts_with("users.") {
         "users.NAME"
     } else {
-        section
+        section.trim_end_matches(|char: char| char == '.' || char.is_ascii_digit())
     };
     if matches!(key, "password" | "requirepass") {
         return "unknown key; passwords are never written here: use password_file or password_env"
