@@ -76,7 +76,6 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 #[derive(Debug)]
 pub struct Acceptor<W> {
     places: Arc<Places>,
-    clients_max: usize,
     workers: Vec<W>,
 }
 
@@ -89,9 +88,14 @@ impl<W: WorkerHandle> Acceptor<W> {
                 limits.handshakes_max,
                 HANDSHAKE_PATIENCE,
             ),
-            clients_max: limits.clients_max,
             workers,
         }
+    }
+
+    /// Has other limits from now on.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.places
+            .resize(limits.clients_max, limits.handshakes_max);
     }
 
     /// Accepts at one port until the end.
@@ -119,7 +123,6 @@ impl<W: WorkerHandle> Acceptor<W> {
         door: Door,
         metrics: WorkerMetrics,
     ) {
-        let clients_max = self.clients_max;
         let (mut full, mut exhausted) = (Seldom::default(), Seldom::default());
         loop {
             self.places.handshake_place().await;
@@ -137,10 +140,7 @@ impl<W: WorkerHandle> Acceptor<W> {
             let Some(admission) = self.places.admit() else {
                 metrics.handshake(HandshakeResult::NoPlace);
                 if full.is_time() {
-                    tracing::warn!(
-                        clients_max,
-                        "no place for more clients; raise limits.clients_max"
-                    );
+                    tracing::warn!("no place for more clients; raise limits.clients_max");
                 }
                 continue; // dropping the stream closes it
             };

@@ -5,8 +5,8 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    config::Config,
-    demo,
+    config::{self, Config, Live},
+    demo, files,
     server::{self, Bound},
     telemetry,
     tls::Loaded,
@@ -20,6 +20,9 @@ const MISTAKE: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(name = "keyway", version, about)]
 struct Cli {
+    /// Print a configuration with every key, its default and its meaning.
+    #[arg(long)]
+    print_default_config: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -44,7 +47,11 @@ struct ConfigFile {
 /// Runs what the command line says.
 #[must_use]
 pub fn run() -> ExitCode {
-    match Cli::parse()
+    let line = Cli::parse();
+    if line.print_default_config {
+        return print(&config::commented());
+    }
+    match line
         .command
         .unwrap_or_else(|| Command::Demo(demo::Options::default()))
     {
@@ -71,6 +78,12 @@ pub(crate) fn mistake(what: &impl std::fmt::Display) -> ExitCode {
 }
 
 #[allow(clippy::print_stdout, reason = "the answer of the command")]
+fn print(answer: &str) -> ExitCode {
+    print!("{answer}");
+    ExitCode::SUCCESS
+}
+
+#[allow(clippy::print_stdout, reason = "the answer of the command")]
 fn check(file: &ConfigFile) -> ExitCode {
     match load(file) {
         Ok((config, _)) => {
@@ -93,7 +106,9 @@ fn serve(file: &ConfigFile) -> ExitCode {
     if let Err(error) = bound.tell(&mut config) {
         return mistake(&error);
     }
+    let lowered = files::fit(&mut config);
     telemetry::start(&config.log);
+    lowered.inspect(|lowered| lowered.warn());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -103,7 +118,9 @@ fn serve(file: &ConfigFile) -> ExitCode {
     };
     runtime.block_on(async {
         let config = Arc::new(config);
-        let running = match server::start(&config, loaded, bound, &Plane::new(&config)) {
+        let (live, path) = (Live::new(Arc::clone(&config)), file.config.clone());
+        let plane = Plane::new(&config);
+        let running = match server::start(&live, loaded, bound, &plane, Some(path)) {
             Ok(running) => running,
             Err(error) => return mistake(&error),
         };

@@ -9,10 +9,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod change;
 mod check;
 mod fields;
 mod host_port;
+mod live;
 mod problem;
+mod reference;
 mod secret;
 mod summary;
 mod typed;
@@ -20,8 +23,11 @@ mod typed;
 #[cfg(test)]
 mod tests;
 
+pub use change::Changes;
 pub use host_port::{HostPort, HostPortError};
+pub use live::Live;
 pub use problem::{Origin, Problem, Problems};
+pub use reference::commented;
 pub use secret::Secret;
 
 /// Name of a configuration given by no file (the demo's), used in messages.

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::{
     acceptor::Accepted,
-    config::Config,
+    config::Live,
     dns,
     metrics::{ControlMetrics, WorkerMetrics},
     tls,
@@ -44,8 +44,8 @@ pub trait WorkerHandle: Clone + Send + Sync + 'static {
 pub struct WorkerContext {
     /// Which worker, from 0.
     pub index: usize,
-    /// The configuration.
-    pub config: Arc<Config>,
+    /// The configuration in force.
+    pub config: Live,
     /// The clients' side of TLS.
     pub downstream_tls: tls::ServerTls,
     /// The nodes' side of TLS; `None` is plain TCP.
@@ -59,8 +59,8 @@ pub struct WorkerContext {
 /// What the discovery is given.
 #[derive(Clone, Debug)]
 pub struct DiscoveryContext {
-    /// The configuration.
-    pub config: Arc<Config>,
+    /// The configuration in force.
+    pub config: Live,
     /// The nodes' side of TLS; `None` is plain TCP.
     pub upstream_tls: Option<tls::UpstreamTls>,
     /// From names to addresses.

@@ -12,7 +12,8 @@ use std::{
 use crate::{
     acceptor,
     cli::mistake,
-    config::{Admin, ClientAuth, Config, HostPort, Listen, ListenTls, LogFormat, TlsVersion},
+    config::{Admin, ClientAuth, Config, HostPort, Listen, ListenTls, Live, LogFormat, TlsVersion},
+    files,
     server::{self, Bound},
     telemetry,
     tls::Loaded,
@@ -103,8 +104,10 @@ async fn demo(options: &Options) -> Result<(), String> {
     let loaded = Loaded::load(&config).map_err(|problem| problem.to_string())?;
     let bound = Bound::bind(&config).map_err(|error| error.to_string())?;
     bound.tell(&mut config).map_err(|error| error.to_string())?;
+    files::fit(&mut config);
     let config = Arc::new(config);
-    let running = server::start(&config, loaded, bound, &Plane::new(&config));
+    let live = Live::new(Arc::clone(&config));
+    let running = server::start(&live, loaded, bound, &Plane::new(&config), None);
     let running = running.map_err(|error| error.to_string())?;
     let wait = tokio::time::timeout(Duration::from_secs(10), running.readiness.wait());
     if wait.await.is_err() {

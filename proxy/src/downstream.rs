@@ -47,7 +47,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let _counted = Counted(Rc::clone(&worker));
     let handshake = tokio::select! {
         result = shake_hands(&worker, stream) => result,
-        () = sleep(worker.config.limits.handshake_timeout) => Err(Failure::Timeout),
+        () = sleep(worker.config.get().limits.handshake_timeout) => Err(Failure::Timeout),
         () = admission.evicted() => Err(Failure::Evicted),
     };
     admission.handshake_done();
@@ -64,7 +64,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     worker.metrics.handshake(HandshakeResult::Ok);
     worker.metrics.connection_opened();
     let certificate = stream.get_ref().1.peer_certificates();
-    let user = certificate.and_then(|chain| worker.shared.by_certificate.user(chain.first()?));
+    let user = certificate.and_then(|chain| worker.by_certificate.borrow().user(chain.first()?));
     let opening = Opening {
         id: CLIENT_IDS.fetch_add(1, Ordering::Relaxed),
         peer,

@@ -7,6 +7,7 @@
 
 use std::{
     io,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -16,8 +17,10 @@ use std::{
 };
 
 use crate::{
-    config::{Config, Problem},
+    config::{Changes, Config, Live, Problem},
+    files,
     metrics::{ReloadMetrics, ReloadResult, TlsFile},
+    telemetry,
     tls::{self, Loaded},
 };
 
@@ -59,32 +62,30 @@ impl Reloads {
 ///
 /// # Errors
 /// The system has no threads left.
-pub fn start(config: &Arc<Config>, tls: Loaded, metrics: ReloadMetrics) -> io::Result<Reloads> {
+pub fn start(mut reloader: Reloader) -> io::Result<Reloads> {
     let (sender, asked) = mpsc::channel();
     let changes = sender.clone();
-    let folders = Folders::new(config.reload.watch, move || {
-        let _ = changes.send(Cause::Change); // as above
-    });
-    metrics.ends(tls.ends());
-    warn_of_ends(&tls);
-    let mut reloader = Reloader {
-        config: Arc::clone(config),
-        tls,
-        metrics,
-        folders,
-        failed: None,
-        said: false,
-    };
+    reloader.metrics.ends(reloader.tls.ends());
+    warn_of_ends(&reloader.tls);
     let thread = thread::Builder::new().name("reload".to_owned());
-    thread.spawn(move || reloader.run(&asked))?;
+    thread.spawn(move || {
+        let watch = reloader.config.get().reload.watch;
+        let folders = Folders::new(watch, move || {
+            let _ = changes.send(Cause::Change); // the receiver is this thread's
+        });
+        reloader.run(&asked, folders);
+    })?;
     Ok(Reloads(sender))
 }
 
-struct Reloader {
-    config: Arc<Config>,
+/// What is in force, and where it came from.
+#[derive(Debug)]
+pub struct Reloader {
+    config: Live,
+    /// The configuration's file, if it has one.
+    file: Option<PathBuf>,
     tls: Loaded,
     metrics: ReloadMetrics,
-    folders: Folders,
     /// What is wrong with the files as they were read last.
     failed: Option<String>,
     /// That is in the log.
@@ -92,8 +93,21 @@ struct Reloader {
 }
 
 impl Reloader {
-    fn run(&mut self, asked: &Receiver<Cause>) {
-        self.folders.follow(&self.config);
+    /// This is in force. `file` is where the configuration came from.
+    #[must_use]
+    pub fn new(config: Live, file: Option<PathBuf>, tls: Loaded, metrics: ReloadMetrics) -> Self {
+        Self {
+            config,
+            file,
+            tls,
+            metrics,
+            failed: None,
+            said: false,
+        }
+    }
+
+    fn run(&mut self, asked: &Receiver<Cause>, mut folders: Folders) {
+        folders.follow(&self.config.get());
         loop {
             let cause = match asked.recv_timeout(self.patience()) {
                 Ok(cause) => cause,
@@ -101,14 +115,57 @@ impl Reloader {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let cause = settle(cause, asked);
-            self.certificates(cause);
-            self.folders.follow(&self.config);
+            let config = self.config.get();
+            match (cause, self.file.clone()) {
+                (Cause::Signal, Some(file)) => self.configuration(&file),
+                _ => {
+                    self.certificates(&config, cause);
+                }
+            }
+            folders.follow(&self.config.get());
+        }
+    }
+
+    /// Reads the configuration again, and the files that it names. All of it counts, or nothing.
+    fn configuration(&mut self, file: &Path) {
+        let before = self.config.get();
+        let mut config = match Config::load(file) {
+            Ok(config) => config,
+            Err(problems) => {
+                let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                self.metrics.config(ReloadResult::Failed);
+                tracing::error!(
+                    problems = %problems.join("; "),
+                    "the configuration cannot be reloaded; what was in force stays"
+                );
+                return;
+            }
+        };
+        if let Some(lowered) = files::fit(&mut config) {
+            lowered.warn();
+        }
+        let changes = config.succeed(&before);
+        if !self.certificates(&config, Cause::Signal) {
+            self.metrics.config(ReloadResult::Failed);
+            return;
+        }
+        self.metrics.config(ReloadResult::Ok);
+        telemetry::set_level(config.log.level);
+        self.config.replace(Arc::new(config));
+        let Changes { live, at_start } = changes;
+        if at_start.is_empty() {
+            tracing::info!(changed = %live.join(", "), "configuration reloaded");
+        } else {
+            tracing::warn!(
+                changed = %live.join(", "), needs_restart = %at_start.join(", "),
+                "configuration reloaded, but for what only counts after a restart"
+            );
         }
     }
 
     /// Until files are read without anybody asking.
     fn patience(&self) -> Duration {
-        let every = self.config.reload.every;
+        let every = self.config.get().reload.every;
         if self.failed.is_some() && !self.said {
             every.min(LOOK_AGAIN)
         } else {
@@ -116,15 +173,14 @@ impl Reloader {
         }
     }
 
-    fn certificates(&mut self, cause: Cause) {
-        match self.tls.prepare(&self.config) {
-            Err(problem) => self.refuse(&problem, cause),
-            Ok(None) => {
-                self.recover();
-                if cause == Cause::Signal {
-                    tracing::info!("certificates are those in force");
-                }
+    /// Returns whether the files that a configuration names are in force now.
+    fn certificates(&mut self, config: &Config, cause: Cause) -> bool {
+        match self.tls.prepare(config) {
+            Err(problem) => {
+                self.refuse(&problem, cause);
+                return false;
             }
+            Ok(None) => self.recover(),
             Ok(Some(prepared)) => {
                 self.recover();
                 let changed: Vec<&str> = prepared.changed.iter().map(|file| name(*file)).collect();
@@ -139,6 +195,7 @@ impl Reloader {
                 warn_of_ends(&self.tls);
             }
         }
+        true
     }
 
     /// The files are those in force, or will be.

@@ -6,6 +6,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    path::PathBuf,
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -14,11 +15,11 @@ use std::{
 use crate::{
     acceptor::{self, Acceptor, Door},
     admin,
-    config::Config,
-    contract::{DataPlane, DiscoveryContext, Readiness, Shutdown, WorkerContext},
+    config::{Config, Live},
+    contract::{DataPlane, DiscoveryContext, Readiness, Shutdown, WorkerContext, WorkerHandle},
     dns,
     metrics::Metrics,
-    reload::{self, Reloads},
+    reload::{self, Reloader, Reloads},
     tls::Loaded,
 };
 
@@ -123,15 +124,16 @@ pub struct Running {
 }
 
 /// Starts everything on the sockets, inside a tokio runtime that drives the acceptor and the admin
-/// port.
+/// port. `file` is where the configuration came from, and is read from again.
 ///
 /// # Errors
 /// The system has no threads or descriptors left.
 pub fn start(
-    config: &Arc<Config>,
+    config: &Live,
     loaded: Loaded,
     bound: Bound,
     plane: &impl DataPlane,
+    file: Option<PathBuf>,
 ) -> Result<Running, StartError> {
     let (stop, shutdown) = Shutdown::new();
     let names = command::CommandTable::builtin()
@@ -141,10 +143,10 @@ pub fn start(
     let readiness = Readiness::default();
     let mut threads = Vec::new();
     let mut workers = Vec::new();
-    for index in 0..config.listen.workers {
+    for index in 0..config.get().listen.workers {
         let (worker, thread) = plane.spawn_worker(WorkerContext {
             index,
-            config: Arc::clone(config),
+            config: config.clone(),
             downstream_tls: loaded.downstream.clone(),
             upstream_tls: loaded.upstream.clone(),
             metrics: metrics.worker(),
@@ -154,14 +156,19 @@ pub fn start(
         threads.push(thread);
     }
     threads.push(plane.spawn_discovery(DiscoveryContext {
-        config: Arc::clone(config),
+        config: config.clone(),
         upstream_tls: loaded.upstream.clone(),
         resolver: Arc::new(dns::SystemResolver::new()),
         metrics: metrics.control(),
         readiness: readiness.clone(),
         shutdown: shutdown.clone(),
     })?);
-    let reloads = reload::start(config, loaded, metrics.reloads())?;
+    let reloads = reload::start(Reloader::new(
+        config.clone(),
+        file,
+        loaded,
+        metrics.reloads(),
+    ))?;
     let mut accepting = vec![metrics.worker(), metrics.worker()];
     let pages = admin::Pages {
         metrics,
@@ -171,7 +178,8 @@ pub fn start(
         admin::run(bound.admin, pages, shutdown.clone()),
         "the admin port",
     ));
-    let acceptor = Arc::new(Acceptor::new(workers, &config.limits));
+    let acceptor = Arc::new(Acceptor::new(workers, &config.get().limits));
+    tokio::spawn(follow_limits(Arc::clone(&acceptor), config.clone()));
     let doors = [
         (Some(bound.clients), Door::Main),
         (bound.reads, Door::Reads),
@@ -189,6 +197,13 @@ pub fn start(
         reloads,
         readiness,
     })
+}
+
+async fn follow_limits<W: WorkerHandle>(acceptor: Arc<Acceptor<W>>, config: Live) {
+    let mut changes = config.changes();
+    while changes.changed().await.is_ok() {
+        acceptor.set_limits(&changes.borrow_and_update().limits);
+    }
 }
 
 async fn report(task: impl Future<Output = io::Result<()>>, name: &'static str) {

@@ -19,9 +19,10 @@ use dataplane::{Action, Attempt, Dataplane, Key};
 
 use crate::{
     acceptor::Accepted,
-    config::Config,
+    config::{Config, Live},
     contract::{self, DiscoveryContext, WorkerContext},
     discovery, downstream, tls, upstream,
+    users::ByCertificate,
 };
 
 mod counters;
@@ -125,7 +126,8 @@ impl contract::WorkerHandle for Handle {
 /// What the tasks of one worker share.
 pub(crate) struct Worker {
     index: usize,
-    pub(crate) config: Arc<Config>,
+    pub(crate) config: Live,
+    pub(crate) by_certificate: RefCell<ByCertificate>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) downstream_tls: tls::ServerTls,
@@ -294,11 +296,13 @@ async fn run(
         Arc::clone(&shared),
         Arc::clone(&counters),
     );
-    let settings = settings::of(&config, &shared, index);
+    let first = config.get();
+    let settings = settings::of(&first, &shared, index);
     let table = Arc::clone(&shared.table);
     let plane = Dataplane::new(settings, table, host, Instant::now());
     let worker = Rc::new(Worker {
         index,
+        by_certificate: RefCell::new(ByCertificate::new(&first.users)),
         config,
         shared,
         counters,
@@ -314,6 +318,7 @@ async fn run(
     });
     tokio::task::spawn_local(tick(Rc::clone(&worker)));
     tokio::task::spawn_local(follow_view(Rc::clone(&worker)));
+    tokio::task::spawn_local(follow_config(Rc::clone(&worker)));
     tokio::task::spawn_local(follow_trust(Rc::clone(&worker)));
     let requested = shutdown.requested();
     tokio::pin!(requested);
@@ -337,6 +342,21 @@ async fn tick(worker: Rc<Worker>) {
         let interval = worker.ask(Dataplane::tick_interval);
         tokio::time::sleep(interval).await;
         worker.with(|plane| plane.tick(Instant::now()));
+    }
+}
+
+/// Does as another configuration says.
+async fn follow_config(worker: Rc<Worker>) {
+    let mut changes = worker.config.changes();
+    while changes.changed().await.is_ok() {
+        let config = Arc::clone(&changes.borrow_and_update());
+        let settings = settings::of(&config, &worker.shared, worker.index);
+        worker
+            .by_certificate
+            .replace(ByCertificate::new(&config.users));
+        worker.with(|plane| plane.set_settings(settings, Instant::now()));
+        // Whether Valkey's default user is open depends on it too, and so do the seeds.
+        worker.shared.ask_for_look();
     }
 }
 

@@ -51,6 +51,7 @@ pub struct Keyway {
     admin: Port,
     certificates: Certificates,
     log: Arc<Mutex<String>>,
+    config: PathBuf,
     _folder: TempDir,
 }
 
@@ -117,7 +118,7 @@ impl Keyway {
 
         let mut child = Command::new(tools::keyway())
             .args(["serve", "--config"])
-            .arg(path)
+            .arg(&path)
             .envs(
                 settings
                     .environment
@@ -137,6 +138,7 @@ impl Keyway {
             admin,
             certificates,
             log,
+            config: path,
             _folder: folder,
         }
     }
@@ -187,6 +189,19 @@ impl Keyway {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Has it read its configuration again, after `edit`, and waits for what it says to that.
+    ///
+    /// # Panics
+    /// It says nothing.
+    pub fn reconfigure(&self, edit: impl FnOnce(String) -> String) {
+        let text = fs::read_to_string(&self.config).expect("the configuration");
+        fs::write(&self.config, edit(text)).expect("the configuration");
+        let answers = || self.metric("keyway_config_reloads_total", &[]);
+        let before = answers();
+        self.signal(Signal::HUP);
+        wait_until("an answer to SIGHUP", 20, || answers() > before + 0.5);
     }
 
     /// Sends it a signal.

@@ -100,6 +100,7 @@ fn certificates_are_swapped_under_handshakes_and_none_fails() {
     let (over, handshakes) = (AtomicBool::new(false), AtomicUsize::new(0));
     let rounds = swaps();
     let mut old = keyway_client(&addr, ca);
+    ping(&mut old, "who says nothing is not kept for long");
     thread::scope(|scope| {
         for number in 0..CLIENTS {
             let (over, handshakes, addr) = (&over, &handshakes, &addr);

@@ -24,6 +24,8 @@ pub enum Why {
     Killed,
     /// Who vouched for its certificate is not trusted any more, or has revoked it.
     Untrusted,
+    /// The configuration names its user no more.
+    UserGone,
     /// The client closed its side.
     Eof,
     /// The client broke the protocol; what it was told, if anything.
@@ -47,6 +49,7 @@ impl fmt::Display for Why {
             Self::Quit => f.write_str("QUIT"),
             Self::Killed => f.write_str("CLIENT KILL"),
             Self::Untrusted => f.write_str("its certificate is not trusted any more"),
+            Self::UserGone => f.write_str("its user is not in the configuration any more"),
             Self::Eof => f.write_str("closed by the client"),
             Self::Protocol(text) => write!(f, "protocol error: {text}"),
             Self::Output { waiting } => {

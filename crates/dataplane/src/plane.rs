@@ -5,7 +5,7 @@ use std::{io::IoSlice, net::SocketAddr, sync::Arc, time::Instant};
 use bytes::{Buf, BytesMut};
 use command::CommandTable;
 use resp::RequestDecoder;
-use session::{Session, local};
+use session::{Session, User, local};
 use upstream::{CloseReason, Phase};
 
 use crate::{
@@ -101,6 +101,32 @@ impl<H: Host> Dataplane<H> {
         if changed {
             self.tick_auth(now);
         }
+        self.check_invariants();
+    }
+
+    /// The configuration has changed. Clients that are here stay who they are, but for those of a
+    /// user whom it names no more.
+    pub fn set_settings(&mut self, settings: Settings, now: Instant) {
+        let before = std::mem::replace(&mut self.core.settings, settings);
+        let users = &self.core.settings.users;
+        let gone = |user: &User| match user {
+            User::Named(name) => before.users.get(name).is_some() && users.get(name).is_none(),
+            _ => false,
+        };
+        let clients = self.clients.iter();
+        let gone: Vec<Key> = clients
+            .filter(|(_, client)| gone(&client.state.session.user))
+            .map(|(key, _)| key)
+            .collect();
+        for key in gone {
+            self.client_ends(key, Why::UserGone, true);
+            self.core.actions.push(Action::WakeClient(key));
+        }
+        if let Some(service) = self.core.settings.service.clone() {
+            self.core.identities.renew_service(service);
+        }
+        self.core.renew_reads();
+        self.settle(now);
         self.check_invariants();
     }
 

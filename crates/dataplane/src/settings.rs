@@ -1,4 +1,4 @@
-//! What the dataplane is told once.
+//! What the dataplane is told of the configuration.
 
 use std::{sync::Arc, time::Duration};
 
@@ -58,7 +58,7 @@ pub struct ReadPort {
     pub node_id: String,
 }
 
-/// Everything a dataplane is told once.
+/// Everything a dataplane is told of the configuration; another may take its place.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Bounds.

@@ -16,8 +16,8 @@ use tokio::{sync::Notify, time::sleep};
 #[derive(Debug)]
 pub(super) struct Places {
     clients: AtomicUsize,
-    clients_max: usize,
-    handshakes_max: usize,
+    clients_max: AtomicUsize,
+    handshakes_max: AtomicUsize,
     /// A handshake that has not ended after this long may lose its place to another.
     patience: Duration,
     /// Handshakes in progress, oldest first.
@@ -68,12 +68,19 @@ impl Places {
     pub(super) fn new(clients_max: usize, handshakes_max: usize, patience: Duration) -> Arc<Self> {
         Arc::new(Self {
             clients: AtomicUsize::new(0),
-            clients_max,
-            handshakes_max,
+            clients_max: AtomicUsize::new(clients_max),
+            handshakes_max: AtomicUsize::new(handshakes_max),
             patience,
             handshakes: Mutex::default(),
             freed: Notify::new(),
         })
+    }
+
+    /// There are so many from now on; who has one keeps it.
+    pub(super) fn resize(&self, clients_max: usize, handshakes_max: usize) {
+        self.clients_max.store(clients_max, Relaxed);
+        self.handshakes_max.store(handshakes_max, Relaxed);
+        self.freed.notify_one();
     }
 
     /// Waits until one more handshake may begin: because there is a place, or because the oldest
@@ -83,7 +90,7 @@ impl Places {
         loop {
             let oldest = {
                 let handshakes = self.lock();
-                if handshakes.len() < self.handshakes_max {
+                if handshakes.len() < self.handshakes_max.load(Relaxed) {
                     return;
                 }
                 handshakes.front().map(|oldest| oldest.began)
@@ -102,7 +109,7 @@ impl Places {
     /// A place for one more client; `None` when there is none. A handshake beyond the limit takes
     /// the place of the oldest: who stalls must not keep others out.
     pub(super) fn admit(self: &Arc<Self>) -> Option<Admission> {
-        if self.clients.fetch_add(1, Relaxed) >= self.clients_max {
+        if self.clients.fetch_add(1, Relaxed) >= self.clients_max.load(Relaxed) {
             self.clients.fetch_sub(1, Relaxed);
             return None;
         }
@@ -112,7 +119,7 @@ impl Places {
             evicted: Notify::new(),
         });
         let mut handshakes = self.lock();
-        if handshakes.len() >= self.handshakes_max
+        if handshakes.len() >= self.handshakes_max.load(Relaxed)
             && let Some(oldest) = handshakes.pop_front()
         {
             oldest.over.store(true, Relaxed);

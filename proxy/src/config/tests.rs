@@ -362,38 +362,33 @@ fn a_missing_file_is_one_line() {
 }
 
 #[test]
-fn the_reference_has_a_line_for_every_key() {
-    let reference = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
-    let reference = std::fs::read_to_string(reference).unwrap();
-    for (section, keys) in typed::sections() {
-        assert!(
-            section.is_empty() || !keys.is_empty(),
-            "{section} has no keys"
-        );
-        let start = if section.is_empty() {
-            0
-        } else {
-            reference
-                .find(&format!("\n## `[{section}]`\n"))
-                .or_else(|| reference.find(&format!("\n## `[[{section}]]`\n")))
-                .unwrap_or_else(|| panic!("no [{section}]"))
-        };
-        let part = &reference[start + 1..];
-        let part = if section.is_empty() {
-            part
-        } else {
-            part.split("\n## ").next().unwrap()
-        };
-        let nested = |key: &&str| {
-            typed::sections()
-                .iter()
-                .any(|(name, _)| *name == format!("{section}.{key}") || section.is_empty())
-        };
-        for key in keys.iter().filter(|key| !nested(key)) {
-            assert!(
-                part.contains(&format!("\n| `{key}` |")),
-                "[{section}] {key} is missing"
-            );
-        }
-    }
+fn a_successor_keeps_what_only_counts_at_the_start() {
+    let before = parse(
+        "[listen]\nworkers = 2\naddress = '127.0.0.1:7000'\n[listen.tls]\ncertificate = 'a'\nkey = 'k'\n\
+         [cluster]\nseeds = ['one:1']\n[limits]\nleases_max = 5\n",
+    )
+    .unwrap();
+    let mut after = parse(
+        "[listen]\nworkers = 3\naddress = '127.0.0.1:0'\n[listen.tls]\ncertificate = 'b'\nkey = 'k'\n\
+         [cluster]\nseeds = ['one:1', 'two:2']\npassword_env = 'KEYWAY_TEST_PASSWORD'\nunauthenticated = 'service'\n\
+         [cluster.tls]\nca = 'ca'\n[log]\nlevel = 'warn'\n",
+    )
+    .unwrap();
+    let changes = after.succeed(&before);
+    let at_start = ["cluster.tls.ca", "cluster.username", "listen.workers"];
+    assert_eq!(changes.at_start, at_start);
+    let live = [
+        "cluster.seeds",
+        "cluster.unauthenticated",
+        "limits.leases_max",
+        "listen.tls.certificate",
+        "log.level",
+    ];
+    assert_eq!(changes.live, live);
+    assert_eq!(after.listen.workers, 2);
+    assert_eq!(after.listen.address.port(), 7000);
+    assert!(after.cluster.tls.is_none() && after.cluster.credentials.is_none());
+    assert_eq!(after.cluster.unauthenticated, Unauthenticated::Default);
+    assert_eq!(after.cluster.seeds.len(), 2);
+    assert_eq!(after.clone().succeed(&after), Changes::default());
 }

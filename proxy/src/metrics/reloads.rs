@@ -21,6 +21,7 @@ pub struct ReloadMetrics(Arc<Numbers>);
 struct Numbers {
     tls: [AtomicU64; ReloadResult::COUNT],
     tls_failing: AtomicI64,
+    config: [AtomicU64; ReloadResult::COUNT],
     /// Seconds since 1970, and one more; 0 is not known.
     ends: [AtomicI64; TlsFile::COUNT],
 }
@@ -29,6 +30,13 @@ impl ReloadMetrics {
     /// Certificates were read again.
     pub fn tls(&self, result: ReloadResult) {
         if let Some(counter) = self.0.tls.get(result as usize) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The configuration was read again.
+    pub fn config(&self, result: ReloadResult) {
+        if let Some(counter) = self.0.config.get(result as usize) {
             counter.fetch_add(1, Relaxed);
         }
     }
@@ -51,8 +59,13 @@ impl ReloadMetrics {
         }
     }
 
-    pub(super) fn families(&self) -> [MetricFamily; 3] {
-        let results = ReloadResult::LABELS.iter().zip(&self.0.tls);
+    pub(super) fn families(&self) -> [MetricFamily; 4] {
+        let results = |counters: &[AtomicU64]| -> Vec<(&str, u64)> {
+            let results = ReloadResult::LABELS.iter().zip(counters);
+            results
+                .map(|(label, count)| (*label, count.load(Relaxed)))
+                .collect()
+        };
         let ends = TlsFile::LABELS.iter().zip(&self.0.ends);
         let known: Vec<(&str, i64)> = ends
             .map(|(label, end)| (*label, end.load(Relaxed)))
@@ -64,9 +77,13 @@ impl ReloadMetrics {
                 "keyway_tls_reloads_total",
                 "Times that certificates, keys or revocation lists had changed and were read again.",
                 "result",
-                results
-                    .map(|(label, count)| (*label, count.load(Relaxed)))
-                    .collect(),
+                results(&self.0.tls),
+            ),
+            counter(
+                "keyway_config_reloads_total",
+                "Times that the configuration was read again.",
+                "result",
+                results(&self.0.config),
             ),
             gauge(
                 "keyway_tls_reload_failing",

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use topology::{NodeAddr, Slot};
 
 use super::{Mail, counters::Counters};
-use crate::{config::Config, dns, users::ByCertificate};
+use crate::{config::Config, dns};
 
 /// Slots said to have moved that the discovery has not heard of yet. More are forgotten: it
 /// looks for itself.
@@ -24,7 +24,6 @@ pub(crate) struct Shared {
     view: ArcSwapAny<Arc<View>, RwLock<()>>,
     /// The built-in commands, and what is allowed of them.
     pub(crate) table: Arc<CommandTable>,
-    pub(crate) by_certificate: ByCertificate,
     changed: watch::Sender<()>,
     look: Notify,
     moves: Notify,
@@ -56,7 +55,6 @@ impl Shared {
         Self {
             view: ArcSwapAny::new(Arc::new(View::unknown(default_user_open))),
             table: Arc::new(table),
-            by_certificate: ByCertificate::new(&config.users),
             changed: watch::Sender::new(()),
             look: Notify::new(),
             moves: Notify::new(),
