@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     config::{self, Config, Live},
-    demo, files,
+    demo, drain, files,
     server::{self, Bound},
     telemetry,
     tls::Loaded,
@@ -117,6 +117,10 @@ fn serve(file: &ConfigFile) -> ExitCode {
         Err(error) => return mistake(&error),
     };
     runtime.block_on(async {
+        let signals = match drain::Signals::new() {
+            Ok(signals) => signals,
+            Err(error) => return mistake(&error),
+        };
         let config = Arc::new(config);
         let (live, path) = (Live::new(Arc::clone(&config)), file.config.clone());
         let plane = Plane::new(&config);
@@ -132,11 +136,7 @@ fn serve(file: &ConfigFile) -> ExitCode {
             workers = config.listen.workers, version = env!("CARGO_PKG_VERSION"),
             "serving Valkey over TLS"
         );
-        let signal = server::ended_by_signal()
-            .await
-            .unwrap_or("a failure to listen to signals");
-        tracing::info!(%signal, "ending");
-        running.stop().await;
+        drain::serve(running, &live, signals).await;
         ExitCode::SUCCESS
     })
 }

@@ -52,6 +52,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[reload]`: when files are read again.
     pub reload: Reload,
+    /// `[drain]`: how the process ends.
+    pub drain: Drain,
     /// `[admin]`: metrics and probes.
     pub admin: Admin,
     /// `[log]`: what is said and how.
@@ -69,6 +71,8 @@ pub struct Listen {
     pub advertise: Option<HostPort>,
     /// Number of worker threads, at least 1.
     pub workers: usize,
+    /// Whether other processes may bind the same addresses: the next Keyway, before this one ends.
+    pub reuse_port: bool,
     /// `[listen.tls]`.
     pub tls: ListenTls,
 }
@@ -296,6 +300,26 @@ pub struct Reload {
     pub every: Duration,
 }
 
+/// `[drain]`: what happens between SIGTERM and the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drain {
+    /// Beside whom this runs.
+    pub mode: DrainMode,
+    /// New connections are taken for so long after the signal, until everyone knows.
+    pub lame_duck: Duration,
+    /// From the signal until whoever sent it ends the process by force.
+    pub grace: Duration,
+}
+
+/// Beside whom Keyway runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrainMode {
+    /// Behind a load balancer, with others like it: clients go to those.
+    Deployment,
+    /// Beside one application, which has nobody else: it is served until it is gone.
+    Sidecar,
+}
+
 /// `[admin]`: where metrics and probes are served, in plain HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
@@ -346,6 +370,16 @@ impl Default for Reload {
         Self {
             watch: true,
             every: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            mode: DrainMode::Deployment,
+            lame_duck: Duration::from_secs(5),
+            grace: Duration::from_secs(25),
         }
     }
 }
@@ -427,6 +461,7 @@ impl Config {
             admin_commands: Vec::new(),
             limits: Limits::default(),
             reload: Reload::default(),
+            drain: Drain::default(),
             admin: Admin::default(),
             log: Log::default(),
             origin: Origin::new(BUILT_IN),

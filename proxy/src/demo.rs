@@ -146,7 +146,7 @@ async fn start_cluster(real: bool) -> Result<(Behind, Vec<SocketAddr>), String> 
 /// note that says so.
 fn choose(option: &str, asked: Option<u16>, usual: u16) -> Result<(u16, Option<String>), String> {
     let try_port = |port: u16| {
-        let listener = acceptor::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+        let listener = acceptor::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), false)?;
         Ok::<u16, io::Error>(listener.local_addr()?.port())
     };
     match asked {
@@ -184,6 +184,7 @@ fn configuration(
             .workers
             .filter(|workers| *workers > 0)
             .unwrap_or_else(cores),
+        reuse_port: false,
         tls: ListenTls {
             certificate: folder.join("cert.pem"),
             key: folder.join("key.pem"),

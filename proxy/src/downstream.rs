@@ -90,14 +90,15 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     drop(admission);
 }
 
-/// Ends TLS. What a client that broke the protocol still sends is read and thrown away: the reset
-/// that closing on unread bytes causes could take the error from it.
+/// Ends TLS. What a client that broke the protocol, or did not know that it has to leave, still sends
+/// is read and thrown away: the reset that closing on unread bytes causes could take the last reply
+/// from it.
 async fn say_goodbye(stream: &mut TlsStream<TcpStream>, ended: &End) -> io::Result<()> {
     stream.shutdown().await?;
     if matches!(
         ended,
         End::Decided(Ending {
-            why: Why::Protocol(_),
+            why: Why::Protocol(_) | Why::Leaving,
             ..
         })
     ) {
@@ -124,7 +125,7 @@ enum End {
 fn report(worker: &Worker, peer: SocketAddr, ended: &End) {
     match ended {
         End::Decided(Ending {
-            why: Why::Quit | Why::Eof,
+            why: Why::Quit | Why::Eof | Why::Leaving,
             ..
         }) => {
             tracing::debug!(client = %peer, "client left");
@@ -198,12 +199,29 @@ impl Open {
             if !self.worker.ask(|plane| plane.client_wants_read(self.key)) {
                 return Poll::Pending; // woken when that changes
             }
-            match ready!(self.read(stream, cx)) {
+            let Poll::Ready(read) = self.read(stream, cx) else {
+                if !blocked && self.leaves() {
+                    continue;
+                }
+                return Poll::Pending;
+            };
+            match read {
                 Ok(0) => self.worker.with(|plane| plane.client_eof(self.key)),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(End::Broken(error)),
             }
         }
+    }
+
+    /// Lets the client go, if it is to leave and nothing of it is under way.
+    fn leaves(&self) -> bool {
+        let leaves = self.worker.exodus.includes(self.key)
+            && self.worker.ask(|plane| plane.client_may_leave(self.key));
+        if leaves {
+            self.worker
+                .with(|plane| plane.client_ends(self.key, Why::Leaving, false));
+        }
+        leaves
     }
 
     /// Writes what there is. Ready when all of it is written and flushed.

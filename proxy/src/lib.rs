@@ -3,7 +3,7 @@
 //!
 //! - [`config`]: the TOML file, in two stages. [`tls`]: certificates and keys.
 //! - [`server`]: what is started, in which order, and how it ends; [`acceptor`] takes connections in.
-//! - [`reload`]: files that are read again while it runs.
+//! - [`drain`]: how it ends. [`reload`]: files that are read again while it runs.
 //! - [`worker`]: one thread with its dataplane; a task for each client and each node connection.
 //! - [`metrics`], [`admin`], [`telemetry`]: what is seen from outside.
 //! - [`cli`] and [`demo`]: the command line, and everything at once on one machine.
@@ -17,6 +17,7 @@ pub mod demo;
 mod discovery;
 pub mod dns;
 mod downstream;
+pub mod drain;
 pub mod files;
 pub mod metrics;
 pub mod reload;

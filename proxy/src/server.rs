@@ -16,7 +16,9 @@ use crate::{
     acceptor::{self, Acceptor, Door},
     admin,
     config::{Config, Live},
-    contract::{DataPlane, DiscoveryContext, Readiness, Shutdown, WorkerContext, WorkerHandle},
+    contract::{
+        DataPlane, DiscoveryContext, Readiness, Shutdown, Stage, WorkerContext, WorkerHandle,
+    },
     dns,
     metrics::Metrics,
     reload::{self, Reloader, Reloads},
@@ -61,7 +63,7 @@ impl Bound {
     /// The first address that cannot be had.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
         let bind = |key, address| {
-            acceptor::bind(address).map_err(|error| StartError::Bind {
+            acceptor::bind(address, config.listen.reuse_port).map_err(|error| StartError::Bind {
                 key,
                 address,
                 advice: match error.kind() {
@@ -113,12 +115,22 @@ impl Bound {
     }
 }
 
+/// How many clients there are.
+struct Clients(Box<dyn Fn() -> usize + Send + Sync>);
+
+impl std::fmt::Debug for Clients {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", (self.0)())
+    }
+}
+
 /// A proxy whose threads run.
 #[derive(Debug)]
 pub struct Running {
     threads: Vec<JoinHandle<()>>,
-    stop: tokio::sync::watch::Sender<bool>,
+    stop: tokio::sync::watch::Sender<Stage>,
     reloads: Reloads,
+    clients: Clients,
     /// What `/readyz` says.
     pub readiness: Readiness,
 }
@@ -195,6 +207,7 @@ pub fn start(
         threads,
         stop,
         reloads,
+        clients: Clients(Box::new(move || acceptor.clients())),
         readiness,
     })
 }
@@ -229,9 +242,20 @@ impl Running {
         Ok(())
     }
 
+    /// Clients that there are, with those in their handshake.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        (self.clients.0)()
+    }
+
+    /// Goes on to a later stage.
+    pub(crate) fn enter(&self, stage: Stage) {
+        self.stop.send_replace(stage);
+    }
+
     /// Ends everything: connections close, threads end. Waits for them, but not for ever.
     pub async fn stop(self) {
-        self.stop.send_replace(true);
+        self.stop.send_replace(Stage::Over);
         let until = Instant::now() + END;
         while self.threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;

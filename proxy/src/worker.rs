@@ -26,13 +26,14 @@ use crate::{
 };
 
 mod counters;
+mod exodus;
 mod host;
 mod settings;
 mod shared;
 mod wakers;
 
 pub(crate) use self::shared::Shared;
-use self::{counters::Counters, host::WorkerHost, wakers::Wakers};
+use self::{counters::Counters, exodus::Exodus, host::WorkerHost, wakers::Wakers};
 
 /// Bytes read from a socket at a time; one buffer for each worker.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -134,6 +135,7 @@ pub(crate) struct Worker {
     pub(crate) upstream_tls: Option<tls::UpstreamTls>,
     pub(crate) metrics: Rc<crate::metrics::WorkerMetrics>,
     pub(crate) log: LogBudget,
+    pub(crate) exodus: Exodus,
     plane: RefCell<Dataplane<WorkerHost>>,
     clients: RefCell<Wakers<Key>>,
     channels: RefCell<Wakers<Attempt>>,
@@ -310,6 +312,7 @@ async fn run(
         upstream_tls,
         metrics,
         log: LogBudget::new(),
+        exodus: Exodus::default(),
         plane: RefCell::new(plane),
         clients: RefCell::default(),
         channels: RefCell::default(),
@@ -318,6 +321,7 @@ async fn run(
     });
     tokio::task::spawn_local(tick(Rc::clone(&worker)));
     tokio::task::spawn_local(follow_view(Rc::clone(&worker)));
+    tokio::task::spawn_local(exodus::follow(Rc::clone(&worker), shutdown.stages()));
     tokio::task::spawn_local(follow_config(Rc::clone(&worker)));
     tokio::task::spawn_local(follow_trust(Rc::clone(&worker)));
     let requested = shutdown.requested();

@@ -21,16 +21,22 @@ use crate::process::{end, signal};
 use crate::tools;
 use crate::wait::{wait_until, within};
 
+/// For tests that are not about the end: nobody has to learn that it comes.
+const NO_DRAIN: &str = "[drain]\nlame_duck_ms = 0\ngrace_ms = 1000";
 /// How long Keyway may take to end after SIGTERM.
 const END_LIMIT: Duration = Duration::from_secs(20);
 
 /// What to put into Keyway's configuration beside addresses and certificates.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
+    /// Port for clients, which another process may have too; 0 is one of its own.
+    pub port: u16,
     /// Worker threads; 0 means 2.
     pub workers: usize,
     /// Certificate and key, instead of those of an authority of its own.
     pub certificate: Option<[PathBuf; 2]>,
+    /// Lines of `[listen]`.
+    pub listen: String,
     /// Lines of `[listen.tls]`.
     pub listen_tls: String,
     /// Lines of `[cluster]`.
@@ -47,7 +53,9 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Keyway {
     child: Child,
-    port: Port,
+    /// Reserved; what it listens on is [`Self::number`].
+    _port: Port,
+    number: u16,
     admin: Port,
     certificates: Certificates,
     log: Arc<Mutex<String>>,
@@ -91,10 +99,15 @@ impl Keyway {
         } else {
             settings.workers
         };
+        let number = if settings.port == 0 {
+            port.number()
+        } else {
+            settings.port
+        };
         let _ = writeln!(
             config,
-            "[listen]\naddress = \"127.0.0.1:{}\"\nworkers = {workers}",
-            port.number()
+            "[listen]\naddress = \"127.0.0.1:{number}\"\nworkers = {workers}\n{}",
+            settings.listen
         );
         let [cert, key] = match &settings.certificate {
             Some([cert, key]) => [cert, key],
@@ -112,6 +125,9 @@ impl Keyway {
             admin.number()
         );
         let _ = writeln!(config, "{}", settings.sections);
+        if !settings.sections.contains("[drain]") {
+            let _ = writeln!(config, "{NO_DRAIN}");
+        }
         let _ = writeln!(config, "[limits]\n{}", settings.limits);
         let path = folder.path().join("keyway.toml");
         fs::write(&path, config).expect("the configuration");
@@ -134,7 +150,8 @@ impl Keyway {
         collect(child.stderr.take().expect("piped"), Arc::clone(&log));
         Self {
             child,
-            port,
+            _port: port,
+            number,
             admin,
             certificates,
             log,
@@ -170,13 +187,13 @@ impl Keyway {
     /// `host:port` for clients.
     #[must_use]
     pub fn addr(&self) -> String {
-        format!("127.0.0.1:{}", self.port.number())
+        format!("127.0.0.1:{}", self.number)
     }
 
     /// The port for clients.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port.number()
+        self.number
     }
 
     /// The authority clients must trust.
@@ -264,16 +281,37 @@ impl Keyway {
         });
     }
 
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// It does not end within 20 s.
+    pub fn wait_end(&mut self) -> ExitStatus {
+        let ended = within(END_LIMIT, || matches!(self.child.try_wait(), Ok(Some(_))));
+        assert!(ended, "keyway did not end; {}", self.threads());
+        self.child.wait().expect("a child of ours")
+    }
+
+    /// What its threads do.
+    fn threads(&self) -> String {
+        let folder = format!("/proc/{}/task", self.pid());
+        let threads = fs::read_dir(folder).into_iter().flatten().flatten();
+        let look = |thread: fs::DirEntry| {
+            ["comm", "wchan", "syscall"].map(|file| {
+                let text = fs::read_to_string(thread.path().join(file));
+                text.unwrap_or_default().trim().to_owned()
+            })
+        };
+        let all: Vec<String> = threads.map(|thread| look(thread).join(" ")).collect();
+        format!("its threads: {}", all.join("; "))
+    }
+
     /// Ends it by SIGTERM.
     ///
     /// # Panics
     /// It does not end.
     pub fn stop(mut self) -> ExitStatus {
         signal(&self.child, Signal::TERM);
-        wait_until("keyway's end after SIGTERM", 20, || {
-            matches!(self.child.try_wait(), Ok(Some(_)))
-        });
-        self.child.wait().expect("a child of ours")
+        self.wait_end()
     }
 }
 

@@ -26,6 +26,8 @@ pub enum Why {
     Untrusted,
     /// The configuration names its user no more.
     UserGone,
+    /// The process ends.
+    Leaving,
     /// The client closed its side.
     Eof,
     /// The client broke the protocol; what it was told, if anything.
@@ -50,6 +52,7 @@ impl fmt::Display for Why {
             Self::Killed => f.write_str("CLIENT KILL"),
             Self::Untrusted => f.write_str("its certificate is not trusted any more"),
             Self::UserGone => f.write_str("its user is not in the configuration any more"),
+            Self::Leaving => f.write_str("Keyway is ending"),
             Self::Eof => f.write_str("closed by the client"),
             Self::Protocol(text) => write!(f, "protocol error: {text}"),
             Self::Output { waiting } => {

@@ -24,6 +24,7 @@ mod identity;
 mod inquiry;
 mod intake;
 mod lease;
+mod leave;
 mod messages;
 mod plane;
 mod reads;

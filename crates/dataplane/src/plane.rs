@@ -290,13 +290,6 @@ impl<H: Host> Dataplane<H> {
         }
     }
 
-    /// A client's connection is to end.
-    pub fn client_ends(&mut self, key: Key, why: Why, at_once: bool) {
-        if let Some(client) = self.clients.get_mut(key) {
-            client.state.end(why, at_once);
-        }
-    }
-
     /// How a client's connection is to be ended, once it is to be ended now.
     #[must_use]
     pub fn client_ending(&self, key: Key) -> Option<&Ending> {

@@ -83,6 +83,11 @@ impl Places {
         self.freed.notify_one();
     }
 
+    /// Places that are taken.
+    pub(super) fn clients(&self) -> usize {
+        self.clients.load(Relaxed)
+    }
+
     /// Waits until one more handshake may begin: because there is a place, or because the oldest
     /// handshake had time enough. Until then the system keeps the clients that come; a burst of
     /// good clients waits, and does not push itself out.

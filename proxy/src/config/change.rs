@@ -7,9 +7,10 @@ use super::{Config, Credentials, Unauthenticated};
 
 /// Keys that only count at the start: they are about sockets that are bound, threads that run, and
 /// who the proxy itself is.
-const AT_START: [&str; 8] = [
+const AT_START: [&str; 9] = [
     "listen.address",
     "listen.workers",
+    "listen.reuse_port",
     "cluster.username",
     "reads.address",
     "admin_commands.allow",
@@ -50,6 +51,7 @@ impl Config {
         let changes = compare(before, self);
         self.listen.address = before.listen.address;
         self.listen.workers = before.listen.workers;
+        self.listen.reuse_port = before.listen.reuse_port;
         self.reads.address = before.reads.address;
         self.admin_commands.clone_from(&before.admin_commands);
         self.admin = before.admin.clone();

@@ -4,13 +4,14 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use super::problem::{Origin, Problem, Problems};
 use super::typed;
 use super::{
-    Admin, ClientAuth, ClientIdentity, Cluster, ClusterTls, Config, Credentials, CrossSlot,
-    HostPort, Limits, Listen, ListenTls, Log, LogFormat, NamedCertificate, Reload, TlsVersion,
-    Unauthenticated,
+    Admin, ClientAuth, ClientIdentity, Cluster, ClusterTls, Config, Credentials, CrossSlot, Drain,
+    DrainMode, HostPort, Limits, Listen, ListenTls, Log, LogFormat, NamedCertificate, Reload,
+    TlsVersion, Unauthenticated,
 };
 
 mod reads;
@@ -58,6 +59,7 @@ pub(super) fn check(
     }
     let limits = checker.limits(&typed.limits);
     let reload = checker.reload(&typed.reload);
+    let drain = checker.drain(&typed.drain);
     let admin = checker.admin(typed.admin);
     let log = checker.log(typed.log);
     let problems = checker.problems;
@@ -70,6 +72,7 @@ pub(super) fn check(
             admin_commands,
             limits,
             reload,
+            drain,
             admin,
             log,
             origin,
@@ -96,6 +99,7 @@ impl Checker<'_> {
             address: address?,
             advertise: advertise.flatten(),
             workers,
+            reuse_port: typed.reuse_port.unwrap_or(false),
             tls: tls?,
         })
     }
@@ -400,6 +404,35 @@ impl Checker<'_> {
         Reload {
             watch: typed.watch.unwrap_or(usual.watch),
             every: self.millis("reload.every_ms", typed.every_ms, usual.every),
+        }
+    }
+
+    fn drain(&mut self, typed: &typed::Drain) -> Drain {
+        let usual = Drain::default();
+        let mode = self.choice(
+            "drain.mode",
+            typed.mode.as_deref(),
+            usual.mode,
+            &[
+                ("deployment", DrainMode::Deployment),
+                ("sidecar", DrainMode::Sidecar),
+            ],
+        );
+        let grace = self.millis("drain.grace_ms", typed.grace_ms, usual.grace);
+        let lame_duck = match typed.lame_duck_ms {
+            Some(typed::Whole(0)) => Duration::ZERO,
+            written => self.millis("drain.lame_duck_ms", written, usual.lame_duck.min(grace)),
+        };
+        if lame_duck > grace {
+            self.wrong(
+                "drain.lame_duck_ms",
+                "is longer than grace_ms: it would never end",
+            );
+        }
+        Drain {
+            mode,
+            lame_duck,
+            grace,
         }
     }
 

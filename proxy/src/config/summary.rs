@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{ClientAuth, Config, CrossSlot, LogFormat, TlsVersion, Unauthenticated};
+use super::{ClientAuth, Config, CrossSlot, DrainMode, LogFormat, TlsVersion, Unauthenticated};
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -17,6 +17,14 @@ impl fmt::Display for Config {
         section(f, "reload")?;
         writeln!(f, "watch = {}", self.reload.watch)?;
         millis(f, "every_ms", self.reload.every)?;
+        section(f, "drain")?;
+        let mode = match self.drain.mode {
+            DrainMode::Deployment => "deployment",
+            DrainMode::Sidecar => "sidecar",
+        };
+        text(f, "mode", mode)?;
+        millis(f, "lame_duck_ms", self.drain.lame_duck)?;
+        millis(f, "grace_ms", self.drain.grace)?;
         section(f, "admin")?;
         text(f, "address", self.admin.address)?;
         section(f, "log")?;
@@ -39,6 +47,7 @@ impl Config {
             None => writeln!(f, "# advertise: the address that the client used")?,
         }
         writeln!(f, "workers = {}", self.listen.workers)?;
+        writeln!(f, "reuse_port = {}", self.listen.reuse_port)?;
         section(f, "listen.tls")?;
         let tls = &self.listen.tls;
         path(f, "certificate", &tls.certificate)?;

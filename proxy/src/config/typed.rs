@@ -27,6 +27,7 @@ pub(super) struct File {
     pub(super) admin_commands: AdminCommands,
     pub(super) limits: Limits,
     pub(super) reload: Reload,
+    pub(super) drain: Drain,
     pub(super) admin: Admin,
     pub(super) log: Log,
 }
@@ -37,6 +38,7 @@ pub(super) struct Listen {
     pub(super) address: Option<String>,
     pub(super) advertise: Option<String>,
     pub(super) workers: Option<Whole>,
+    pub(super) reuse_port: Option<bool>,
     pub(super) tls: ListenTls,
 }
 
@@ -134,6 +136,14 @@ pub(super) struct Reload {
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
+pub(super) struct Drain {
+    pub(super) mode: Option<String>,
+    pub(super) lame_duck_ms: Option<Whole>,
+    pub(super) grace_ms: Option<Whole>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Admin {
     pub(super) address: Option<String>,
 }
@@ -166,7 +176,7 @@ impl<'de> Deserialize<'de> for Whole {
 }
 
 /// Every section by its dotted path, with its keys; sub-sections are keys of their parent too.
-pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 13] {
+pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 14] {
     [
         ("", fields::names::<File>()),
         ("listen", fields::names::<Listen>()),
@@ -182,6 +192,7 @@ pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 13] {
         ("admin_commands", fields::names::<AdminCommands>()),
         ("limits", fields::names::<Limits>()),
         ("reload", fields::names::<Reload>()),
+        ("drain", fields::names::<Drain>()),
         ("admin", fields::names::<Admin>()),
         ("log", fields::names::<Log>()),
     ]
