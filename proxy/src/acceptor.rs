@@ -18,7 +18,7 @@ use crate::{
 mod places;
 
 pub use places::Admission;
-use places::Places;
+use places::{Full, Places};
 
 /// Connections that the system keeps for us while we are busy.
 const BACKLOG: i32 = 4096;
@@ -83,20 +83,21 @@ pub struct Acceptor<W> {
 impl<W: WorkerHandle> Acceptor<W> {
     /// Gives connections to these workers.
     pub fn new(workers: Vec<W>, limits: &Limits) -> Self {
-        Self {
+        let new = Self {
             places: Places::new(
                 limits.clients_max,
                 limits.handshakes_max,
                 HANDSHAKE_PATIENCE,
             ),
             workers,
-        }
+        };
+        new.set_limits(limits);
+        new
     }
 
     /// Has other limits from now on.
     pub fn set_limits(&self, limits: &Limits) {
-        self.places
-            .resize(limits.clients_max, limits.handshakes_max);
+        self.places.resize(limits);
     }
 
     /// Clients that there are, with those in their handshake.
@@ -156,7 +157,9 @@ impl<W: WorkerHandle> Acceptor<W> {
                 }
             };
             if !self.admit(stream.into_std(), peer, door, metrics) && full.is_time() {
-                tracing::warn!("no place for more clients; raise limits.clients_max");
+                tracing::warn!(
+                    "no place for more clients; raise limits.clients_max or clients_per_address_max"
+                );
             }
         }
     }
@@ -169,9 +172,17 @@ impl<W: WorkerHandle> Acceptor<W> {
         door: Door,
         metrics: &WorkerMetrics,
     ) -> bool {
-        let Some(admission) = self.places.admit() else {
-            metrics.handshake(HandshakeResult::NoPlace);
-            return false; // dropping the stream closes it
+        // Dropping the stream closes it.
+        let admission = match self.places.admit(peer.ip()) {
+            Ok(admission) => admission,
+            Err(Full::All) => {
+                metrics.handshake(HandshakeResult::NoPlace);
+                return false;
+            }
+            Err(Full::Address) => {
+                metrics.handshake(HandshakeResult::Address);
+                return false;
+            }
         };
         match stream.and_then(tune) {
             Ok(stream) => self.give(Accepted {

@@ -289,6 +289,14 @@ pub struct Limits {
     pub leases_max: usize,
     /// Size of one command in bytes.
     pub request_bytes_max: usize,
+    /// Client connections from one address; `None` is any number.
+    pub clients_per_address_max: Option<usize>,
+    /// A client that sends no command for so long is closed; `None` is never.
+    pub idle_timeout: Option<Duration>,
+    /// A client connection older than this is closed between two replies; `None` is never.
+    pub max_connection_age: Option<Duration>,
+    /// What may wait for all clients together, in bytes; `None` is as the machine allows.
+    pub memory_bytes_max: Option<usize>,
 }
 
 /// `[reload]`: when certificates and keys are read again.
@@ -361,6 +369,10 @@ impl Default for Limits {
             in_flight_max: 1024,
             leases_max: 1024,
             request_bytes_max: 1024 * 1024 * 1024,
+            clients_per_address_max: None,
+            idle_timeout: None,
+            max_connection_age: None,
+            memory_bytes_max: None,
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod dns;
 mod downstream;
 pub mod drain;
 pub mod files;
+pub mod memory;
 pub mod metrics;
 pub mod reload;
 pub mod server;

@@ -26,6 +26,15 @@ pub enum Why {
     Untrusted,
     /// The configuration names its user no more.
     UserGone,
+    /// It has sent nothing for long.
+    Idle,
+    /// It has been here for long.
+    Age,
+    /// All clients together kept too much waiting, and this one the most.
+    Memory {
+        /// Bytes that waited for it.
+        waiting: usize,
+    },
     /// The process ends.
     Leaving,
     /// The client closed its side.
@@ -53,6 +62,12 @@ impl fmt::Display for Why {
             Self::Untrusted => f.write_str("its certificate is not trusted any more"),
             Self::UserGone => f.write_str("its user is not in the configuration any more"),
             Self::Leaving => f.write_str("Keyway is ending"),
+            Self::Idle => f.write_str("no command for limits.idle_timeout_ms"),
+            Self::Age => f.write_str("connected for limits.max_connection_age_ms"),
+            Self::Memory { waiting } => write!(
+                f,
+                "limits.memory_bytes_max is reached, and {waiting} bytes that waited are the most of any client"
+            ),
             Self::Eof => f.write_str("closed by the client"),
             Self::Protocol(text) => write!(f, "protocol error: {text}"),
             Self::Output { waiting } => {

@@ -39,7 +39,12 @@ pub struct Limits {
     pub request_bytes_max: usize,
     /// Bytes of replies that wait for one client.
     pub client_output_bytes_max: usize,
-    /// Bytes of replies that wait for all clients of this worker.
+    /// A client that has sent no command for so long leaves, unless it waits for something.
+    pub idle: Option<Duration>,
+    /// A client that has been here for so long leaves when it loses nothing by it, and soon after in any
+    /// case.
+    pub age: Option<Duration>,
+    /// Bytes that wait for all clients of this worker: replies, and commands that are half sent.
     pub worker_output_bytes_max: usize,
     /// Node connections lent to single clients, for commands that block and for `WATCH`.
     pub leases_max: usize,

@@ -10,10 +10,11 @@ use super::problem::{Origin, Problem, Problems};
 use super::typed;
 use super::{
     Admin, ClientAuth, ClientIdentity, Cluster, ClusterTls, Config, Credentials, CrossSlot, Drain,
-    DrainMode, HostPort, Limits, Listen, ListenTls, Log, LogFormat, NamedCertificate, Reload,
-    TlsVersion, Unauthenticated,
+    DrainMode, HostPort, Listen, ListenTls, Log, LogFormat, NamedCertificate, Reload, TlsVersion,
+    Unauthenticated,
 };
 
+mod limits;
 mod reads;
 mod users;
 mod values;
@@ -329,74 +330,6 @@ impl Checker<'_> {
             server_name,
             identity,
         })
-    }
-
-    fn limits(&mut self, typed: &typed::Limits) -> Limits {
-        const KIB: i64 = 1024;
-        const GIB: i64 = KIB * KIB * KIB;
-        let usual = Limits::default();
-        let mut number = |key: &str, value, default, range: (i64, i64)| {
-            self.number(&format!("limits.{key}"), value, default, range)
-        };
-        let clients_max = number(
-            "clients_max",
-            typed.clients_max,
-            usual.clients_max,
-            (1, 1_000_000),
-        );
-        let handshakes_max = number(
-            "handshakes_max",
-            typed.handshakes_max,
-            usual.handshakes_max,
-            (1, 100_000),
-        );
-        let client_output_bytes_max = number(
-            "client_output_bytes_max",
-            typed.client_output_bytes_max,
-            usual.client_output_bytes_max,
-            (64 * KIB, 16 * GIB),
-        );
-        let in_flight_max = number(
-            "in_flight_max",
-            typed.in_flight_max,
-            usual.in_flight_max,
-            (1, 1_000_000),
-        );
-        let leases_max = number(
-            "leases_max",
-            typed.leases_max,
-            usual.leases_max,
-            (1, 100_000),
-        );
-        let request_bytes_max = number(
-            "request_bytes_max",
-            typed.request_bytes_max,
-            usual.request_bytes_max,
-            (64 * KIB, GIB),
-        );
-        let mut millis =
-            |key: &str, value, default| self.millis(&format!("limits.{key}_ms"), value, default);
-        Limits {
-            clients_max,
-            handshakes_max,
-            client_output_bytes_max,
-            in_flight_max,
-            leases_max,
-            request_bytes_max,
-            handshake_timeout: millis(
-                "handshake_timeout",
-                typed.handshake_timeout_ms,
-                usual.handshake_timeout,
-            ),
-            auth_timeout: millis("auth_timeout", typed.auth_timeout_ms, usual.auth_timeout),
-            request_timeout: millis(
-                "request_timeout",
-                typed.request_timeout_ms,
-                usual.request_timeout,
-            ),
-            deadline: millis("deadline", typed.deadline_ms, usual.deadline),
-            reply_timeout: millis("reply_timeout", typed.reply_timeout_ms, usual.reply_timeout),
-        }
     }
 
     fn reload(&mut self, typed: &typed::Reload) -> Reload {

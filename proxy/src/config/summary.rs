@@ -181,7 +181,18 @@ impl Config {
         )?;
         writeln!(f, "in_flight_max = {}", limits.in_flight_max)?;
         writeln!(f, "leases_max = {}", limits.leases_max)?;
-        writeln!(f, "request_bytes_max = {}", limits.request_bytes_max)
+        writeln!(f, "request_bytes_max = {}", limits.request_bytes_max)?;
+        let per_address = limits.clients_per_address_max.unwrap_or_default();
+        writeln!(f, "clients_per_address_max = {per_address}")?;
+        millis(
+            f,
+            "idle_timeout_ms",
+            limits.idle_timeout.unwrap_or_default(),
+        )?;
+        let age = limits.max_connection_age.unwrap_or_default();
+        millis(f, "max_connection_age_ms", age)?;
+        let memory = limits.memory_bytes_max.unwrap_or_default();
+        writeln!(f, "memory_bytes_max = {memory}")
     }
 }
 

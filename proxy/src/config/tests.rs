@@ -84,6 +84,10 @@ const EVERY_KEY: &str = r#"
         in_flight_max = 19
         leases_max = 21
         request_bytes_max = 65540
+clients_per_address_max = 22
+idle_timeout_ms = 23
+max_connection_age_ms = 24
+memory_bytes_max = 1048576
         [admin]
         address = "127.0.0.1:1"
         [log]
@@ -125,6 +129,10 @@ fn every_key_is_read() {
             in_flight_max: 19,
             leases_max: 21,
             request_bytes_max: 65540,
+            clients_per_address_max: Some(22),
+            idle_timeout: Some(millis(23)),
+            max_connection_age: Some(millis(24)),
+            memory_bytes_max: Some(1 << 20),
         }
     );
     assert_eq!(

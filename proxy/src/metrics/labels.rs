@@ -32,6 +32,8 @@ labels! {
         Evicted => "evicted",
         /// There was no place for one more client.
         NoPlace => "no_place",
+        /// Its address had as many as one may have.
+        Address => "address_full",
         /// The connection broke.
         Io => "io",
     }

@@ -360,6 +360,8 @@ fn settings(seed: u64, weather: &Weather) -> Settings {
             in_flight_max: weather.in_flight_max,
             request_bytes_max: 1 << 30,
             client_output_bytes_max: 1 << 25,
+            idle: None,
+            age: None,
             worker_output_bytes_max: 1 << 30,
             leases_max: 4,
             clients_max: 100,

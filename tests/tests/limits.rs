@@ -1,0 +1,122 @@
+//! Bounds on clients: how many, how long, and how much may wait for them.
+
+use std::time::Duration;
+
+use keyway_tests::{Client, Keyway, RealCluster, Settings, Version, show, text, wait_until};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn ask(client: &mut Client, line: &str) -> String {
+    show(&client.cmd(&line.split(' ').collect::<Vec<_>>()))
+}
+
+fn frame(line: &str) -> Vec<u8> {
+    let mut frame = Vec::new();
+    resp::write::request(&mut frame, &line.split(' ').collect::<Vec<_>>());
+    frame
+}
+
+fn is_closed(client: &mut Client) -> bool {
+    client.read_to_end(LIMIT) == Some(Vec::new())
+}
+
+fn with(cluster: &RealCluster, limits: &str) -> Keyway {
+    let settings = Settings {
+        workers: 1,
+        limits: limits.to_owned(),
+        ..Settings::default()
+    };
+    Keyway::with(cluster, &settings)
+}
+
+#[test]
+fn who_is_idle_is_closed_and_who_waits_is_not() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let keyway = with(&cluster, "idle_timeout_ms = 300");
+    let [mut idle, mut topic, mut blocked] = [(); 3].map(|()| keyway.client());
+    assert_eq!(ask(&mut topic, "SUBSCRIBE news"), "subscribe news 1");
+    blocked.raw(&frame("BLPOP queue 0"));
+    assert_eq!(ask(&mut idle, "PING"), "PONG");
+    assert!(is_closed(&mut idle));
+    keyway.wait_logged("limits.idle_timeout_ms");
+    let mut node = cluster.client(0);
+    // They have been silent for longer than the one that was closed.
+    assert_eq!(text(&node.cmd(&["PUBLISH", "news", "late"])), "1");
+    assert_eq!(show(&topic.read()), "message news late");
+    assert_eq!(text(&node.cmd(&["RPUSH", "queue", "one"])), "1");
+    assert_eq!(show(&blocked.read()), "queue one");
+}
+
+#[test]
+fn old_connections_end_between_two_replies() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let keyway = with(&cluster, "max_connection_age_ms = 400");
+    let mut multi = keyway.client();
+    assert_eq!(ask(&mut multi, "MULTI"), "OK");
+    assert_eq!(ask(&mut multi, "SET multi 1"), "QUEUED");
+    let mut done = 0;
+    for _ in 0..3 {
+        let mut client = keyway.client();
+        loop {
+            let batch: Vec<u8> = (done..done + 5)
+                .flat_map(|number| frame(&format!("RPUSH list {number}")))
+                .collect();
+            if client.try_raw(&batch).is_err() {
+                break;
+            }
+            let replies = (0..5).map_while(|_| client.try_read().ok());
+            let lengths: Vec<String> = replies.map(|reply| text(&reply)).collect();
+            let expected = (done + 1..=done + 5).map(|length| length.to_string());
+            assert_eq!(lengths, expected.take(lengths.len()).collect::<Vec<_>>());
+            done += lengths.len();
+            if lengths.len() < 5 {
+                break; // what had no reply did not run, and is sent again
+            }
+        }
+    }
+    assert!(is_closed(&mut multi), "nobody stays for ever");
+    let mut client = keyway.client();
+    assert_eq!(ask(&mut client, "GET multi"), "(nil)");
+    keyway.wait_logged("limits.max_connection_age_ms");
+}
+
+#[test]
+fn one_address_has_so_many_connections() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let keyway = with(&cluster, "clients_per_address_max = 2");
+    let (first, mut second) = (keyway.client(), keyway.client());
+    let third = || Client::try_connect(&keyway.addr(), keyway.ca());
+    assert!(third().is_err());
+    let full = keyway.metric("keyway_handshakes_total", &["result=\"address_full\""]);
+    assert!(full > 0.5);
+    assert_eq!(ask(&mut second, "PING"), "PONG");
+    drop(first);
+    wait_until("a place", 10, || third().is_ok());
+}
+
+#[test]
+fn beyond_the_memory_budget_the_largest_is_closed() {
+    const MIB: usize = 1024 * 1024;
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let limits = format!(
+        "memory_bytes_max = {}\nclient_output_bytes_max = {}",
+        64 * MIB,
+        512 * MIB
+    );
+    let keyway = with(&cluster, &limits);
+    let mut good = keyway.client();
+    let value = "v".repeat(8 * MIB);
+    assert_eq!(text(&good.cmd(&["SET", "big", &value])), "OK");
+    let [mut modest, mut greedy] = [(); 2].map(|()| keyway.client());
+    let ask_for = |client: &mut Client, count: usize| client.raw(&frame("GET big").repeat(count));
+    ask_for(&mut modest, 4);
+    ask_for(&mut greedy, 12);
+    keyway.wait_logged("limits.memory_bytes_max");
+    for _ in 0..4 {
+        assert_eq!(modest.read().as_bytes().map(<[u8]>::len), Some(8 * MIB));
+    }
+    let got = greedy.read_to_end(LIMIT).map_or(0, |bytes| bytes.len());
+    assert!(got < 12 * 8 * MIB, "{got} bytes");
+    assert_eq!(ask(&mut good, "PING"), "PONG");
+    assert_eq!(keyway.log().matches("limits.memory_bytes_max").count(), 1);
+}
