@@ -1,11 +1,16 @@
 //! The command line.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    io::{IsTerminal, stderr},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    config::{self, Config, Live},
+    config::{self, Config, Live, Problems},
     demo, drain, files,
     server::{self, Bound},
     telemetry,
@@ -64,11 +69,26 @@ pub fn run() -> ExitCode {
 /// The configuration with its certificates, or the exit code after the mistakes were printed.
 fn load(file: &ConfigFile) -> Result<(Config, Loaded), ExitCode> {
     let config = Config::load(&file.config).map_err(|problems| {
-        problems.iter().for_each(|problem| eprintln!("{problem}"));
+        show(&problems, &file.config);
         ExitCode::from(MISTAKE)
     })?;
     let loaded = Loaded::load(&config).map_err(|problem| mistake(&problem))?;
     Ok((config, loaded))
+}
+
+/// One line for each mistake; for people, with the line that is meant below it.
+fn show(problems: &Problems, path: &Path) {
+    let text = if stderr().is_terminal() {
+        std::fs::read_to_string(path).unwrap_or_default()
+    } else {
+        String::new()
+    };
+    for problem in problems.iter() {
+        eprintln!("{problem}");
+        if let Some(excerpt) = problem.excerpt(&text) {
+            eprintln!("{excerpt}");
+        }
+    }
 }
 
 /// Prints one line, for exit code 2.

@@ -220,6 +220,28 @@ seeds = ["valkey-0:6379"]
 }
 
 #[test]
+fn what_is_wrong_is_underlined() {
+    let text = "[listen]\nadress = 'x'\nworkers = 'two' \n[limits]\n  clients_max = 0\n[cluster]\n";
+    let found = parse(text).unwrap_err();
+    let excerpts: Vec<String> = found.iter().filter_map(|one| one.excerpt(text)).collect();
+    for expected in [
+        "  2 | adress = 'x'\n    | ^^^^^^",
+        "  3 | workers = 'two' \n    |           ^^^^^",
+        "  5 |   clients_max = 0\n    |                 ^",
+        "  6 | [cluster]\n    | ^^^^^^^^^",
+    ] {
+        assert!(
+            excerpts.iter().any(|one| one == expected),
+            "{expected}\n{excerpts:#?}"
+        );
+    }
+    assert_eq!(
+        Problem::new("f", Some(1), "k", "m").excerpt("k = \u{1b}[31m"),
+        None
+    );
+}
+
+#[test]
 fn a_text_that_is_not_toml_is_one_line_per_place() {
     let found = problems("[listen\naddress = 1\n");
     assert!(
