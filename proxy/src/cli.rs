@@ -13,7 +13,7 @@ use crate::{
     config::{self, Config, Live, Problems},
     demo, drain, files,
     server::{self, Bound},
-    telemetry,
+    systemd, telemetry,
     tls::Loaded,
     worker::Plane,
 };
@@ -156,6 +156,7 @@ fn serve(file: &ConfigFile) -> ExitCode {
             workers = config.listen.workers, version = env!("CARGO_PKG_VERSION"),
             "serving Valkey over TLS"
         );
+        tokio::spawn(systemd::tell_when_ready(running.readiness.clone()));
         drain::serve(running, &live, signals).await;
         ExitCode::SUCCESS
     })

@@ -18,6 +18,7 @@ use crate::{
     config::{Drain, DrainMode, Live},
     contract::Stage,
     server::Running,
+    systemd,
 };
 
 /// So much of the grace period is kept for the end itself: a tenth, at most this.
@@ -96,6 +97,7 @@ pub async fn serve(running: Running, config: &Live, mut signals: Signals) {
     let drain = config.get().drain.clone();
     let times = Times::of(&drain, asked);
     running.readiness.drain();
+    systemd::tell_stopping();
     tracing::info!(
         signal = ?asked, mode = ?drain.mode, clients = running.clients(),
         leaving_ms = times.leaving.as_millis(), over_ms = times.over.as_millis(),

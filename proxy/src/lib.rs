@@ -23,6 +23,7 @@ pub mod memory;
 pub mod metrics;
 pub mod reload;
 pub mod server;
+pub mod systemd;
 pub mod telemetry;
 pub mod tls;
 mod upstream;

@@ -20,7 +20,7 @@ use crate::{
     config::{Changes, Config, Live, Problem},
     files,
     metrics::{ReloadMetrics, ReloadResult, TlsFile},
-    telemetry,
+    systemd, telemetry,
     tls::{self, Loaded},
 };
 
@@ -117,7 +117,11 @@ impl Reloader {
             let cause = settle(cause, asked);
             let config = self.config.get();
             match (cause, self.file.clone()) {
-                (Cause::Signal, Some(file)) => self.configuration(&file),
+                (Cause::Signal, Some(file)) => {
+                    systemd::tell_reloading();
+                    self.configuration(&file);
+                    systemd::tell_reloaded();
+                }
                 _ => {
                     self.certificates(&config, cause);
                 }

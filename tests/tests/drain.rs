@@ -1,5 +1,6 @@
 //! The end of the process: who is let go when, and that nobody loses a command by it.
 
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
@@ -272,4 +273,33 @@ fn whoever_is_in_the_middle_of_something_has_time() {
     );
     assert_eq!(text(&node.cmd(&["GET", "multi"])), "done");
     assert!(keyway.log().contains("\"in time\""), "{}", keyway.log());
+}
+
+#[test]
+fn the_service_manager_hears_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(LIMIT)).expect("a socket");
+    let hear = || {
+        let mut bytes = [0; 1024];
+        let count = socket.recv(&mut bytes).expect("a message");
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    };
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let told = Settings {
+        environment: vec![("NOTIFY_SOCKET".to_owned(), path.display().to_string())],
+        ..Settings::default()
+    };
+    let keyway = Keyway::with(&cluster, &told);
+    assert_eq!(hear().trim(), "READY=1");
+    keyway.signal(Signal::HUP);
+    let reloading = hear();
+    assert!(
+        reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="),
+        "{reloading:?}"
+    );
+    assert_eq!(hear().trim(), "READY=1");
+    keyway.signal(Signal::TERM);
+    assert_eq!(hear().trim(), "STOPPING=1");
 }
