@@ -291,6 +291,8 @@ pub struct Limits {
     pub request_bytes_max: usize,
     /// Client connections from one address; `None` is any number.
     pub clients_per_address_max: Option<usize>,
+    /// Client connections of one user; `None` is any number.
+    pub clients_per_user_max: Option<usize>,
     /// A client that sends no command for so long is closed; `None` is never.
     pub idle_timeout: Option<Duration>,
     /// A client connection older than this is closed between two replies; `None` is never.
@@ -370,6 +372,7 @@ impl Default for Limits {
             leases_max: 1024,
             request_bytes_max: 1024 * 1024 * 1024,
             clients_per_address_max: None,
+            clients_per_user_max: None,
             idle_timeout: None,
             max_connection_age: None,
             memory_bytes_max: None,

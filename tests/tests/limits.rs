@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use keyway_tests::{Client, Keyway, RealCluster, Settings, Version, show, text, wait_until};
+use keyway_tests::{
+    Certificates, Client, ClusterOptions, Keyway, RealCluster, Settings, Version, show, text,
+    wait_until,
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -119,4 +122,56 @@ fn beyond_the_memory_budget_the_largest_is_closed() {
     assert!(got < 12 * 8 * MIB, "{got} bytes");
     assert_eq!(ask(&mut good, "PING"), "PONG");
     assert_eq!(keyway.log().matches("limits.memory_bytes_max").count(), 1);
+}
+
+#[test]
+fn one_user_has_so_many_connections_over_all_workers() {
+    let cluster = RealCluster::with(ClusterOptions {
+        users: vec![("blue".to_owned(), ">pw ~* +@all".to_owned())],
+        ..ClusterOptions::new(Version::V9_1, 1, 0)
+    });
+    let authority = Certificates::loopback();
+    let settings = Settings {
+        workers: 3,
+        limits: "clients_per_user_max = 2".to_owned(),
+        listen_tls: format!("client_ca = {:?}\nclient_auth = 'optional'", authority.ca),
+        sections: "[users.one]\ncertificate = 'one'\ncluster_username = 'blue'\n\
+                   cluster_password_env = 'BLUE'"
+            .to_owned(),
+        environment: vec![("BLUE".to_owned(), "pw".to_owned())],
+        ..Settings::default()
+    };
+    let keyway = Keyway::with(&cluster, &settings);
+    let [mut first, mut second, mut third] = [(); 3].map(|()| keyway.client());
+    assert_eq!(ask(&mut first, "AUTH blue pw"), "OK");
+    assert_eq!(ask(&mut second, "AUTH blue pw"), "OK");
+    assert_eq!(ask(&mut second, "AUTH blue pw"), "OK", "it has its place");
+    let full = ask(&mut third, "AUTH blue pw");
+    assert!(full.starts_with("-ERR KEYWAY.TOO_MANY_CLIENTS "), "{full}");
+    assert_eq!(
+        ask(&mut third, "ACL WHOAMI"),
+        "default",
+        "and stays who it was"
+    );
+    assert_eq!(ask(&mut second, "RESET"), "RESET");
+    assert_eq!(
+        ask(&mut third, "AUTH blue pw"),
+        "OK",
+        "the place of who has become another"
+    );
+    drop(first);
+    wait_until("the place of who has left", 10, || {
+        ask(&mut second, "AUTH blue pw") == "OK"
+    });
+
+    let identity = authority.identity("one", &[]);
+    let connect =
+        || Client::try_connect_as(&keyway.addr(), keyway.ca(), Some(&identity)).expect("TLS");
+    let mut named = [(); 2].map(|()| connect());
+    for client in &mut named {
+        assert_eq!(ask(client, "RESET"), "RESET");
+        assert_eq!(ask(client, "ACL WHOAMI"), "blue");
+    }
+    assert!(is_closed(&mut connect()), "nobody can tell it so in time");
+    keyway.wait_logged("limits.clients_per_user_max");
 }

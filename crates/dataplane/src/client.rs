@@ -11,6 +11,7 @@ use crate::{
     confirm::Doubted,
     inquiry,
     lease::Watch,
+    seats::Seat,
     slots::Key,
     subscribe::{Pending, Subscriptions},
 };
@@ -26,6 +27,8 @@ pub enum Why {
     Untrusted,
     /// The configuration names its user no more.
     UserGone,
+    /// Its user has as many clients as it may have.
+    UserFull,
     /// It has sent nothing for long.
     Idle,
     /// It has been here for long.
@@ -62,6 +65,7 @@ impl fmt::Display for Why {
             Self::Untrusted => f.write_str("its certificate is not trusted any more"),
             Self::UserGone => f.write_str("its user is not in the configuration any more"),
             Self::Leaving => f.write_str("Keyway is ending"),
+            Self::UserFull => f.write_str("its user has limits.clients_per_user_max clients"),
             Self::Idle => f.write_str("no command for limits.idle_timeout_ms"),
             Self::Age => f.write_str("connected for limits.max_connection_age_ms"),
             Self::Memory { waiting } => write!(
@@ -147,6 +151,8 @@ impl Unguarded {
 pub(crate) struct State {
     pub(crate) session: Session,
     pub(crate) identity: Key,
+    /// Its place among the clients of its user.
+    pub(crate) seat: Option<Seat>,
     /// The routing epoch when its first command in flight went out; while that is still the
     /// epoch, and nothing is held, no barrier can be needed.
     pub(crate) calm: u64,

@@ -372,6 +372,10 @@ impl<H: Host> Core<H> {
             let initial = client.session.initial_user.clone();
             let identity = self.initial_identity(&initial);
             self.change_identity(client, identity);
+            client.seat = match &initial {
+                session::User::Named(name) => self.settings.seats.keep(name),
+                _ => None,
+            };
         }
         match outcome {
             Outcome::Replied => self.reply_here(client, Some(command), false, now),

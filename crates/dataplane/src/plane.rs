@@ -156,6 +156,10 @@ impl<H: Host> Dataplane<H> {
         } = opening;
         let user = user.map_or_else(|| self.core.initial_user(), session::User::Named);
         let identity = self.core.initial_identity(&user);
+        let seat = match &user {
+            User::Named(name) => Some(self.core.settings.seats.take(name)),
+            _ => None,
+        };
         let mut session = Session::new(id, peer, local, user, now);
         session.read_port = read_port;
         session.readonly = read_port;
@@ -164,12 +168,14 @@ impl<H: Host> Dataplane<H> {
         if let Some(identity) = self.core.identities.get_mut(identity) {
             identity.clients += 1;
         }
-        self.clients.insert_with(|_| Client {
+        let full = matches!(seat, Some(None));
+        let key = self.clients.insert_with(|_| Client {
             decoder,
             pending: BytesMut::new(),
             state: State {
                 session,
                 identity,
+                seat: seat.flatten(),
                 calm: 0,
                 blocked: None,
                 auth: None,
@@ -192,7 +198,11 @@ impl<H: Host> Dataplane<H> {
                 trusted,
                 drained_at: now,
             },
-        })
+        });
+        if full {
+            self.client_ends(key, Why::UserFull, true);
+        }
+        key
     }
 
     /// Bytes came from a client.

@@ -184,6 +184,8 @@ impl Config {
         writeln!(f, "request_bytes_max = {}", limits.request_bytes_max)?;
         let per_address = limits.clients_per_address_max.unwrap_or_default();
         writeln!(f, "clients_per_address_max = {per_address}")?;
+        let per_user = limits.clients_per_user_max.unwrap_or_default();
+        writeln!(f, "clients_per_user_max = {per_user}")?;
         millis(
             f,
             "idle_timeout_ms",

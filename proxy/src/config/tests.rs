@@ -85,6 +85,7 @@ const EVERY_KEY: &str = r#"
         leases_max = 21
         request_bytes_max = 65540
 clients_per_address_max = 22
+clients_per_user_max = 25
 idle_timeout_ms = 23
 max_connection_age_ms = 24
 memory_bytes_max = 1048576
@@ -130,6 +131,7 @@ fn every_key_is_read() {
             leases_max: 21,
             request_bytes_max: 65540,
             clients_per_address_max: Some(22),
+            clients_per_user_max: Some(25),
             idle_timeout: Some(millis(23)),
             max_connection_age: Some(millis(24)),
             memory_bytes_max: Some(1 << 20),

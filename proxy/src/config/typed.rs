@@ -126,6 +126,7 @@ pub(super) struct Limits {
     pub(super) leases_max: Option<Whole>,
     pub(super) request_bytes_max: Option<Whole>,
     pub(super) clients_per_address_max: Option<Whole>,
+    pub(super) clients_per_user_max: Option<Whole>,
     pub(super) idle_timeout_ms: Option<Whole>,
     pub(super) max_connection_age_ms: Option<Whole>,
     pub(super) memory_bytes_max: Option<Whole>,

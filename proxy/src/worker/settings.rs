@@ -31,6 +31,9 @@ fn memory_of_all(config: &Config) -> usize {
 pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
     let limits = &config.limits;
     let worker = u64::try_from(worker).unwrap_or_default();
+    shared
+        .seats
+        .set_max(limits.clients_per_user_max.unwrap_or_default());
     Settings {
         limits: Limits {
             deadline: limits.deadline,
@@ -66,6 +69,7 @@ pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
         zone: config.reads.zone.as_deref().map(Into::into),
         readonly_flag: config.reads.readonly_flag,
         users: Arc::new(users::known(&config.users)),
+        seats: Arc::clone(&shared.seats),
         unauthenticated: match config.cluster.unauthenticated {
             config::Unauthenticated::Default => Unauthenticated::Default,
             config::Unauthenticated::Service => Unauthenticated::Service,

@@ -8,7 +8,7 @@ use std::{
 
 use arc_swap::ArcSwapAny;
 use command::CommandTable;
-use dataplane::{Readers, Totals, View};
+use dataplane::{Readers, Seats, Totals, View};
 use tokio::sync::{Notify, mpsc, watch};
 use topology::{NodeAddr, Slot};
 
@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     view: ArcSwapAny<Arc<View>, RwLock<()>>,
     /// The built-in commands, and what is allowed of them.
     pub(crate) table: Arc<CommandTable>,
+    /// How many clients each user has.
+    pub(super) seats: Arc<Seats>,
     changed: watch::Sender<()>,
     look: Notify,
     moves: Notify,
@@ -55,6 +57,7 @@ impl Shared {
         Self {
             view: ArcSwapAny::new(Arc::new(View::unknown(default_user_open))),
             table: Arc::new(table),
+            seats: Arc::default(),
             changed: watch::Sender::new(()),
             look: Notify::new(),
             moves: Notify::new(),

@@ -370,6 +370,7 @@ fn settings(seed: u64, weather: &Weather) -> Settings {
         workers: 1,
         service: None,
         users: Arc::default(),
+        seats: Arc::default(),
         zone: None,
         readonly_flag: true,
         unauthenticated: Unauthenticated::Default,

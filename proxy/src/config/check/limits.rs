@@ -23,6 +23,11 @@ impl Checker<'_> {
                 typed.clients_per_address_max,
                 (1, 1_000_000),
             ),
+            clients_per_user_max: self.some(
+                "clients_per_user_max",
+                typed.clients_per_user_max,
+                (1, 1_000_000),
+            ),
             memory_bytes_max: self.some(
                 "memory_bytes_max",
                 typed.memory_bytes_max,
