@@ -293,6 +293,10 @@ pub struct Limits {
     pub clients_per_address_max: Option<usize>,
     /// Client connections of one user; `None` is any number.
     pub clients_per_user_max: Option<usize>,
+    /// Commands in a second of all clients of one user; `None` is any number.
+    pub user_commands_per_second_max: Option<usize>,
+    /// Bytes in a second from and to all clients of one user; `None` is any number.
+    pub user_bytes_per_second_max: Option<usize>,
     /// A client that sends no command for so long is closed; `None` is never.
     pub idle_timeout: Option<Duration>,
     /// A client connection older than this is closed between two replies; `None` is never.
@@ -373,6 +377,8 @@ impl Default for Limits {
             request_bytes_max: 1024 * 1024 * 1024,
             clients_per_address_max: None,
             clients_per_user_max: None,
+            user_commands_per_second_max: None,
+            user_bytes_per_second_max: None,
             idle_timeout: None,
             max_connection_age: None,
             memory_bytes_max: None,

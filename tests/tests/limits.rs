@@ -175,3 +175,48 @@ fn one_user_has_so_many_connections_over_all_workers() {
     assert!(is_closed(&mut connect()), "nobody can tell it so in time");
     keyway.wait_logged("limits.clients_per_user_max");
 }
+
+#[test]
+fn a_user_that_asks_for_too_much_is_told_so_and_others_are_not_slowed() {
+    let user = |name: &str| (name.to_owned(), ">pw ~* +@all".to_owned());
+    let cluster = RealCluster::with(ClusterOptions {
+        users: vec![user("hasty"), user("calm")],
+        ..ClusterOptions::new(Version::V9_1, 1, 0)
+    });
+    let keyway = with(&cluster, "user_commands_per_second_max = 100");
+    let [mut hasty, mut also, mut calm] = [(); 3].map(|()| keyway.client());
+    for (client, name) in [
+        (&mut hasty, "hasty"),
+        (&mut also, "hasty"),
+        (&mut calm, "calm"),
+    ] {
+        assert_eq!(ask(client, &format!("AUTH {name} pw")), "OK");
+    }
+    let frames: Vec<Vec<u8>> = (0..5000).map(|_| frame("INCR count")).collect();
+    let replies = hasty.pipeline(&frames);
+    let refused = |reply: &str| reply.starts_with("-ERR KEYWAY.TOO_FAST ");
+    let done = replies.iter().map(text).filter(|reply| !refused(reply));
+    let done: Vec<String> = done.collect();
+    assert!(
+        done.len() >= 100 && done.len() < 4000,
+        "{} of 5000",
+        done.len()
+    );
+    assert_eq!(
+        ask(&mut calm, "GET count"),
+        done.len().to_string(),
+        "what was refused did not run"
+    );
+    // One connection's haste is the other's, and a transaction is whole or not at all.
+    wait_until("a refusal", 10, || {
+        hasty.pipeline(&frames);
+        refused(&ask(&mut also, "PING"))
+    });
+    wait_until("a command in time", 10, || ask(&mut also, "MULTI") == "OK");
+    wait_until("another refusal", 10, || {
+        hasty.pipeline(&frames);
+        refused(&ask(&mut also, "SET whole 1"))
+    });
+    assert!(ask(&mut also, "EXEC").starts_with("-EXECABORT"));
+    assert_eq!(ask(&mut calm, "GET whole"), "(nil)");
+}

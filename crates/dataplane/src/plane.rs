@@ -283,6 +283,9 @@ impl<H: Host> Dataplane<H> {
         let length = u64::try_from(count).unwrap_or(u64::MAX);
         session.bytes_out = session.bytes_out.saturating_add(length);
         session.output.wrote(count, &mut self.core.spare);
+        if let Some(seat) = &state.seat {
+            seat.charge(0, count, now);
+        }
         state.drained_at = now;
         if state.blocked.is_some() && session.output.len() <= OUTPUT_PAUSES_BYTES / 2 {
             self.core.wake(state, key);

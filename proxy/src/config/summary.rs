@@ -186,6 +186,10 @@ impl Config {
         writeln!(f, "clients_per_address_max = {per_address}")?;
         let per_user = limits.clients_per_user_max.unwrap_or_default();
         writeln!(f, "clients_per_user_max = {per_user}")?;
+        let commands = limits.user_commands_per_second_max.unwrap_or_default();
+        writeln!(f, "user_commands_per_second_max = {commands}")?;
+        let bytes = limits.user_bytes_per_second_max.unwrap_or_default();
+        writeln!(f, "user_bytes_per_second_max = {bytes}")?;
         millis(
             f,
             "idle_timeout_ms",

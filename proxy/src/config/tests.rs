@@ -86,6 +86,8 @@ const EVERY_KEY: &str = r#"
         request_bytes_max = 65540
 clients_per_address_max = 22
 clients_per_user_max = 25
+user_commands_per_second_max = 26
+user_bytes_per_second_max = 27
 idle_timeout_ms = 23
 max_connection_age_ms = 24
 memory_bytes_max = 1048576
@@ -132,6 +134,8 @@ fn every_key_is_read() {
             request_bytes_max: 65540,
             clients_per_address_max: Some(22),
             clients_per_user_max: Some(25),
+            user_commands_per_second_max: Some(26),
+            user_bytes_per_second_max: Some(27),
             idle_timeout: Some(millis(23)),
             max_connection_age: Some(millis(24)),
             memory_bytes_max: Some(1 << 20),

@@ -127,6 +127,8 @@ pub(super) struct Limits {
     pub(super) request_bytes_max: Option<Whole>,
     pub(super) clients_per_address_max: Option<Whole>,
     pub(super) clients_per_user_max: Option<Whole>,
+    pub(super) user_commands_per_second_max: Option<Whole>,
+    pub(super) user_bytes_per_second_max: Option<Whole>,
     pub(super) idle_timeout_ms: Option<Whole>,
     pub(super) max_connection_age_ms: Option<Whole>,
     pub(super) memory_bytes_max: Option<Whole>,

@@ -34,6 +34,11 @@ pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
     shared
         .seats
         .set_max(limits.clients_per_user_max.unwrap_or_default());
+    let rate = |max: Option<usize>| u64::try_from(max.unwrap_or_default()).unwrap_or(u64::MAX);
+    shared.seats.set_rates(
+        rate(limits.user_commands_per_second_max),
+        rate(limits.user_bytes_per_second_max),
+    );
     Settings {
         limits: Limits {
             deadline: limits.deadline,

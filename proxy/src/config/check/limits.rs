@@ -28,6 +28,16 @@ impl Checker<'_> {
                 typed.clients_per_user_max,
                 (1, 1_000_000),
             ),
+            user_commands_per_second_max: self.some(
+                "user_commands_per_second_max",
+                typed.user_commands_per_second_max,
+                (1, GIB),
+            ),
+            user_bytes_per_second_max: self.some(
+                "user_bytes_per_second_max",
+                typed.user_bytes_per_second_max,
+                (1, 1024 * GIB),
+            ),
             memory_bytes_max: self.some(
                 "memory_bytes_max",
                 typed.memory_bytes_max,
