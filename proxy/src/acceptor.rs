@@ -18,7 +18,7 @@ use crate::{
 mod places;
 
 pub use places::Admission;
-use places::Places;
+use places::{Full, Places};
 
 /// Connections that the system keeps for us while we are busy.
 const BACKLOG: i32 = 4096;
@@ -69,17 +69,18 @@ impl<S> Accepted<S> {
     }
 }
 
-/// Binds a listening socket.
+/// Binds a listening socket; with `shared`, other processes may bind it too.
 ///
 /// # Errors
 /// The address is in use, or not this machine's.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
@@ -91,25 +92,35 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 #[derive(Debug)]
 pub struct Acceptor<W> {
     places: Arc<Places>,
-    clients_max: usize,
     workers: Vec<W>,
 }
 
 impl<W: WorkerHandle> Acceptor<W> {
     /// Gives connections to these workers.
     pub fn new(workers: Vec<W>, limits: &Limits) -> Self {
-        Self {
+        let new = Self {
             places: Places::new(
                 limits.clients_max,
                 limits.handshakes_max,
                 HANDSHAKE_PATIENCE,
             ),
-            clients_max: limits.clients_max,
             workers,
-        }
+        };
+        new.set_limits(limits);
+        new
     }
 
-    /// Accepts at one port until the end.
+    /// Has other limits from now on.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.places.resize(limits);
+    }
+
+    /// Clients that there are, with those in their handshake.
+    pub fn clients(&self) -> usize {
+        self.places.clients()
+    }
+
+    /// Accepts at one port until no more clients are to come.
     ///
     /// # Errors
     /// The socket cannot be used.
@@ -117,13 +128,25 @@ impl<W: WorkerHandle> Acceptor<W> {
         self: Arc<Self>,
         listener: TcpListener,
         door: Door,
-        metrics: WorkerMetrics,
+        mut metrics: WorkerMetrics,
         shutdown: Shutdown,
     ) -> io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         tokio::select! {
-            () = self.accept_all(&listener, door, metrics) => {}
-            () = shutdown.requested() => {}
+            () = self.accept_all(&listener, door, &mut metrics) => {}
+            () = shutdown.shut() => {}
+        }
+        // Who has connected already would get a reset when the socket closes.
+        let listener = listener.into_std()?;
+        loop {
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    stream.set_nonblocking(true)?;
+                    self.admit(Ok(stream), peer, door, &metrics);
+                }
+                Err(error) if is_the_clients(&error) => {}
+                Err(_) => break, // nobody is left
+            }
         }
         Ok(())
     }
@@ -132,9 +155,8 @@ impl<W: WorkerHandle> Acceptor<W> {
         &self,
         listener: &tokio::net::TcpListener,
         door: Door,
-        metrics: WorkerMetrics,
+        metrics: &mut WorkerMetrics, // no other thread may hold it, and this may move between two
     ) {
-        let clients_max = self.clients_max;
         let (mut full, mut exhausted) = (Seldom::default(), Seldom::default());
         loop {
             self.places.handshake_place().await;
@@ -149,26 +171,44 @@ impl<W: WorkerHandle> Acceptor<W> {
                     continue;
                 }
             };
-            let Some(admission) = self.places.admit() else {
-                metrics.handshake(HandshakeResult::NoPlace);
-                if full.is_time() {
-                    tracing::warn!(
-                        clients_max,
-                        "no place for more clients; raise limits.clients_max"
-                    );
-                }
-                continue; // dropping the stream closes it
-            };
-            match stream.into_std().and_then(tune) {
-                Ok(stream) => self.give(Accepted {
-                    stream,
-                    peer,
-                    door,
-                    admission,
-                }),
-                Err(_) => metrics.handshake(HandshakeResult::Io), // gone already
+            if !self.admit(stream.into_std(), peer, door, metrics) && full.is_time() {
+                tracing::warn!(
+                    "no place for more clients; raise limits.clients_max or clients_per_address_max"
+                );
             }
         }
+    }
+
+    /// Returns false when there is no place for one more.
+    fn admit(
+        &self,
+        stream: io::Result<TcpStream>,
+        peer: SocketAddr,
+        door: Door,
+        metrics: &WorkerMetrics,
+    ) -> bool {
+        // Dropping the stream closes it.
+        let admission = match self.places.admit(peer.ip()) {
+            Ok(admission) => admission,
+            Err(Full::All) => {
+                metrics.handshake(HandshakeResult::NoPlace);
+                return false;
+            }
+            Err(Full::Address) => {
+                metrics.handshake(HandshakeResult::Address);
+                return false;
+            }
+        };
+        match stream.and_then(tune) {
+            Ok(stream) => self.give(Accepted {
+                stream,
+                peer,
+                door,
+                admission,
+            }),
+            Err(_) => metrics.handshake(HandshakeResult::Io), // gone already
+        }
+        true
     }
 
     fn give(&self, accepted: Accepted) {

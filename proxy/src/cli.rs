@@ -1,15 +1,21 @@
 //! The command line.
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    io::{IsTerminal, Write as _, stderr},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::{
-    config::Config,
-    demo,
+    config::{self, Config, Live, Problems},
+    demo, drain, files,
     metrics::Listing,
-    server::{self, Bound, Loaded},
-    telemetry,
+    server::{self, Bound},
+    systemd, telemetry,
+    tls::Loaded,
     tools::{self, shell::Shell},
     worker::Plane,
 };
@@ -24,6 +30,9 @@ struct Cli {
     /// Print every metric there is: name, type, labels and meaning, between them tabulators.
     #[arg(long, exclusive = true)]
     list_metrics: bool,
+    /// Print a configuration with every key, its default and its meaning.
+    #[arg(long)]
+    print_default_config: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -71,6 +80,9 @@ pub fn run() -> ExitCode {
         let _ = write!(std::io::stdout(), "{}", Listing::new());
         return ExitCode::SUCCESS;
     }
+    if cli.print_default_config {
+        return print(&config::commented());
+    }
     match cli
         .command
         .unwrap_or_else(|| Command::Demo(demo::Options::default()))
@@ -91,17 +103,38 @@ pub fn run() -> ExitCode {
 /// The configuration with its certificates, or the exit code after the mistakes were printed.
 fn load(file: &ConfigFile) -> Result<(Config, Loaded), ExitCode> {
     let config = Config::load(&file.config).map_err(|problems| {
-        problems.iter().for_each(|problem| eprintln!("{problem}"));
+        show(&problems, &file.config);
         ExitCode::from(MISTAKE)
     })?;
     let loaded = Loaded::load(&config).map_err(|problem| mistake(&problem))?;
     Ok((config, loaded))
 }
 
+/// One line for each mistake; for people, with the line that is meant below it.
+fn show(problems: &Problems, path: &Path) {
+    let text = if stderr().is_terminal() {
+        std::fs::read_to_string(path).unwrap_or_default()
+    } else {
+        String::new()
+    };
+    for problem in problems.iter() {
+        eprintln!("{problem}");
+        if let Some(excerpt) = problem.excerpt(&text) {
+            eprintln!("{excerpt}");
+        }
+    }
+}
+
 /// Prints one line, for exit code 2.
 pub(crate) fn mistake(what: &impl std::fmt::Display) -> ExitCode {
     eprintln!("{what}");
     ExitCode::from(MISTAKE)
+}
+
+#[allow(clippy::print_stdout, reason = "the answer of the command")]
+fn print(answer: &str) -> ExitCode {
+    print!("{answer}");
+    ExitCode::SUCCESS
 }
 
 #[allow(clippy::print_stdout, reason = "the answer of the command")]
@@ -127,7 +160,9 @@ fn serve(file: &ConfigFile) -> ExitCode {
     if let Err(error) = bound.tell(&mut config) {
         return mistake(&error);
     }
+    let lowered = files::fit(&mut config);
     telemetry::start(&config.log);
+    lowered.inspect(|lowered| lowered.warn());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -136,21 +171,27 @@ fn serve(file: &ConfigFile) -> ExitCode {
         Err(error) => return mistake(&error),
     };
     runtime.block_on(async {
+        let signals = match drain::Signals::new() {
+            Ok(signals) => signals,
+            Err(error) => return mistake(&error),
+        };
         let config = Arc::new(config);
-        let running = match server::start(&config, loaded, bound, &Plane::new(&config)) {
+        let (live, path) = (Live::new(Arc::clone(&config)), file.config.clone());
+        let plane = Plane::new(&config);
+        let running = match server::start(&live, loaded, bound, &plane, Some(path)) {
             Ok(running) => running,
             Err(error) => return mistake(&error),
         };
+        if let Err(error) = running.reload_on_signal() {
+            tracing::warn!(%error, "SIGHUP will end Keyway");
+        }
         tracing::info!(
             address = %config.listen.address, admin = %config.admin.address,
             workers = config.listen.workers, version = env!("CARGO_PKG_VERSION"),
             "serving Valkey over TLS"
         );
-        let signal = server::ended_by_signal()
-            .await
-            .unwrap_or("a failure to listen to signals");
-        tracing::info!(%signal, "ending");
-        running.stop().await;
+        tokio::spawn(systemd::tell_when_ready(running.readiness.clone()));
+        drain::serve(running, &live, signals).await;
         ExitCode::SUCCESS
     })
 }

@@ -9,10 +9,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod change;
 mod check;
 mod fields;
 mod host_port;
+mod live;
 mod problem;
+mod reference;
 mod secret;
 mod summary;
 mod typed;
@@ -20,8 +23,11 @@ mod typed;
 #[cfg(test)]
 mod tests;
 
+pub use change::Changes;
 pub use host_port::{HostPort, HostPortError};
+pub use live::Live;
 pub use problem::{Origin, Problem, Problems};
+pub use reference::commented;
 pub use secret::Secret;
 
 /// Name of a configuration given by no file (the demo's), used in messages.
@@ -44,6 +50,10 @@ pub struct Config {
     pub admin_commands: Vec<Box<str>>,
     /// `[limits]`: the bounds everything stays inside.
     pub limits: Limits,
+    /// `[reload]`: when files are read again.
+    pub reload: Reload,
+    /// `[drain]`: how the process ends.
+    pub drain: Drain,
     /// `[admin]`: metrics and probes.
     pub admin: Admin,
     /// `[log]`: what is said and how.
@@ -61,6 +71,8 @@ pub struct Listen {
     pub advertise: Option<HostPort>,
     /// Number of worker threads, at least 1.
     pub workers: usize,
+    /// Whether other processes may bind the same addresses: the next Keyway, before this one ends.
+    pub reuse_port: bool,
     /// `[listen.tls]`.
     pub tls: ListenTls,
 }
@@ -72,10 +84,23 @@ pub struct ListenTls {
     pub certificate: PathBuf,
     /// PEM file with the leaf's private key.
     pub key: PathBuf,
+    /// Further certificates, for clients that ask for one of their names (SNI).
+    pub certificates: Vec<NamedCertificate>,
     /// Whether clients show certificates.
     pub clients: ClientAuth,
+    /// PEM file with the authorities' lists of what they have revoked.
+    pub client_crl: Option<PathBuf>,
     /// The oldest protocol version offered.
     pub min_version: TlsVersion,
+}
+
+/// `[[listen.tls.certificates]]`: a certificate for those who ask for its names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedCertificate {
+    /// PEM file with the chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM file with the leaf's private key.
+    pub key: PathBuf,
 }
 
 /// Whether, and against which authorities, client certificates are checked.
@@ -266,6 +291,49 @@ pub struct Limits {
     pub leases_max: usize,
     /// Size of one command in bytes.
     pub request_bytes_max: usize,
+    /// Client connections from one address; `None` is any number.
+    pub clients_per_address_max: Option<usize>,
+    /// Client connections of one user; `None` is any number.
+    pub clients_per_user_max: Option<usize>,
+    /// Commands in a second of all clients of one user; `None` is any number.
+    pub user_commands_per_second_max: Option<usize>,
+    /// Bytes in a second from and to all clients of one user; `None` is any number.
+    pub user_bytes_per_second_max: Option<usize>,
+    /// A client that sends no command for so long is closed; `None` is never.
+    pub idle_timeout: Option<Duration>,
+    /// A client connection older than this is closed between two replies; `None` is never.
+    pub max_connection_age: Option<Duration>,
+    /// What may wait for all clients together, in bytes; `None` is as the machine allows.
+    pub memory_bytes_max: Option<usize>,
+}
+
+/// `[reload]`: when certificates and keys are read again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reload {
+    /// Whenever something changes in a folder that holds one.
+    pub watch: bool,
+    /// And at least so often.
+    pub every: Duration,
+}
+
+/// `[drain]`: what happens between SIGTERM and the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drain {
+    /// Beside whom this runs.
+    pub mode: DrainMode,
+    /// New connections are taken for so long after the signal, until everyone knows.
+    pub lame_duck: Duration,
+    /// From the signal until whoever sent it ends the process by force.
+    pub grace: Duration,
+}
+
+/// Beside whom Keyway runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrainMode {
+    /// Behind a load balancer, with others like it: clients go to those.
+    Deployment,
+    /// Beside one application, which has nobody else: it is served until it is gone.
+    Sidecar,
 }
 
 /// `[admin]`: where metrics and probes are served, in plain HTTP.
@@ -311,6 +379,32 @@ impl Default for Limits {
             in_flight_max: 1024,
             leases_max: 1024,
             request_bytes_max: 1024 * 1024 * 1024,
+            clients_per_address_max: None,
+            clients_per_user_max: None,
+            user_commands_per_second_max: None,
+            user_bytes_per_second_max: None,
+            idle_timeout: None,
+            max_connection_age: None,
+            memory_bytes_max: None,
+        }
+    }
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self {
+            watch: true,
+            every: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            mode: DrainMode::Deployment,
+            lame_duck: Duration::from_secs(5),
+            grace: Duration::from_secs(25),
         }
     }
 }
@@ -393,6 +487,8 @@ impl Config {
             users: Vec::new(),
             admin_commands: Vec::new(),
             limits: Limits::default(),
+            reload: Reload::default(),
+            drain: Drain::default(),
             admin: Admin::default(),
             log: Log::default(),
             origin: Origin::new(BUILT_IN),

@@ -1,12 +1,20 @@
 //! Between the server (sockets, threads, signals) and what runs on its threads.
 
-use std::{io, sync::Arc, thread::JoinHandle};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use tokio::sync::watch;
 
 use crate::{
     acceptor::Accepted,
-    config::Config,
+    config::Live,
     metrics::{ControlMetrics, WorkerMetrics},
     net::Reach,
     tls,
@@ -48,8 +56,8 @@ pub trait WorkerHandle: Clone + Send + Sync + 'static {
 pub struct WorkerContext {
     /// Which worker, from 0.
     pub index: usize,
-    /// The configuration.
-    pub config: Arc<Config>,
+    /// The configuration in force.
+    pub config: Live,
     /// The clients' side of TLS.
     pub downstream_tls: tls::ServerTls,
     /// The nodes' side of TLS; `None` is plain TCP.
@@ -65,8 +73,8 @@ pub struct WorkerContext {
 /// What the discovery is given.
 #[derive(Clone, Debug)]
 pub struct DiscoveryContext {
-    /// The configuration.
-    pub config: Arc<Config>,
+    /// The configuration in force.
+    pub config: Live,
     /// The nodes' side of TLS; `None` is plain TCP.
     pub upstream_tls: Option<tls::UpstreamTls>,
     /// How nodes are reached.
@@ -79,39 +87,72 @@ pub struct DiscoveryContext {
     pub shutdown: Shutdown,
 }
 
+/// How far the process is on its way to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Clients come and stay.
+    Serving,
+    /// None come any more.
+    Shut,
+    /// Those that are here leave when they lose nothing by it, spread over this time.
+    Leaving {
+        /// After this, whoever can leave is asked to.
+        within: Duration,
+    },
+    /// They leave with the last reply that they are owed.
+    LastChance,
+    /// Everything ends.
+    Over,
+}
+
 /// Whether the process is to end.
 #[derive(Clone, Debug)]
-pub struct Shutdown(watch::Receiver<bool>);
+pub struct Shutdown(watch::Receiver<Stage>);
 
 impl Shutdown {
     /// A switch and what it reaches.
     #[must_use]
-    pub fn new() -> (watch::Sender<bool>, Self) {
-        let (sender, receiver) = watch::channel(false);
+    pub fn new() -> (watch::Sender<Stage>, Self) {
+        let (sender, receiver) = watch::channel(Stage::Serving);
         (sender, Self(receiver))
     }
 
     /// Waits for the end.
     pub async fn requested(&self) {
-        let mut receiver = self.0.clone();
-        // A sender that is gone is an end as well.
-        let _ = receiver.wait_for(|requested| *requested).await;
+        self.reached(Stage::Over).await;
     }
 
-    /// Whether the end has come.
+    /// Waits until no more clients are to come.
+    pub async fn shut(&self) {
+        self.reached(Stage::Shut).await;
+    }
+
+    async fn reached(&self, stage: Stage) {
+        let mut receiver = self.0.clone();
+        // A sender that is gone is an end as well.
+        let _ = receiver.wait_for(|current| *current >= stage).await;
+    }
+
+    /// Says when the stage is another.
     #[must_use]
-    pub fn is_requested(&self) -> bool {
-        *self.0.borrow()
+    pub fn stages(&self) -> watch::Receiver<Stage> {
+        self.0.clone()
     }
 }
 
 /// Whether clients may be sent here; behind `/readyz`.
 #[derive(Clone, Debug)]
-pub struct Readiness(Arc<watch::Sender<Option<String>>>);
+pub struct Readiness {
+    reason: Arc<watch::Sender<Option<String>>>,
+    draining: Arc<AtomicBool>,
+}
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(Some("starting".to_owned()))))
+        Self {
+            reason: Arc::new(watch::Sender::new(Some("starting".to_owned()))),
+            draining: Arc::default(),
+        }
     }
 }
 
@@ -126,20 +167,28 @@ impl Readiness {
         self.set(Some(reason.to_owned()));
     }
 
+    /// They may not, and never again: the process ends.
+    pub fn drain(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
     /// Why they may not; `None` when they may.
     #[must_use]
     pub fn reason(&self) -> Option<String> {
-        self.0.borrow().clone()
+        if self.draining.load(Relaxed) {
+            return Some("ending".to_owned());
+        }
+        self.reason.borrow().clone()
     }
 
     /// Waits until they may.
     pub async fn wait(&self) {
-        let mut receiver = self.0.subscribe();
+        let mut receiver = self.reason.subscribe();
         let _ = receiver.wait_for(Option::is_none).await; // the sender is ours, and lives
     }
 
     fn set(&self, reason: Option<String>) {
-        self.0.send_if_modified(|current| {
+        self.reason.send_if_modified(|current| {
             let changed = *current != reason;
             if changed {
                 match &reason {

@@ -12,9 +12,11 @@ use std::{
 use crate::{
     acceptor,
     cli::mistake,
-    config::{Admin, ClientAuth, Config, HostPort, Listen, ListenTls, LogFormat, TlsVersion},
-    server::{self, Bound, Loaded},
+    config::{Admin, ClientAuth, Config, HostPort, Listen, ListenTls, Live, LogFormat, TlsVersion},
+    files,
+    server::{self, Bound},
     telemetry,
+    tls::Loaded,
     worker::Plane,
 };
 
@@ -102,8 +104,10 @@ async fn demo(options: &Options) -> Result<(), String> {
     let loaded = Loaded::load(&config).map_err(|problem| problem.to_string())?;
     let bound = Bound::bind(&config).map_err(|error| error.to_string())?;
     bound.tell(&mut config).map_err(|error| error.to_string())?;
+    files::fit(&mut config);
     let config = Arc::new(config);
-    let running = server::start(&config, loaded, bound, &Plane::new(&config));
+    let live = Live::new(Arc::clone(&config));
+    let running = server::start(&live, loaded, bound, &Plane::new(&config), None);
     let running = running.map_err(|error| error.to_string())?;
     let wait = tokio::time::timeout(Duration::from_secs(10), running.readiness.wait());
     if wait.await.is_err() {
@@ -142,7 +146,7 @@ async fn start_cluster(real: bool) -> Result<(Behind, Vec<SocketAddr>), String> 
 /// note that says so.
 fn choose(option: &str, asked: Option<u16>, usual: u16) -> Result<(u16, Option<String>), String> {
     let try_port = |port: u16| {
-        let listener = acceptor::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+        let listener = acceptor::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), false)?;
         Ok::<u16, io::Error>(listener.local_addr()?.port())
     };
     match asked {
@@ -180,10 +184,13 @@ fn configuration(
             .workers
             .filter(|workers| *workers > 0)
             .unwrap_or_else(cores),
+        reuse_port: false,
         tls: ListenTls {
             certificate: folder.join("cert.pem"),
             key: folder.join("key.pem"),
+            certificates: Vec::new(),
             clients: ClientAuth::None,
+            client_crl: None,
             min_version: TlsVersion::V1_2,
         },
     };

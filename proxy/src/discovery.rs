@@ -272,8 +272,10 @@ impl Discovery {
         nodes.rotate_left(turn);
         nodes.sort_by_key(|addr| self.silent.contains_key(addr));
         nodes.truncate(NODES_MAX / 2);
-        let seeds = &self.context.config.cluster.seeds;
-        let known: Vec<NodeAddr> = seeds
+        let config = self.context.config.get();
+        let known: Vec<NodeAddr> = config
+            .cluster
+            .seeds
             .iter()
             .filter_map(|seed| NodeAddr::new(&seed.host, seed.port))
             .collect();
@@ -352,8 +354,8 @@ impl Discovery {
 
     /// Clients must say a password that Keyway itself wants.
     fn default_user_mapped(&self) -> bool {
-        let users = &self.context.config.users;
-        users.iter().any(|user| &*user.name == "default")
+        let config = self.context.config.get();
+        config.users.iter().any(|user| &*user.name == "default")
     }
 
     fn publish(&mut self, topology: Option<Arc<Topology>>, facts: Arc<Facts>) {
@@ -404,7 +406,7 @@ impl Discovery {
 
     /// What the configuration allows of the cluster's own commands.
     fn allow(&self, table: &mut CommandTable) {
-        for name in &self.context.config.admin_commands {
+        for name in &self.context.config.get().admin_commands {
             match table.allow(name) {
                 Ok(()) | Err(NotAllowed::NotRefused) => {}
                 Err(why) => tracing::warn!(

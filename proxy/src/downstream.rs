@@ -5,6 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -59,13 +60,13 @@ pub(crate) async fn serve<S: Socket>(worker: Rc<Worker>, accepted: Accepted<S>) 
         tokio::select! {
             biased;
             result = shake_hands(&worker, stream) => result,
-            () = sleep(worker.config.limits.handshake_timeout) => Err(Failure::Timeout),
+            () = sleep(worker.config.get().limits.handshake_timeout) => Err(Failure::Timeout),
             () = admission.evicted() => Err(Failure::Evicted),
         }
     })
     .await;
     admission.handshake_done();
-    let (mut stream, local) = match handshake {
+    let (mut stream, local, mut trust) = match handshake {
         Ok(shaken) => shaken,
         Err(failure) => {
             worker.metrics.handshake(failure.result());
@@ -78,7 +79,7 @@ pub(crate) async fn serve<S: Socket>(worker: Rc<Worker>, accepted: Accepted<S>) 
     worker.metrics.handshake(HandshakeResult::Ok);
     worker.metrics.connection_opened();
     let certificate = stream.peer_certificates();
-    let user = certificate.and_then(|chain| worker.shared.by_certificate.user(chain.first()?));
+    let user = certificate.and_then(|chain| worker.by_certificate.borrow().user(chain.first()?));
     let opening = Opening {
         id: worker.shared.next_client_id(),
         peer,
@@ -91,7 +92,11 @@ pub(crate) async fn serve<S: Socket>(worker: Rc<Worker>, accepted: Accepted<S>) 
         worker: Rc::clone(&worker),
         key,
     };
-    let ended = poll_fn(|cx| open.poll(&mut stream, cx)).await;
+    let ended = poll_fn(|cx| {
+        open.check_trust(&stream, &mut trust);
+        open.poll(&mut stream, cx)
+    })
+    .await;
     drop(open);
     report(&worker, peer, &ended);
     if matches!(&ended, End::Decided(ending) if !matches!(ending.why, Why::Output { .. })) {
@@ -101,14 +106,15 @@ pub(crate) async fn serve<S: Socket>(worker: Rc<Worker>, accepted: Accepted<S>) 
     drop(admission);
 }
 
-/// Ends TLS. What a client that broke the protocol still sends is read and thrown away: the reset
-/// that closing on unread bytes causes could take the error from it.
+/// Ends TLS. What a client that broke the protocol, or did not know that it has to leave, still sends
+/// is read and thrown away: the reset that closing on unread bytes causes could take the last reply
+/// from it.
 async fn say_goodbye<S: Socket>(stream: &mut Secured<S>, ended: &End) -> io::Result<()> {
     stream.shutdown().await?;
     if matches!(
         ended,
         End::Decided(Ending {
-            why: Why::Protocol(_),
+            why: Why::Protocol(_) | Why::Leaving,
             ..
         })
     ) {
@@ -135,7 +141,7 @@ enum End {
 fn report(worker: &Worker, peer: SocketAddr, ended: &End) {
     match ended {
         End::Decided(Ending {
-            why: Why::Quit | Why::Eof,
+            why: Why::Quit | Why::Eof | Why::Leaving,
             ..
         }) => {
             tracing::debug!(client = %peer, "client left");
@@ -172,6 +178,20 @@ impl Drop for Open {
 }
 
 impl Open {
+    /// Ends a client that would not be let in any more.
+    fn check_trust<S: Socket>(&self, stream: &Secured<S>, seen: &mut u64) {
+        let tls = &self.worker.downstream_tls;
+        if tls.trust() == *seen {
+            return;
+        }
+        let current = tls.current();
+        *seen = current.trust;
+        if current.admits(stream.peer_certificates()).is_err() {
+            self.worker
+                .with(|plane| plane.client_ends(self.key, Why::Untrusted, true));
+        }
+    }
+
     fn poll<S: Socket>(&self, stream: &mut Secured<S>, cx: &mut Context<'_>) -> Poll<End> {
         let now = self.worker.now();
         self.worker.watch_client(self.key, cx.waker());
@@ -193,12 +213,29 @@ impl Open {
             if !self.worker.ask(|plane| plane.client_wants_read(self.key)) {
                 return Poll::Pending; // woken when that changes
             }
-            match ready!(self.read(stream, cx, now)) {
+            let Poll::Ready(read) = self.read(stream, cx, now) else {
+                if !blocked && self.leaves() {
+                    continue;
+                }
+                return Poll::Pending;
+            };
+            match read {
                 Ok(Read::End) => self.worker.with(|plane| plane.client_eof(self.key)),
                 Ok(Read::Bytes(_)) => {}
                 Err(error) => return Poll::Ready(End::Broken(error)),
             }
         }
+    }
+
+    /// Lets the client go, if it is to leave and nothing of it is under way.
+    fn leaves(&self) -> bool {
+        let leaves = self.worker.exodus.includes(self.key)
+            && self.worker.ask(|plane| plane.client_may_leave(self.key));
+        if leaves {
+            self.worker
+                .with(|plane| plane.client_ends(self.key, Why::Leaving, false));
+        }
+        leaves
     }
 
     /// Writes what there is. Ready when all of it is written and flushed.
@@ -280,7 +317,7 @@ impl Failure {
 async fn shake_hands<S: Socket>(
     worker: &Worker,
     mut stream: S,
-) -> Result<(Box<Secured<S>>, SocketAddr), Failure> {
+) -> Result<(Box<Secured<S>>, SocketAddr, u64), Failure> {
     let local = stream.local_addr().map_err(Failure::Io)?;
     let mut first = [0_u8; 8];
     let mut first = ReadBuf::new(&mut first);
@@ -289,9 +326,18 @@ async fn shake_hands<S: Socket>(
     if let Some(plaintext) = plaintext(first.filled()) {
         return Err(refuse_plaintext(stream, plaintext).await);
     }
-    let config = worker.downstream_tls.current();
+    let tls = worker.downstream_tls.current();
+    let config = Arc::clone(&tls.config);
     match Secured::accept(stream, config, || worker.handshake_turn()).await {
-        Ok(stream) => Ok((Box::new(stream), local)),
+        Ok(stream) => {
+            // A session that is resumed brings its certificate along, and nobody looked at it.
+            if stream.is_resumed()
+                && let Err(error) = tls.admits(stream.peer_certificates())
+            {
+                return Err(Failure::Tls(io::Error::other(error)));
+            }
+            Ok((Box::new(stream), local, tls.trust))
+        }
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Failure::Tls(error)),
         Err(error) => Err(Failure::Io(error)),
     }

@@ -3,6 +3,7 @@
 //!
 //! - [`config`]: the TOML file, in two stages. [`tls`]: certificates and keys.
 //! - [`server`]: what is started, in which order, and how it ends; [`acceptor`] takes connections in.
+//! - [`drain`]: how it ends. [`reload`]: files that are read again while it runs.
 //! - [`worker`]: one thread with its dataplane; a task for each client and each node connection.
 //! - [`net`]: connections as the system has them, or as a simulation does.
 //! - [`metrics`], [`admin`], [`telemetry`]: what is seen from outside.
@@ -18,15 +19,19 @@ pub mod demo;
 mod discovery;
 pub mod dns;
 mod downstream;
+pub mod drain;
 pub mod events;
 mod expiry;
 pub mod files;
+pub mod memory;
 pub mod metrics;
 pub mod net;
+pub mod reload;
 pub mod report;
 pub mod server;
 pub mod slow;
 pub mod status;
+pub mod systemd;
 pub mod telemetry;
 pub mod tls;
 mod tools;

@@ -18,13 +18,15 @@ mod collector;
 mod labels;
 mod listing;
 mod process;
+mod reloads;
 mod totals;
 
 pub use labels::{
-    ConnectResult, Direction, ErrorKind, HandshakeResult, PoisonReason, RedirectKind,
-    UpstreamState, Zone,
+    ConnectResult, Direction, ErrorKind, HandshakeResult, PoisonReason, RedirectKind, ReloadResult,
+    TlsFile, UpstreamState, Zone,
 };
 pub use listing::Listing;
+pub use reloads::ReloadMetrics;
 pub use totals::Totals;
 
 /// Upper bounds of the latency histogram's buckets, in nanoseconds: from 50 microseconds to 10 s.
@@ -114,6 +116,7 @@ pub struct Metrics {
     commands: Arc<[Box<str>]>,
     workers: Arc<Mutex<Vec<Arc<Cells>>>>,
     control: Arc<Control>,
+    reloads: ReloadMetrics,
 }
 
 impl Metrics {
@@ -124,6 +127,7 @@ impl Metrics {
             commands: commands.into_iter().collect(),
             workers: Arc::default(),
             control: Arc::default(),
+            reloads: ReloadMetrics::default(),
         }
     }
 
@@ -143,6 +147,12 @@ impl Metrics {
     #[must_use]
     pub fn control(&self) -> ControlMetrics {
         ControlMetrics(Arc::clone(&self.control))
+    }
+
+    /// What is written when files are read again.
+    #[must_use]
+    pub fn reloads(&self) -> ReloadMetrics {
+        self.reloads.clone()
     }
 
     fn cells(&self) -> Vec<Arc<Cells>> {

@@ -6,6 +6,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    path::PathBuf,
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -14,12 +15,15 @@ use std::{
 use crate::{
     acceptor::{self, Acceptor, Door},
     admin,
-    config::{Config, Problem},
-    contract::{DataPlane, DiscoveryContext, Readiness, Shutdown, WorkerContext},
-    metrics::Metrics,
+    config::{Config, Live},
+    contract::{
+        DataPlane, DiscoveryContext, Readiness, Shutdown, Stage, WorkerContext, WorkerHandle,
+    },
+    metrics::{ControlMetrics, Metrics},
     net::Reach,
+    reload::{self, Reloader, Reloads},
     status::Board,
-    tls::{ServerTls, UpstreamTls},
+    tls::Loaded,
 };
 
 /// How long threads may take to end.
@@ -28,9 +32,6 @@ const END: Duration = Duration::from_secs(5);
 /// Why nothing could be started; one line.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A file that the configuration names cannot be used.
-    #[error("{0}")]
-    Config(Problem),
     /// An address cannot be bound.
     #[error("{key}: cannot listen on {address}: {error}{advice}")]
     Bind {
@@ -48,32 +49,6 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
-/// TLS on both sides, loaded.
-#[derive(Debug)]
-pub struct Loaded {
-    downstream: ServerTls,
-    upstream: Option<UpstreamTls>,
-}
-
-impl Loaded {
-    /// Loads every certificate and key that the configuration names.
-    ///
-    /// # Errors
-    /// The first that cannot be used.
-    pub fn load(config: &Config) -> Result<Self, Problem> {
-        let downstream = ServerTls::load(config)?;
-        let upstream = config
-            .cluster
-            .tls
-            .as_ref()
-            .map(|tls| UpstreamTls::load(config, tls));
-        Ok(Self {
-            downstream,
-            upstream: upstream.transpose()?,
-        })
-    }
-}
-
 /// The listening sockets.
 #[derive(Debug)]
 pub struct Bound {
@@ -89,7 +64,7 @@ impl Bound {
     /// The first address that cannot be had.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
         let bind = |key, address| {
-            acceptor::bind(address).map_err(|error| StartError::Bind {
+            acceptor::bind(address, config.listen.reuse_port).map_err(|error| StartError::Bind {
                 key,
                 address,
                 advice: match error.kind() {
@@ -141,40 +116,53 @@ impl Bound {
     }
 }
 
+/// How many clients there are.
+struct Clients(Box<dyn Fn() -> usize + Send + Sync>);
+
+impl std::fmt::Debug for Clients {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", (self.0)())
+    }
+}
+
 /// A proxy whose threads run.
 #[derive(Debug)]
 pub struct Running {
     threads: Vec<JoinHandle<()>>,
-    stop: tokio::sync::watch::Sender<bool>,
+    stop: tokio::sync::watch::Sender<Stage>,
+    reloads: Reloads,
+    clients: Clients,
     /// What `/readyz` says.
     pub readiness: Readiness,
 }
 
 /// Starts everything on the sockets, inside a tokio runtime that drives the acceptor and the admin
-/// port.
+/// port. `file` is where the configuration came from, and is read from again.
 ///
 /// # Errors
 /// The system has no threads or descriptors left.
 pub fn start(
-    config: &Arc<Config>,
+    config: &Live,
     loaded: Loaded,
     bound: Bound,
     plane: &impl DataPlane,
+    file: Option<PathBuf>,
 ) -> Result<Running, StartError> {
     let (stop, shutdown) = Shutdown::new();
     let names = command::CommandTable::builtin()
         .iter()
         .map(|command| command.name().into());
     let metrics = Metrics::new(names);
-    metrics.control().clients_max(config.limits.clients_max);
+    let shown = metrics.control();
+    shown.clients_max(config.get().limits.clients_max);
     let readiness = Readiness::default();
-    let reach = Reach::system(&config.cluster.name_servers);
+    let reach = Reach::system(&config.get().cluster.name_servers);
     let mut threads = Vec::new();
     let mut workers = Vec::new();
-    for index in 0..config.listen.workers {
+    for index in 0..config.get().listen.workers {
         let (worker, thread) = plane.spawn_worker(WorkerContext {
             index,
-            config: Arc::clone(config),
+            config: config.clone(),
             downstream_tls: loaded.downstream.clone(),
             upstream_tls: loaded.upstream.clone(),
             reach: reach.clone(),
@@ -185,14 +173,20 @@ pub fn start(
         threads.push(thread);
     }
     threads.push(plane.spawn_discovery(DiscoveryContext {
-        config: Arc::clone(config),
-        upstream_tls: loaded.upstream,
+        config: config.clone(),
+        upstream_tls: loaded.upstream.clone(),
         reach,
         metrics: metrics.control(),
         readiness: readiness.clone(),
         shutdown: shutdown.clone(),
     })?);
-    let mut accepting = vec![metrics.worker(), metrics.worker()];
+    let reloads = reload::start(Reloader::new(
+        config.clone(),
+        file,
+        loaded,
+        metrics.reloads(),
+    ))?;
+    let accepting = [metrics.worker(), metrics.worker()];
     let board = Board::new(config, plane.observer(), readiness.clone());
     tokio::spawn(board.clone().run(metrics.clone(), shutdown.clone()));
     let pages = admin::Pages {
@@ -205,23 +199,37 @@ pub fn start(
         admin::run(bound.admin, pages, shutdown.clone()),
         "the admin port",
     ));
-    let acceptor = Arc::new(Acceptor::new(workers, &config.limits));
+    let acceptor = Arc::new(Acceptor::new(workers, &config.get().limits));
+    tokio::spawn(follow_limits(Arc::clone(&acceptor), config.clone(), shown));
     let doors = [
         (Some(bound.clients), Door::Main),
         (bound.reads, Door::Reads),
     ];
-    for (listener, door) in doors {
-        let (Some(listener), Some(counters)) = (listener, accepting.pop()) else {
-            continue;
-        };
+    for ((listener, door), counters) in doors.into_iter().zip(accepting) {
+        let Some(listener) = listener else { continue };
         let accepting = Arc::clone(&acceptor).run(listener, door, counters, shutdown.clone());
         tokio::spawn(report(accepting, "the acceptor"));
     }
     Ok(Running {
         threads,
         stop,
+        reloads,
+        clients: Clients(Box::new(move || acceptor.clients())),
         readiness,
     })
+}
+
+async fn follow_limits<W: WorkerHandle>(
+    acceptor: Arc<Acceptor<W>>,
+    config: Live,
+    shown: ControlMetrics,
+) {
+    let mut changes = config.changes();
+    while changes.changed().await.is_ok() {
+        let config = changes.borrow_and_update();
+        acceptor.set_limits(&config.limits);
+        shown.clients_max(config.limits.clients_max);
+    }
 }
 
 async fn report(task: impl Future<Output = io::Result<()>>, name: &'static str) {
@@ -231,9 +239,36 @@ async fn report(task: impl Future<Output = io::Result<()>>, name: &'static str) 
 }
 
 impl Running {
+    /// Has files read again on every SIGHUP, from now on.
+    ///
+    /// # Errors
+    /// The system does not let us listen to signals.
+    pub fn reload_on_signal(&self) -> io::Result<()> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut hangup = signal(SignalKind::hangup())?;
+        let reloads = self.reloads.clone();
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                reloads.ask();
+            }
+        });
+        Ok(())
+    }
+
+    /// Clients that there are, with those in their handshake.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        (self.clients.0)()
+    }
+
+    /// Goes on to a later stage.
+    pub(crate) fn enter(&self, stage: Stage) {
+        self.stop.send_replace(stage);
+    }
+
     /// Ends everything: connections close, threads end. Waits for them, but not for ever.
     pub async fn stop(self) {
-        self.stop.send_replace(true);
+        self.stop.send_replace(Stage::Over);
         let until = Instant::now() + END;
         while self.threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use topology::Topology;
 
 use crate::{
-    config::{Config, CrossSlot},
+    config::{self, Config, CrossSlot},
     contract::{Readiness, Shutdown},
     events::unix_ms,
     expiry,
@@ -39,7 +39,7 @@ const CERTIFICATES_EVERY: u32 = 60;
 #[derive(Clone, Debug)]
 pub struct Board {
     observer: Observer,
-    config: Arc<Config>,
+    config: config::Live,
     readiness: Readiness,
     last: Arc<Mutex<Arc<report::Status>>>,
 }
@@ -47,10 +47,10 @@ pub struct Board {
 impl Board {
     /// Nothing is sampled yet.
     #[must_use]
-    pub fn new(config: &Arc<Config>, observer: Observer, readiness: Readiness) -> Self {
+    pub fn new(config: &config::Live, observer: Observer, readiness: Readiness) -> Self {
         Self {
             observer,
-            config: Arc::clone(config),
+            config: config.clone(),
             readiness,
             last: Arc::default(),
         }
@@ -92,7 +92,7 @@ impl Board {
         topology.changed_at_ms = changed.map(|event| event.until_ms);
         topology.changed = changed.map(|event| format!("{}: {}", event.what, event.why));
         topology.events = events;
-        configured(&mut topology, &self.config);
+        configured(&mut topology, &self.config.get());
         topology
     }
 
@@ -107,7 +107,7 @@ impl Board {
                 () = shutdown.requested() => return,
             }
             if sampler.turn.is_multiple_of(CERTIFICATES_EVERY) {
-                let config = Arc::clone(&sampler.board.config);
+                let config = sampler.board.config.get();
                 let read = tokio::task::spawn_blocking(move || expiry::of(&config, unix_ms()));
                 sampler.certificates = read.await.unwrap_or_default();
             }
@@ -270,7 +270,7 @@ impl Sampler {
         server: &Times,
         live: &HashMap<String, Live>,
     ) -> report::Status {
-        let config = &self.board.config;
+        let config = &self.board.config.get();
         let rate = |now: u64, before: u64| {
             let news = if self.turn == 0 {
                 0

@@ -1,128 +1,156 @@
 //! Certificates and keys, from files to rustls: for clients ([`ServerTls`]) and for nodes
-//! ([`UpstreamTls`]).
+//! ([`UpstreamTls`]), and how they are replaced while both are in use ([`Loaded::prepare`]).
 //!
-//! Every mistake is one line that names the file and what to do. The cryptography is aws-lc-rs.
+//! Every mistake is one line that names the file and what to do. The cryptography is aws-lc-rs. When
+//! files are read again is decided elsewhere.
 
 use std::{
     path::Path,
-    sync::{Arc, RwLock},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwapAny;
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
-    client::WebPkiServerVerifier,
-    crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName, pem::PemObject},
-    server::WebPkiClientVerifier,
-    sign::CertifiedKey,
-    version::{TLS12, TLS13},
+    ClientConfig, ServerConfig,
+    pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime},
+    server::danger::ClientCertVerifier,
+};
+use tokio::sync::watch;
+
+use crate::{
+    config::{Config, Problem},
+    metrics::TlsFile,
 };
 
-use crate::config::{ClientAuth, ClusterTls, Config, Problem, TlsVersion};
+mod files;
+mod names;
+mod sources;
+
+use sources::{Ends, Mark, Server, Sources, Upstream};
+
+type Swap<T> = ArcSwapAny<Arc<T>, RwLock<()>>;
 
 /// TLS as clients see it. A reload replaces what new connections use.
 #[derive(Clone, Debug)]
-pub struct ServerTls {
-    current: Arc<ArcSwapAny<Arc<ServerConfig>, RwLock<()>>>,
+pub struct ServerTls(Arc<Downstream>);
+
+#[derive(Debug)]
+struct Downstream {
+    current: Swap<Current>,
+    /// [`Current::trust`] of the current one, for those who only want to know whether it changed.
+    trust: AtomicU64,
+    renewed: watch::Sender<()>,
+}
+
+/// What a connection that begins now uses.
+#[derive(Debug)]
+pub struct Current {
+    /// For rustls.
+    pub config: Arc<ServerConfig>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// Grows with every change of who is let in.
+    pub trust: u64,
+}
+
+impl Current {
+    /// Whether a client with this chain is let in, or one without.
+    ///
+    /// # Errors
+    /// It is not, for this reason.
+    pub fn admits(&self, chain: Option<&[CertificateDer<'_>]>) -> Result<(), rustls::Error> {
+        let Some(verifier) = &self.verifier else {
+            return Ok(());
+        };
+        match chain.and_then(<[_]>::split_first) {
+            Some((leaf, rest)) => verifier
+                .verify_client_cert(leaf, rest, UnixTime::now())
+                .map(drop),
+            None if verifier.client_auth_mandatory() => Err(rustls::Error::NoCertificatesPresented),
+            None => Ok(()),
+        }
+    }
 }
 
 impl ServerTls {
-    /// Loads what `[listen.tls]` names.
-    ///
-    /// # Errors
-    /// The first file that cannot be used.
-    pub fn load(config: &Config) -> Result<Self, Problem> {
-        let tls = &config.listen.tls;
-        let at = |key: &'static str| move |text: String| config.origin.problem(key, text);
-        let chain = certificates(&tls.certificate).map_err(at("listen.tls.certificate"))?;
-        let key = private_key(&tls.key).map_err(at("listen.tls.key"))?;
-        matches(&chain, &key, &tls.certificate, &tls.key).map_err(at("listen.tls.key"))?;
-        let versions: &[&SupportedProtocolVersion] = match tls.min_version {
-            TlsVersion::V1_2 => &[&TLS12, &TLS13],
-            TlsVersion::V1_3 => &[&TLS13],
+    fn new(server: Server) -> Self {
+        let Server { config, verifier } = server;
+        let first = Current {
+            config: Arc::new(config),
+            verifier,
+            trust: 0,
         };
-        let builder = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(versions)
-            .map_err(|error| at("listen.tls.min_version")(error.to_string()))?;
-        let builder = match &tls.clients {
-            ClientAuth::None => builder.with_no_client_auth(),
-            ClientAuth::Optional(ca) | ClientAuth::Required(ca) => {
-                let roots = roots(ca).map_err(at("listen.tls.client_ca"))?;
-                let verifier =
-                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
-                let verifier = match tls.clients {
-                    ClientAuth::Optional(_) => verifier.allow_unauthenticated(),
-                    _ => verifier,
-                };
-                let verifier = verifier.build().map_err(|error| {
-                    at("listen.tls.client_ca")(format!("{}: {error}", ca.display()))
-                })?;
-                builder.with_client_cert_verifier(verifier)
-            }
-        };
-        let config = builder
-            .with_single_cert(chain, key)
-            .map_err(|error| at("listen.tls.certificate")(error.to_string()))?;
-        Ok(Self {
-            current: Arc::new(ArcSwapAny::new(Arc::new(config))),
-        })
+        Self(Arc::new(Downstream {
+            current: Swap::new(Arc::new(first)),
+            trust: AtomicU64::new(0),
+            renewed: watch::Sender::new(()),
+        }))
     }
 
     /// What the next connection uses.
     #[must_use]
-    pub fn current(&self) -> Arc<ServerConfig> {
-        self.current.load_full()
+    pub fn current(&self) -> Arc<Current> {
+        self.0.current.load_full()
+    }
+
+    /// [`Current::trust`] of [`ServerTls::current`].
+    #[must_use]
+    pub fn trust(&self) -> u64 {
+        self.0.trust.load(Relaxed)
+    }
+
+    /// Says when [`ServerTls::trust`] is another.
+    #[must_use]
+    pub fn trust_changes(&self) -> watch::Receiver<()> {
+        self.0.renewed.subscribe()
+    }
+
+    /// With `distrust`, no session of before can be resumed: rustls does not look at a client's
+    /// certificate again when it resumes.
+    fn replace(&self, server: Server, distrust: bool) {
+        let before = self.current();
+        let Server {
+            mut config,
+            verifier,
+        } = server;
+        if !distrust {
+            config.ticketer = Arc::clone(&before.config.ticketer);
+            config.session_storage = Arc::clone(&before.config.session_storage);
+        }
+        let trust = before.trust + u64::from(distrust);
+        self.0.current.store(Arc::new(Current {
+            config: Arc::new(config),
+            verifier,
+            trust,
+        }));
+        if distrust {
+            self.0.trust.store(trust, Relaxed);
+            self.0.renewed.send_replace(());
+        }
     }
 }
 
-/// TLS as nodes see it.
+/// TLS as nodes see it. A reload replaces what new connections use.
 #[derive(Clone, Debug)]
-pub struct UpstreamTls {
-    config: Arc<ClientConfig>,
-    name: Option<ServerName<'static>>,
-}
+pub struct UpstreamTls(Arc<Swap<Upstream>>);
 
 impl UpstreamTls {
-    /// Loads what `[cluster.tls]` names.
+    /// Loads what `[cluster.tls]` names; `None` without that section.
     ///
     /// # Errors
     /// The first file that cannot be used.
-    pub fn load(config: &Config, tls: &ClusterTls) -> Result<Self, Problem> {
-        let at = |key: &'static str| move |text: String| config.origin.problem(key, text);
-        let roots = roots(&tls.ca).map_err(at("cluster.tls.ca"))?;
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
-            .build()
-            .map_err(|error| at("cluster.tls.ca")(format!("{}: {error}", tls.ca.display())))?;
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&TLS12, &TLS13])
-            .map_err(|error| at("cluster.tls.ca")(error.to_string()))?
-            .with_webpki_verifier(verifier);
-        let client = match &tls.identity {
-            None => builder.with_no_client_auth(),
-            Some(identity) => {
-                let (certificate, key) = (&identity.certificate, &identity.key);
-                let chain = certificates(certificate).map_err(at("cluster.tls.certificate"))?;
-                let key_bytes = private_key(key).map_err(at("cluster.tls.key"))?;
-                matches(&chain, &key_bytes, certificate, key).map_err(at("cluster.tls.key"))?;
-                let built = builder.with_client_auth_cert(chain, key_bytes);
-                built.map_err(|error| at("cluster.tls.certificate")(error.to_string()))?
-            }
-        };
-        let name = tls.server_name.as_deref().map(|name| {
-            ServerName::try_from(name.to_owned())
-                .map_err(|error| at("cluster.tls.server_name")(format!("{name}: {error}")))
-        });
-        Ok(Self {
-            config: Arc::new(client),
-            name: name.transpose()?,
-        })
+    pub fn load(config: &Config) -> Result<Option<Self>, Problem> {
+        let upstream = Sources::of_nodes(config)?.upstream(&mut Ends::new())?;
+        Ok(upstream.map(|upstream| Self(Arc::new(Swap::new(Arc::new(upstream))))))
     }
 
-    /// For every connection.
+    /// For the next connection.
     #[must_use]
     pub fn config(&self) -> Arc<ClientConfig> {
-        Arc::clone(&self.config)
+        Arc::clone(&self.0.load().config)
     }
 
     /// The name to find in the certificate of the node at `host`.
@@ -130,80 +158,108 @@ impl UpstreamTls {
     /// # Errors
     /// The host is neither a name nor an address.
     pub fn name_for(&self, host: &str) -> Result<ServerName<'static>, InvalidDnsNameError> {
-        match &self.name {
+        match &self.0.load().name {
             Some(name) => Ok(name.clone()),
             None => ServerName::try_from(host.to_owned()),
         }
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
+/// TLS on both sides, in force.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// For clients.
+    pub downstream: ServerTls,
+    /// For nodes; `None` is plain TCP.
+    pub upstream: Option<UpstreamTls>,
+    marks: Vec<(TlsFile, Mark)>,
+    ends: Ends,
 }
 
-pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let shown = path.display();
-    let read = CertificateDer::pem_file_iter(path)
-        .map_err(|error| format!("cannot read {shown}: {}", reason(&error)))?;
-    let chain: Result<Vec<_>, _> = read.collect();
-    let chain = chain.map_err(|error| format!("{shown} is not valid PEM: {}", reason(&error)))?;
-    if chain.is_empty() {
-        return Err(format!(
-            "{shown} has no certificate (-----BEGIN CERTIFICATE-----)"
-        ));
+/// Files that have changed, read and found good; not in force yet.
+#[derive(Debug)]
+pub struct Prepared {
+    server: Server,
+    upstream: Option<Upstream>,
+    marks: Vec<(TlsFile, Mark)>,
+    ends: Ends,
+    /// The kinds that differ from those in force.
+    pub changed: Vec<TlsFile>,
+}
+
+impl Loaded {
+    /// Loads every certificate and key that the configuration names.
+    ///
+    /// # Errors
+    /// The first that cannot be used.
+    pub fn load(config: &Config) -> Result<Self, Problem> {
+        let sources = Sources::read(config)?;
+        let mut ends = Ends::new();
+        Ok(Self {
+            downstream: ServerTls::new(sources.server(None, &mut ends)?),
+            upstream: sources
+                .upstream(&mut ends)?
+                .map(|upstream| UpstreamTls(Arc::new(Swap::new(Arc::new(upstream))))),
+            marks: sources.marks(),
+            ends,
+        })
     }
-    Ok(chain)
-}
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let shown = path.display();
-    PrivateKeyDer::from_pem_file(path).map_err(|error| {
-        use rustls::pki_types::pem::Error;
-        match error {
-            Error::NoItemsFound => {
-                format!("{shown} has no private key (-----BEGIN PRIVATE KEY-----)")
-            }
-            Error::Io(_) => format!("cannot read {shown}: {}", reason(&error)),
-            _ => format!("{shown} is not valid PEM: {}", reason(&error)),
+    /// Until when the files of each kind hold, in seconds since 1970.
+    pub fn ends(&self) -> impl Iterator<Item = (TlsFile, i64)> {
+        self.ends.iter().copied()
+    }
+
+    /// Reads all files again; `None` when none has changed.
+    ///
+    /// # Errors
+    /// The first that cannot be used, or holds no more, or not yet.
+    pub fn prepare(&self, config: &Config) -> Result<Option<Prepared>, Problem> {
+        let sources = Sources::read(config)?;
+        let marks = sources.marks();
+        let differing = marks.iter().filter(|mark| !self.marks.contains(mark));
+        let changed: Vec<TlsFile> = differing.map(|(file, _)| *file).collect();
+        if changed.is_empty() {
+            return Ok(None);
         }
-    })
-}
+        // A certificate in use may expire; one that has must not come into use.
+        let now = changed.contains(&TlsFile::Server).then(now);
+        let mut ends = Ends::new();
+        Ok(Some(Prepared {
+            server: sources.server(now, &mut ends)?,
+            upstream: sources.upstream(&mut ends)?,
+            marks,
+            ends,
+            changed,
+        }))
+    }
 
-fn reason(error: &rustls::pki_types::pem::Error) -> String {
-    use rustls::pki_types::pem::Error;
-    match error {
-        Error::Io(error) => error.to_string(),
-        other => other.to_string(),
+    /// Puts what was prepared in force. Returns whether that changed who is let in.
+    pub fn apply(&mut self, prepared: Prepared) -> bool {
+        let changed = |files: &[TlsFile]| files.iter().any(|file| prepared.changed.contains(file));
+        let distrust = changed(&[TlsFile::ClientCa, TlsFile::ClientCrl]);
+        let of_nodes = changed(&[TlsFile::UpstreamCa, TlsFile::UpstreamClient]);
+        if distrust || changed(&[TlsFile::Server]) {
+            self.downstream.replace(prepared.server, distrust);
+        }
+        if let (Some(current), Some(next), true) = (&self.upstream, prepared.upstream, of_nodes) {
+            current.0.store(Arc::new(next));
+        }
+        self.marks = prepared.marks;
+        self.ends = prepared.ends;
+        distrust
     }
 }
 
-fn roots(path: &Path) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        roots
-            .add(certificate)
-            .map_err(|error| format!("{}: {error}", path.display()))?;
-    }
-    Ok(roots)
+/// The chain in a file.
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    files::Pem::read(path)?.certificates()
 }
 
-/// The key is the certificate's.
-fn matches(
-    chain: &[CertificateDer<'static>],
-    key: &PrivateKeyDer<'static>,
-    certificate_path: &Path,
-    key_path: &Path,
-) -> Result<(), String> {
-    let signer = provider()
-        .key_provider
-        .load_private_key(key.clone_key())
-        .map_err(|error| format!("{}: {error}", key_path.display()))?;
-    let pair = CertifiedKey::new(chain.to_vec(), signer);
-    pair.keys_match().map_err(|error| {
-        format!(
-            "the key in {} does not belong to the certificate in {} ({error})",
-            key_path.display(),
-            certificate_path.display()
-        )
+/// Seconds since 1970.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
     })
 }

@@ -23,15 +23,17 @@ use dataplane::{Action, Attempt, Dataplane, Key};
 use crate::{
     acceptor::Accepted,
     clock,
-    config::Config,
+    config::{Config, Live},
     contract::{self, DiscoveryContext, WorkerContext},
     discovery, downstream,
     net::{DriverFault, Reach},
     tls, upstream,
+    users::ByCertificate,
 };
 
 mod audit;
 mod counters;
+mod exodus;
 mod figures;
 mod here;
 mod host;
@@ -41,7 +43,7 @@ mod shared;
 mod turns;
 mod wakers;
 
-use self::{counters::Counters, host::WorkerHost, turns::Clock, wakers::Wakers};
+use self::{counters::Counters, exodus::Exodus, host::WorkerHost, turns::Clock, wakers::Wakers};
 pub use self::{here::Here, observer::Observer};
 pub(crate) use self::{settings::mix, shared::Shared};
 
@@ -159,7 +161,8 @@ impl contract::WorkerHandle for Handle {
 /// What the tasks of one worker share.
 pub(crate) struct Worker {
     index: usize,
-    pub(crate) config: Arc<Config>,
+    pub(crate) config: Live,
+    pub(crate) by_certificate: RefCell<ByCertificate>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) downstream_tls: tls::ServerTls,
@@ -168,6 +171,7 @@ pub(crate) struct Worker {
     pub(crate) driver_fault: Option<DriverFault>,
     pub(crate) metrics: Rc<crate::metrics::WorkerMetrics>,
     pub(crate) log: LogBudget,
+    pub(crate) exodus: Exodus,
     plane: RefCell<Dataplane<WorkerHost>>,
     clock: Clock,
     clients: RefCell<Wakers<Key>>,
@@ -370,20 +374,22 @@ fn begin(
         upstream_tls,
         reach,
         metrics,
-        shutdown: _,
+        shutdown,
     } = context;
+    let first = config.get();
     let metrics = Rc::new(metrics);
     let host = WorkerHost::new(
         Rc::clone(&metrics),
         Arc::clone(&shared),
         Arc::clone(&counters),
-        config.log.slow,
+        first.log.slow,
     );
-    let settings = settings::of(&config, &shared, index);
+    let settings = settings::of(&first, &shared, index);
     let table = Arc::clone(&shared.table);
     let plane = Dataplane::new(settings, table, host, clock::now());
     let worker = Rc::new(Worker {
         index,
+        by_certificate: RefCell::new(ByCertificate::new(&first.users)),
         config,
         shared,
         counters,
@@ -393,6 +399,7 @@ fn begin(
         reach,
         metrics,
         log: LogBudget::new(),
+        exodus: Exodus::default(),
         plane: RefCell::new(plane),
         clock,
         clients: RefCell::default(),
@@ -405,6 +412,9 @@ fn begin(
     tokio::task::spawn_local(tick(Rc::clone(&worker)));
     tokio::task::spawn_local(follow_view(Rc::clone(&worker)));
     tokio::task::spawn_local(figures::show(Rc::clone(&worker)));
+    tokio::task::spawn_local(exodus::follow(Rc::clone(&worker), shutdown.stages()));
+    tokio::task::spawn_local(follow_config(Rc::clone(&worker)));
+    tokio::task::spawn_local(follow_trust(Rc::clone(&worker)));
     worker
 }
 
@@ -413,6 +423,29 @@ async fn tick(worker: Rc<Worker>) {
         let interval = worker.ask(Dataplane::tick_interval);
         tokio::time::sleep(interval).await;
         worker.with(|plane| plane.tick(worker.now()));
+    }
+}
+
+/// Does as another configuration says.
+async fn follow_config(worker: Rc<Worker>) {
+    let mut changes = worker.config.changes();
+    while changes.changed().await.is_ok() {
+        let config = Arc::clone(&changes.borrow_and_update());
+        let settings = settings::of(&config, &worker.shared, worker.index);
+        worker
+            .by_certificate
+            .replace(ByCertificate::new(&config.users));
+        worker.with(|plane| plane.set_settings(settings, worker.now()));
+        // Whether Valkey's default user is open depends on it too, and so do the seeds.
+        worker.shared.ask_for_look();
+    }
+}
+
+/// Has every client look whether it would still be let in.
+async fn follow_trust(worker: Rc<Worker>) {
+    let mut changes = worker.downstream_tls.trust_changes();
+    while changes.changed().await.is_ok() {
+        worker.clients.borrow().wake_all();
     }
 }
 

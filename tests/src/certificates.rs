@@ -2,9 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
@@ -71,9 +77,13 @@ impl Certificates {
     }
 }
 
+/// Serial numbers of clients' certificates.
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1000);
+
 /// A certificate and its key, for a client to show.
 #[derive(Debug)]
 pub struct Identity {
+    serial: SerialNumber,
     cert: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
 }
@@ -92,17 +102,77 @@ impl Certificates {
         params
             .distinguished_name
             .push(DnType::CommonName, common_name);
+        let serial = SerialNumber::from(NEXT_SERIAL.fetch_add(1, Relaxed));
+        params.serial_number = Some(serial.clone());
         let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
         Identity {
+            serial,
             cert: cert.der().clone(),
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         }
     }
 }
 
+impl Certificates {
+    /// Another certificate of this authority for `names`, and its key, as PEM.
+    ///
+    /// # Panics
+    /// A name is none.
+    #[must_use]
+    pub fn issue(&self, names: &[&str]) -> [String; 2] {
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let params = CertificateParams::new(names).expect("certificate names");
+        let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
+        [cert.pem(), key.serialize_pem()]
+    }
+
+    /// A certificate for `localhost` that expired long ago, and its key, as PEM.
+    ///
+    /// # Panics
+    /// It cannot be made.
+    #[must_use]
+    pub fn issue_expired(&self) -> [String; 2] {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+        params.not_before = date_time_ymd(2019, 1, 1);
+        params.not_after = date_time_ymd(2020, 1, 1);
+        let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
+        [cert.pem(), key.serialize_pem()]
+    }
+
+    /// This authority's list of what it has revoked, as PEM.
+    ///
+    /// # Panics
+    /// It cannot be made.
+    #[must_use]
+    pub fn revoke(&self, revoked: &[&Identity]) -> String {
+        let revoked = revoked.iter().map(|identity| RevokedCertParams {
+            serial_number: identity.serial.clone(),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2200, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.issuer).expect("a revocation list");
+        list.pem().expect("a list as PEM")
+    }
+}
+
 /// A client's TLS settings that trust the authorities in `ca` and nothing else, and show who they
-/// are if asked.
-pub(crate) fn trusting(ca: &Path, identity: Option<&Identity>) -> Arc<ClientConfig> {
+/// are if asked. Connections that share them resume each other's sessions.
+///
+/// # Panics
+/// A file or a certificate is not what it should be.
+#[must_use]
+pub fn trusting(ca: &Path, identity: Option<&Identity>) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca).expect("a CA file") {
         roots

@@ -3,12 +3,13 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use resp::{ReplyFramer, Value, write};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
 
 use crate::certificates::{Identity, trusting};
 
@@ -42,11 +43,22 @@ impl Client {
     /// # Errors
     /// What the connection or the handshake said.
     pub fn try_connect_as(addr: &str, ca: &Path, identity: Option<&Identity>) -> io::Result<Self> {
-        let mut socket = dial(addr)?;
         let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
-        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        let mut tls =
-            ClientConnection::new(trusting(ca, identity), name).map_err(io::Error::other)?;
+        Self::try_connect_with(addr, host, &trusting(ca, identity))
+    }
+
+    /// Connects over TLS with settings that others may share, asking for a server of this name.
+    ///
+    /// # Errors
+    /// What the connection or the handshake said.
+    pub fn try_connect_with(
+        addr: &str,
+        name: &str,
+        config: &Arc<ClientConfig>,
+    ) -> io::Result<Self> {
+        let mut socket = dial(addr)?;
+        let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+        let mut tls = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
         while tls.is_handshaking() {
             tls.complete_io(&mut socket)?;
         }
@@ -78,6 +90,24 @@ impl Client {
             stream,
             received: Vec::new(),
         })
+    }
+
+    /// Whether an earlier session was resumed; false without TLS.
+    #[must_use]
+    pub fn resumed(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(_) => false,
+            Stream::Tls(tls) => tls.conn.handshake_kind() == Some(HandshakeKind::Resumed),
+        }
+    }
+
+    /// The certificate that the server showed, if any.
+    #[must_use]
+    pub fn shown(&self) -> Option<Vec<u8>> {
+        match &self.stream {
+            Stream::Plain(_) => None,
+            Stream::Tls(tls) => Some(tls.conn.peer_certificates()?.first()?.to_vec()),
+        }
     }
 
     /// How long the next reads wait, instead of 30 s.

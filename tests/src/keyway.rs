@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -21,14 +21,22 @@ use crate::process::{end, signal};
 use crate::tools;
 use crate::wait::{wait_until, within};
 
+/// For tests that are not about the end: nobody has to learn that it comes.
+const NO_DRAIN: &str = "[drain]\nlame_duck_ms = 0\ngrace_ms = 1000";
 /// How long Keyway may take to end after SIGTERM.
 const END_LIMIT: Duration = Duration::from_secs(20);
 
 /// What to put into Keyway's configuration beside addresses and certificates.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
+    /// Port for clients, which another process may have too; 0 is one of its own.
+    pub port: u16,
     /// Worker threads; 0 means 2.
     pub workers: usize,
+    /// Certificate and key, instead of those of an authority of its own.
+    pub certificate: Option<[PathBuf; 2]>,
+    /// Lines of `[listen]`.
+    pub listen: String,
     /// Lines of `[listen.tls]`.
     pub listen_tls: String,
     /// Lines of `[cluster]`.
@@ -45,10 +53,13 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Keyway {
     child: Child,
-    port: Port,
+    /// Reserved; what it listens on is [`Self::number`].
+    _port: Port,
+    number: u16,
     admin: Port,
     certificates: Certificates,
     log: Arc<Mutex<String>>,
+    config: PathBuf,
     folder: Option<TempDir>,
 }
 
@@ -88,21 +99,25 @@ impl Keyway {
         } else {
             settings.workers
         };
-        let _ = writeln!(
-            config,
-            "[listen]\naddress = \"127.0.0.1:{}\"\nworkers = {workers}",
+        let number = if settings.port == 0 {
             port.number()
-        );
+        } else {
+            settings.port
+        };
         let _ = writeln!(
             config,
-            "[listen.tls]\ncertificate = {:?}",
-            certificates.cert
+            "[listen]\naddress = \"127.0.0.1:{number}\"\nworkers = {workers}\n{}",
+            settings.listen
         );
+        let [cert, key] = match &settings.certificate {
+            Some([cert, key]) => [cert, key],
+            None => [&certificates.cert, &certificates.key],
+        };
         let _ = writeln!(
             config,
-            "key = {:?}\n{}",
-            certificates.key, settings.listen_tls
+            "[listen.tls]\ncertificate = {cert:?}\nkey = {key:?}"
         );
+        let _ = writeln!(config, "{}", settings.listen_tls);
         let _ = writeln!(config, "{cluster_section}");
         let _ = writeln!(
             config,
@@ -110,13 +125,16 @@ impl Keyway {
             admin.number()
         );
         let _ = writeln!(config, "{}", settings.sections);
+        if !settings.sections.contains("[drain]") {
+            let _ = writeln!(config, "{NO_DRAIN}");
+        }
         let _ = writeln!(config, "[limits]\n{}", settings.limits);
         let path = folder.path().join("keyway.toml");
         fs::write(&path, config).expect("the configuration");
 
         let mut child = Command::new(tools::keyway())
             .args(["serve", "--config"])
-            .arg(path)
+            .arg(&path)
             .envs(
                 settings
                     .environment
@@ -132,10 +150,12 @@ impl Keyway {
         collect(child.stderr.take().expect("piped"), Arc::clone(&log));
         Self {
             child,
-            port,
+            _port: port,
+            number,
             admin,
             certificates,
             log,
+            config: path,
             folder: Some(folder),
         }
     }
@@ -167,13 +187,7 @@ impl Keyway {
     /// `host:port` for clients.
     #[must_use]
     pub fn addr(&self) -> String {
-        format!("127.0.0.1:{}", self.port.number())
-    }
-
-    /// `host:port` of the admin port.
-    #[must_use]
-    pub fn admin(&self) -> String {
-        format!("127.0.0.1:{}", self.admin.number())
+        format!("127.0.0.1:{}", self.number)
     }
 
     /// The configuration's file.
@@ -202,7 +216,7 @@ impl Keyway {
     /// The port for clients.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port.number()
+        self.number
     }
 
     /// `host:port` of the admin port.
@@ -221,6 +235,24 @@ impl Keyway {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Has it read its configuration again, after `edit`, and waits for what it says to that.
+    ///
+    /// # Panics
+    /// It says nothing.
+    pub fn reconfigure(&self, edit: impl FnOnce(String) -> String) {
+        let text = fs::read_to_string(&self.config).expect("the configuration");
+        fs::write(&self.config, edit(text)).expect("the configuration");
+        let answers = || self.metric("keyway_config_reloads_total", &[]);
+        let before = answers();
+        self.signal(Signal::HUP);
+        wait_until("an answer to SIGHUP", 20, || answers() > before + 0.5);
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, number: Signal) {
+        signal(&self.child, number);
     }
 
     /// A new TLS connection.
@@ -278,16 +310,37 @@ impl Keyway {
         });
     }
 
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// It does not end within 20 s.
+    pub fn wait_end(&mut self) -> ExitStatus {
+        let ended = within(END_LIMIT, || matches!(self.child.try_wait(), Ok(Some(_))));
+        assert!(ended, "keyway did not end; {}", self.threads());
+        self.child.wait().expect("a child of ours")
+    }
+
+    /// What its threads do.
+    fn threads(&self) -> String {
+        let folder = format!("/proc/{}/task", self.pid());
+        let threads = fs::read_dir(folder).into_iter().flatten().flatten();
+        let look = |thread: fs::DirEntry| {
+            ["comm", "wchan", "syscall"].map(|file| {
+                let text = fs::read_to_string(thread.path().join(file));
+                text.unwrap_or_default().trim().to_owned()
+            })
+        };
+        let all: Vec<String> = threads.map(|thread| look(thread).join(" ")).collect();
+        format!("its threads: {}", all.join("; "))
+    }
+
     /// Ends it by SIGTERM.
     ///
     /// # Panics
     /// It does not end.
     pub fn stop(mut self) -> ExitStatus {
         signal(&self.child, Signal::TERM);
-        wait_until("keyway's end after SIGTERM", 20, || {
-            matches!(self.child.try_wait(), Ok(Some(_)))
-        });
-        self.child.wait().expect("a child of ours")
+        self.wait_end()
     }
 }
 

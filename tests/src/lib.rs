@@ -34,7 +34,7 @@ pub mod tools;
 mod traffic;
 mod wait;
 
-pub use certificates::{Certificates, Identity};
+pub use certificates::{Certificates, Identity, trusting};
 pub use client::{Client, show, text};
 pub use cluster::{ClusterOptions, RealCluster, slot_of};
 pub use keyway::{Keyway, Settings, http_answer, http_get};

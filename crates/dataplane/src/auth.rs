@@ -31,6 +31,10 @@ const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is dis
 const NOT_ITS_FAULT: &str = "ERR KEYWAY.UPSTREAM_AUTH the cluster refuses the user that this one \
     is mapped to: tell whoever runs Keyway";
 
+/// When a user has as many clients as it may have.
+const USER_FULL: &str =
+    "ERR KEYWAY.TOO_MANY_CLIENTS this user has as many connections as one may have";
+
 /// Connections at a time that are made to hear Valkey's verdict: whoever guesses passwords must not
 /// take the nodes' attention.
 const VERDICTS_MAX: usize = 16;
@@ -168,6 +172,10 @@ impl<H: Host> Core<H> {
 
     /// Valkey has accepted a client's credentials.
     pub(crate) fn accept(&mut self, client: &mut State, table: &CommandTable, now: Instant) {
+        if !self.seat(client) {
+            self.reject(client, USER_FULL, now);
+            return;
+        }
         let Some(auth) = client.auth.take() else {
             return;
         };
@@ -179,6 +187,24 @@ impl<H: Host> Core<H> {
         self.scratch = out;
         self.change_identity(client, auth.identity);
         self.complete_here(client, auth.place, now);
+    }
+
+    /// Gives a client whose credentials are good a place among its user's; false when all are taken.
+    fn seat(&mut self, client: &mut State) -> bool {
+        let Some(auth) = &client.auth else {
+            return true;
+        };
+        let has = client.seat.as_ref();
+        if has.is_some_and(|seat| seat.is_of(&auth.username)) {
+            return true;
+        }
+        match self.settings.seats.take(&auth.username) {
+            Some(seat) => {
+                client.seat = Some(seat);
+                true
+            }
+            None => false,
+        }
     }
 
     /// Valkey has refused them, or could not be asked; the error line without `-` and CRLF.

@@ -11,6 +11,7 @@ use crate::{
     confirm::Doubted,
     inquiry,
     lease::Watch,
+    seats::Seat,
     slots::Key,
     subscribe::{Pending, Subscriptions},
 };
@@ -22,6 +23,23 @@ pub enum Why {
     Quit,
     /// `CLIENT KILL`
     Killed,
+    /// Who vouched for its certificate is not trusted any more, or has revoked it.
+    Untrusted,
+    /// The configuration names its user no more.
+    UserGone,
+    /// Its user has as many clients as it may have.
+    UserFull,
+    /// It has sent nothing for long.
+    Idle,
+    /// It has been here for long.
+    Age,
+    /// All clients together kept too much waiting, and this one the most.
+    Memory {
+        /// Bytes that waited for it.
+        waiting: usize,
+    },
+    /// The process ends.
+    Leaving,
     /// The client closed its side.
     Eof,
     /// The client broke the protocol; what it was told, if anything.
@@ -44,6 +62,16 @@ impl fmt::Display for Why {
         match self {
             Self::Quit => f.write_str("QUIT"),
             Self::Killed => f.write_str("CLIENT KILL"),
+            Self::Untrusted => f.write_str("its certificate is not trusted any more"),
+            Self::UserGone => f.write_str("its user is not in the configuration any more"),
+            Self::Leaving => f.write_str("Keyway is ending"),
+            Self::UserFull => f.write_str("its user has limits.clients_per_user_max clients"),
+            Self::Idle => f.write_str("no command for limits.idle_timeout_ms"),
+            Self::Age => f.write_str("connected for limits.max_connection_age_ms"),
+            Self::Memory { waiting } => write!(
+                f,
+                "limits.memory_bytes_max is reached, and {waiting} bytes that waited are the most of any client"
+            ),
             Self::Eof => f.write_str("closed by the client"),
             Self::Protocol(text) => write!(f, "protocol error: {text}"),
             Self::Output { waiting } => {
@@ -123,6 +151,8 @@ impl Unguarded {
 pub(crate) struct State {
     pub(crate) session: Session,
     pub(crate) identity: Key,
+    /// Its place among the clients of its user.
+    pub(crate) seat: Option<Seat>,
     /// The routing epoch when its first command in flight went out; while that is still the
     /// epoch, and nothing is held, no barrier can be needed.
     pub(crate) calm: u64,

@@ -64,6 +64,15 @@ impl Identities {
         self.all.get_mut(key)
     }
 
+    /// The proxy's own user has another password from now on.
+    pub(crate) fn renew_service(&mut self, credentials: Credentials) {
+        if self.service != self.nobody
+            && let Some(service) = self.all.get_mut(self.service)
+        {
+            service.credentials = Some(credentials);
+        }
+    }
+
     pub(crate) fn credentials(&self, key: Key) -> Option<&Credentials> {
         self.all.get(key)?.credentials.as_ref()
     }

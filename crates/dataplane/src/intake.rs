@@ -119,6 +119,9 @@ impl<H: Host> Core<H> {
                 if state.blocked.is_some() {
                     break;
                 }
+                if let Some(seat) = &state.seat {
+                    seat.charge_request(len, now);
+                }
                 state.session.commands += 1;
                 state.session.last_command_at = now;
             }
@@ -199,6 +202,9 @@ impl<H: Host> Core<H> {
                 return None;
             }
         };
+        if self.refuse_hasty(client, command, now) {
+            return None;
+        }
         if command.is_script() || command.name() == "script|load" {
             let shown = self.scripts.note(command, request, &self.hasher);
             self.actions.extend(shown.map(Action::Script));
@@ -222,6 +228,37 @@ impl<H: Host> Core<H> {
             return None;
         }
         self.carry_out((client, key), command, request, plan, table, now)
+    }
+
+    /// Refuses a command of a user that asks for more than it may; never one that ends something.
+    fn refuse_hasty(&mut self, client: &mut State, command: &Command, now: Instant) -> bool {
+        let exceeded = client.seat.as_ref().and_then(|seat| seat.exceeds(now));
+        let Some((rate, what)) = exceeded else {
+            return false;
+        };
+        if matches!(
+            command.name(),
+            "exec"
+                | "discard"
+                | "unwatch"
+                | "reset"
+                | "quit"
+                | "auth"
+                | "hello"
+                | "unsubscribe"
+                | "punsubscribe"
+                | "sunsubscribe"
+        ) {
+            return false;
+        }
+        if let Some(transaction) = client.session.transaction.as_deref_mut() {
+            transaction.fail();
+        }
+        let text = format!(
+            "ERR KEYWAY.TOO_FAST this user may have {rate} {what} in a second; nothing was done, try again later"
+        );
+        self.refuse(client, Some(command.id()), text.as_bytes(), now);
+        true
     }
 
     /// Does what was planned. Returns why it cannot be done yet.
@@ -372,6 +409,10 @@ impl<H: Host> Core<H> {
             let initial = client.session.initial_user.clone();
             let identity = self.initial_identity(&initial);
             self.change_identity(client, identity);
+            client.seat = match &initial {
+                session::User::Named(name) => self.settings.seats.keep(name),
+                _ => None,
+            };
         }
         match outcome {
             Outcome::Replied => self.reply_here(client, Some(command), false, now),

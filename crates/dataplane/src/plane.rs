@@ -5,7 +5,7 @@ use std::{io::IoSlice, net::SocketAddr, sync::Arc, time::Instant};
 use bytes::{Buf, BytesMut};
 use command::CommandTable;
 use resp::RequestDecoder;
-use session::{Session, local};
+use session::{Session, User, local};
 use upstream::{CloseReason, Phase};
 
 use crate::{
@@ -104,6 +104,32 @@ impl<H: Host> Dataplane<H> {
         self.check_invariants();
     }
 
+    /// The configuration has changed. Clients that are here stay who they are, but for those of a
+    /// user whom it names no more.
+    pub fn set_settings(&mut self, settings: Settings, now: Instant) {
+        let before = std::mem::replace(&mut self.core.settings, settings);
+        let users = &self.core.settings.users;
+        let gone = |user: &User| match user {
+            User::Named(name) => before.users.get(name).is_some() && users.get(name).is_none(),
+            _ => false,
+        };
+        let clients = self.clients.iter();
+        let gone: Vec<Key> = clients
+            .filter(|(_, client)| gone(&client.state.session.user))
+            .map(|(key, _)| key)
+            .collect();
+        for key in gone {
+            self.client_ends(key, Why::UserGone, true);
+            self.core.actions.push(Action::WakeClient(key));
+        }
+        if let Some(service) = self.core.settings.service.clone() {
+            self.core.identities.renew_service(service);
+        }
+        self.core.renew_reads();
+        self.settle(now);
+        self.check_invariants();
+    }
+
     /// Another worker's client has shown a script.
     pub fn script_shown(&mut self, body: &[u8]) {
         let Core {
@@ -130,6 +156,10 @@ impl<H: Host> Dataplane<H> {
         } = opening;
         let user = user.map_or_else(|| self.core.initial_user(), session::User::Named);
         let identity = self.core.initial_identity(&user);
+        let seat = match &user {
+            User::Named(name) => Some(self.core.settings.seats.take(name)),
+            _ => None,
+        };
         let mut session = Session::new(id, peer, local, user, now);
         session.read_port = read_port;
         session.readonly = read_port;
@@ -138,12 +168,14 @@ impl<H: Host> Dataplane<H> {
         if let Some(identity) = self.core.identities.get_mut(identity) {
             identity.clients += 1;
         }
-        self.clients.insert_with(|_| Client {
+        let full = matches!(seat, Some(None));
+        let key = self.clients.insert_with(|_| Client {
             decoder,
             pending: BytesMut::new(),
             state: State {
                 session,
                 identity,
+                seat: seat.flatten(),
                 calm: 0,
                 blocked: None,
                 auth: None,
@@ -166,7 +198,11 @@ impl<H: Host> Dataplane<H> {
                 trusted,
                 drained_at: now,
             },
-        })
+        });
+        if full {
+            self.client_ends(key, Why::UserFull, true);
+        }
+        key
     }
 
     /// Bytes came from a client.
@@ -247,6 +283,9 @@ impl<H: Host> Dataplane<H> {
         let length = u64::try_from(count).unwrap_or(u64::MAX);
         session.bytes_out = session.bytes_out.saturating_add(length);
         session.output.wrote(count, &mut self.core.spare);
+        if let Some(seat) = &state.seat {
+            seat.charge(0, count, now);
+        }
         state.drained_at = now;
         if state.blocked.is_some() && session.output.len() <= OUTPUT_PAUSES_BYTES / 2 {
             self.core.wake(state, key);

@@ -1,4 +1,4 @@
-//! What the dataplane is told once.
+//! What the dataplane is told of the configuration.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use routing::CrossSlot;
 use session::local::Endpoint;
 use upstream::Credentials;
 
-use crate::users::Users;
+use crate::{seats::Seats, users::Users};
 
 /// As whom the commands of a client run that has not authenticated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +39,12 @@ pub struct Limits {
     pub request_bytes_max: usize,
     /// Bytes of replies that wait for one client.
     pub client_output_bytes_max: usize,
-    /// Bytes of replies that wait for all clients of this worker.
+    /// A client that has sent no command for so long leaves, unless it waits for something.
+    pub idle: Option<Duration>,
+    /// A client that has been here for so long leaves when it loses nothing by it, and soon after in any
+    /// case.
+    pub age: Option<Duration>,
+    /// Bytes that wait for all clients of this worker: replies, and commands that are half sent.
     pub worker_output_bytes_max: usize,
     /// Node connections lent to single clients, for commands that block and for `WATCH`.
     pub leases_max: usize,
@@ -58,7 +63,7 @@ pub struct ReadPort {
     pub node_id: String,
 }
 
-/// Everything a dataplane is told once.
+/// Everything a dataplane is told of the configuration; another may take its place.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Bounds.
@@ -71,6 +76,8 @@ pub struct Settings {
     pub service: Option<Credentials>,
     /// Users that the configuration names.
     pub users: Arc<Users>,
+    /// How many clients each user may have; shared by all workers.
+    pub seats: Arc<Seats>,
     /// The proxy's own availability zone.
     pub zone: Option<Arc<str>>,
     /// Whether `READONLY` sends a client's reads to replicas also when it has not connected to the

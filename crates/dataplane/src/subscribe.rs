@@ -30,6 +30,10 @@ pub(crate) struct Subscriptions {
 }
 
 impl Subscriptions {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.channels.is_empty() && self.patterns.is_empty() && self.shards.is_empty()
+    }
+
     fn of(&mut self, kind: TopicKind) -> &mut BTreeMap<Bytes, Key> {
         match kind {
             TopicKind::Channel => &mut self.channels,
@@ -102,7 +106,7 @@ impl<H: Host> Core<H> {
         let subscribed = client
             .subscriptions
             .as_ref()
-            .is_some_and(|subs| subs.len() > 0);
+            .is_some_and(|subs| !subs.is_empty());
         if !subscribed || client.session.protocol == Protocol::Resp3 {
             return false;
         }
@@ -250,7 +254,7 @@ impl<H: Host> Core<H> {
             let count = subscriptions.count(about.kind);
             confirm(&mut self.scratch, protocol, word(about), None, count);
         }
-        if subscriptions.len() == 0 {
+        if subscriptions.is_empty() {
             client.subscriptions = None;
         }
         self.reply_here(client, Some(command.id()), false, now);

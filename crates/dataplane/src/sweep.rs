@@ -8,9 +8,10 @@ use upstream::CloseReason;
 use crate::{
     action::Action,
     channel::{Channel, IDLE, Purpose, STALL},
-    client::Why,
+    client::{State, Why},
     host::Host,
     plane::Dataplane,
+    settings::Limits,
     slots::Key,
 };
 
@@ -167,41 +168,33 @@ impl<H: Host> Dataplane<H> {
         let mut total = 0;
         let mut largest: Option<(usize, Key)> = None;
         for key in keys {
+            let may_leave = self.client_may_leave(key);
             let Some(client) = self.clients.get_mut(key) else {
                 continue;
             };
             let state = &mut client.state;
             let order = &state.session.order;
-            let waiting = state.session.output.len() + order.early_bytes() + order.merging_bytes();
-            total += waiting;
-            if waiting > 0 && largest.is_none_or(|(most, _)| waiting > most) {
-                largest = Some((waiting, key));
+            let replies = state.session.output.len() + order.early_bytes() + order.merging_bytes();
+            let waiting = replies + client.pending.capacity();
+            if state.ending.is_none() {
+                total += waiting;
+                if waiting > 0 && largest.is_none_or(|(most, _)| waiting > most) {
+                    largest = Some((waiting, key));
+                }
             }
-            let since = |at: Instant| now.saturating_duration_since(at);
-            let output = state.session.output.len();
-            let why = if output > STALLED_BYTES && since(state.drained_at) > STALLED {
-                Why::Output { waiting }
-            } else if state
-                .half_since
-                .is_some_and(|at| since(at) > limits.request)
-            {
-                Why::HalfRequest
-            } else if state.session.commands == 0
-                && state.auth.is_none()
-                && since(state.session.connected_at) > limits.first_command
-            {
-                Why::NoCommand
-            } else {
-                continue;
-            };
-            state.end(why, true);
-            self.core.wake(state, key);
+            let ending = overdue(state, replies, &limits, now)
+                .map(|why| (why, true))
+                .or_else(|| outstayed(state, may_leave, &limits, now).map(|why| (why, false)));
+            if let Some((why, at_once)) = ending {
+                state.end(why, at_once);
+                self.core.wake(state, key);
+            }
         }
         if total > limits.worker_output_bytes_max
             && let Some((waiting, key)) = largest
             && let Some(client) = self.clients.get_mut(key)
         {
-            client.state.end(Why::Output { waiting }, true);
+            client.state.end(Why::Memory { waiting }, true);
             self.core.wake(&mut client.state, key);
         }
     }
@@ -222,4 +215,47 @@ impl<H: Host> Dataplane<H> {
             Purpose::Commands => self.core.lose(key, reason, now),
         }
     }
+}
+
+/// Why a client must go at once, if it must.
+fn overdue(state: &State, waiting: usize, limits: &Limits, now: Instant) -> Option<Why> {
+    let since = |at: Instant| now.saturating_duration_since(at);
+    let (output, session) = (state.session.output.len(), &state.session);
+    if output > STALLED_BYTES && since(state.drained_at) > STALLED {
+        Some(Why::Output { waiting })
+    } else if state
+        .half_since
+        .is_some_and(|at| since(at) > limits.request)
+    {
+        Some(Why::HalfRequest)
+    } else if session.commands == 0
+        && state.auth.is_none()
+        && since(session.connected_at) > limits.first_command
+    {
+        Some(Why::NoCommand)
+    } else {
+        None
+    }
+}
+
+/// Why a client is to go when it has what it is owed, if it is.
+fn outstayed(state: &State, may_leave: bool, limits: &Limits, now: Instant) -> Option<Why> {
+    let since = |at: Instant| now.saturating_duration_since(at);
+    let session = &state.session;
+    let subscriptions = state.subscriptions.as_deref();
+    let waits = !session.order.is_empty()
+        || state.blocked.is_some()
+        || subscriptions.is_some_and(|subscriptions| !subscriptions.is_empty());
+    let idle = |limit: Duration| !waits && since(session.last_command_at) > limit;
+    if limits.idle.is_some_and(idle) {
+        return Some(Why::Idle);
+    }
+    let old = |limit: Duration| {
+        // Clients that came together do not leave together.
+        let early = u32::try_from(session.id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60);
+        let limit = limit - limit / 128 * early.unwrap_or_default();
+        let age = since(session.connected_at);
+        age > limit && (may_leave || age > limit + limit / 4)
+    };
+    limits.age.is_some_and(old).then_some(Why::Age)
 }

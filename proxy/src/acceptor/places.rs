@@ -1,7 +1,8 @@
 //! How many clients there may be, and how many in their handshake.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
+    net::{IpAddr, Ipv6Addr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -11,13 +12,18 @@ use std::{
 
 use tokio::{sync::Notify, time::sleep};
 
+use crate::config::Limits;
+
 /// The places there are; shared by the acceptor, which gives them, and the workers, whose
 /// connections give them back.
 #[derive(Debug)]
 pub(super) struct Places {
     clients: AtomicUsize,
-    clients_max: usize,
-    handshakes_max: usize,
+    clients_max: AtomicUsize,
+    /// Clients by where they come from, and how many there may be from one; 0 is any number.
+    addresses: Mutex<HashMap<IpAddr, usize>>,
+    per_address_max: AtomicUsize,
+    handshakes_max: AtomicUsize,
     /// A handshake that has not ended after this long may lose its place to another.
     patience: Duration,
     /// Handshakes in progress, oldest first.
@@ -33,10 +39,31 @@ struct Handshake {
     evicted: Notify,
 }
 
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// All are taken.
+    All,
+    /// All that one address may have.
+    Address,
+}
+
+/// Whose addresses count as one: in IPv6, everyone has 64 bits to choose from.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let prefix = address.to_bits() & (u128::MAX << 64);
+            IpAddr::V6(Ipv6Addr::from_bits(prefix))
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
 /// A client's place. Dropping it gives the place back.
 #[derive(Debug)]
 pub struct Admission {
     places: Arc<Places>,
+    address: IpAddr,
     handshake: Arc<Handshake>,
 }
 
@@ -44,7 +71,8 @@ impl Admission {
     /// The place of a client that no other takes places from.
     #[must_use]
     pub fn alone() -> Option<Self> {
-        Places::new(1, 1, Duration::MAX).admit()
+        let nowhere = IpAddr::from([127, 0, 0, 1]);
+        Places::new(1, 1, Duration::MAX).admit(nowhere).ok()
     }
 
     /// Waits until the acceptor wants this handshake's place for another client.
@@ -67,6 +95,7 @@ impl Drop for Admission {
     fn drop(&mut self) {
         self.handshake_done();
         self.places.clients.fetch_sub(1, Relaxed);
+        self.places.uncount(self.address);
     }
 }
 
@@ -74,12 +103,28 @@ impl Places {
     pub(super) fn new(clients_max: usize, handshakes_max: usize, patience: Duration) -> Arc<Self> {
         Arc::new(Self {
             clients: AtomicUsize::new(0),
-            clients_max,
-            handshakes_max,
+            clients_max: AtomicUsize::new(clients_max),
+            addresses: Mutex::default(),
+            per_address_max: AtomicUsize::new(0),
+            handshakes_max: AtomicUsize::new(handshakes_max),
             patience,
             handshakes: Mutex::default(),
             freed: Notify::new(),
         })
+    }
+
+    /// There are so many from now on; who has one keeps it.
+    pub(super) fn resize(&self, limits: &Limits) {
+        let per_address_max = limits.clients_per_address_max.unwrap_or_default();
+        self.clients_max.store(limits.clients_max, Relaxed);
+        self.handshakes_max.store(limits.handshakes_max, Relaxed);
+        self.per_address_max.store(per_address_max, Relaxed);
+        self.freed.notify_one();
+    }
+
+    /// Places that are taken.
+    pub(super) fn clients(&self) -> usize {
+        self.clients.load(Relaxed)
     }
 
     /// Waits until one more handshake may begin: because there is a place, or because the oldest
@@ -89,7 +134,7 @@ impl Places {
         loop {
             let oldest = {
                 let handshakes = self.lock();
-                if handshakes.len() < self.handshakes_max {
+                if handshakes.len() < self.handshakes_max.load(Relaxed) {
                     return;
                 }
                 handshakes.front().map(|oldest| oldest.began)
@@ -105,12 +150,17 @@ impl Places {
         }
     }
 
-    /// A place for one more client; `None` when there is none. A handshake beyond the limit takes
+    /// A place for one more client. A handshake beyond the limit takes
     /// the place of the oldest: who stalls must not keep others out.
-    pub(super) fn admit(self: &Arc<Self>) -> Option<Admission> {
-        if self.clients.fetch_add(1, Relaxed) >= self.clients_max {
+    pub(super) fn admit(self: &Arc<Self>, from: IpAddr) -> Result<Admission, Full> {
+        let address = network(from);
+        if self.clients.fetch_add(1, Relaxed) >= self.clients_max.load(Relaxed) {
             self.clients.fetch_sub(1, Relaxed);
-            return None;
+            return Err(Full::All);
+        }
+        if !self.count(address) {
+            self.clients.fetch_sub(1, Relaxed);
+            return Err(Full::Address);
         }
         let handshake = Arc::new(Handshake {
             began: Instant::now(),
@@ -118,7 +168,7 @@ impl Places {
             evicted: Notify::new(),
         });
         let mut handshakes = self.lock();
-        if handshakes.len() >= self.handshakes_max
+        if handshakes.len() >= self.handshakes_max.load(Relaxed)
             && let Some(oldest) = handshakes.pop_front()
         {
             oldest.over.store(true, Relaxed);
@@ -126,10 +176,39 @@ impl Places {
         }
         handshakes.push_back(Arc::clone(&handshake));
         drop(handshakes);
-        Some(Admission {
+        Ok(Admission {
             places: Arc::clone(self),
+            address,
             handshake,
         })
+    }
+
+    /// One more from there; false when it may have no more.
+    fn count(&self, address: IpAddr) -> bool {
+        let max = self.per_address_max.load(Relaxed);
+        let mut addresses = self.addresses();
+        let count = addresses.entry(address).or_default();
+        if max > 0 && *count >= max {
+            return false;
+        }
+        *count += 1;
+        true
+    }
+
+    fn uncount(&self, address: IpAddr) {
+        let mut addresses = self.addresses();
+        if let Some(count) = addresses.get_mut(&address) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                addresses.remove(&address);
+            }
+        }
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Handshake>>> {
@@ -146,24 +225,25 @@ mod tests {
     use super::*;
 
     const PATIENCE: Duration = Duration::from_millis(60);
+    const HOME: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
     #[test]
     fn a_place_comes_back() {
         let places = Places::new(2, 10, PATIENCE);
-        let (one, _two) = (places.admit().unwrap(), places.admit().unwrap());
-        assert!(places.admit().is_none());
+        let (one, _two) = (places.admit(HOME).unwrap(), places.admit(HOME).unwrap());
+        assert!(places.admit(HOME).is_err());
         drop(one);
-        assert!(places.admit().is_some());
+        assert!(places.admit(HOME).is_ok());
         assert_eq!(places.lock().len(), 1);
     }
 
     #[tokio::test]
     async fn the_oldest_handshake_makes_room() {
         let places = Places::new(10, 2, PATIENCE);
-        let (first, mut second) = (places.admit().unwrap(), places.admit().unwrap());
+        let (first, mut second) = (places.admit(HOME).unwrap(), places.admit(HOME).unwrap());
         second.handshake_done();
-        let third = places.admit().unwrap();
-        let _fourth = places.admit().unwrap();
+        let third = places.admit(HOME).unwrap();
+        let _fourth = places.admit(HOME).unwrap();
         first.evicted().await;
         drop(first);
         assert!(!third.handshake.over.load(Relaxed));
@@ -174,7 +254,7 @@ mod tests {
     async fn a_young_handshake_is_not_pushed_out() {
         let places = Places::new(10, 1, PATIENCE);
         let began = Instant::now();
-        let _stalled = places.admit().unwrap();
+        let _stalled = places.admit(HOME).unwrap();
         places.handshake_place().await;
         assert!(began.elapsed() >= PATIENCE);
     }
@@ -182,9 +262,30 @@ mod tests {
     #[tokio::test]
     async fn a_handshake_that_ends_makes_room_at_once() {
         let places = Places::new(10, 1, Duration::from_secs(60));
-        let mut first = places.admit().unwrap();
+        let mut first = places.admit(HOME).unwrap();
         let waiting = timeout(Duration::from_secs(5), places.handshake_place());
         let (waited, ()) = tokio::join!(waiting, async { first.handshake_done() });
         waited.unwrap();
+    }
+
+    #[test]
+    fn one_address_has_so_many_places_and_others_have_theirs() {
+        let places = Places::new(10, 10, PATIENCE);
+        places.resize(&Limits {
+            clients_per_address_max: Some(2),
+            ..Limits::default()
+        });
+        let at = |text: &str| text.parse::<IpAddr>().unwrap();
+        let first = places.admit(at("10.0.0.1")).unwrap();
+        let _second = places.admit(at("::ffff:10.0.0.1")).unwrap();
+        assert_eq!(places.admit(at("10.0.0.1")).err(), Some(Full::Address));
+        let _other = places.admit(at("10.0.0.2")).unwrap();
+        let _one = places.admit(at("2001:db8::1")).unwrap();
+        let _same = places.admit(at("2001:db8::2")).unwrap();
+        assert!(places.admit(at("2001:db8::3")).is_err());
+        let _elsewhere = places.admit(at("2001:db8:0:1::3")).unwrap();
+        assert_eq!(places.clients(), 6);
+        drop(first);
+        assert!(places.admit(at("10.0.0.1")).is_ok());
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use tokio::{task::JoinHandle, time::timeout};
 
 use super::*;
-use crate::metrics::Metrics;
+use crate::{contract::Stage, metrics::Metrics};
 
 #[derive(Clone, Debug, Default)]
 struct Collector {
@@ -34,12 +34,12 @@ struct World {
     address: SocketAddr,
     workers: Vec<Collector>,
     metrics: Metrics,
-    stop: tokio::sync::watch::Sender<bool>,
+    stop: tokio::sync::watch::Sender<Stage>,
     running: JoinHandle<io::Result<()>>,
 }
 
 fn start(clients_max: usize, handshakes_max: usize) -> World {
-    let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
     let address = listener.local_addr().unwrap();
     let workers = vec![Collector::default(), Collector::default()];
     let limits = Limits {
@@ -143,7 +143,7 @@ async fn stalled_handshakes_keep_nobody_out() {
 #[tokio::test]
 async fn the_end_closes_the_port() {
     let world = start(10, 10);
-    world.stop.send_replace(true);
+    world.stop.send_replace(Stage::Over);
     world.running.await.unwrap().unwrap();
     assert!(TcpStream::connect(world.address).is_err());
 }

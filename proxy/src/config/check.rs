@@ -4,14 +4,17 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use super::problem::{Origin, Problem, Problems};
 use super::typed;
 use super::{
-    Admin, ClientAuth, ClientIdentity, Cluster, ClusterTls, Config, Credentials, CrossSlot,
-    HostPort, Limits, Listen, ListenTls, Log, LogFormat, TlsVersion, Unauthenticated,
+    Admin, ClientAuth, ClientIdentity, Cluster, ClusterTls, Config, Credentials, CrossSlot, Drain,
+    DrainMode, HostPort, Listen, ListenTls, Log, LogFormat, NamedCertificate, Reload, TlsVersion,
+    Unauthenticated,
 };
 
+mod limits;
 mod reads;
 mod users;
 mod values;
@@ -24,6 +27,8 @@ const WORKERS_MAX: i64 = 512;
 const SEEDS_MAX: usize = 256;
 /// Name servers; more would only be asked when all before them are silent.
 const NAME_SERVERS_MAX: usize = 8;
+/// Certificates beside the usual one at most.
+const CERTIFICATES_MAX: usize = 1000;
 /// The user of a cluster that only has `requirepass`.
 const DEFAULT_USER: &str = "default";
 
@@ -56,6 +61,8 @@ pub(super) fn check(
         checker.wrong("users.default", message);
     }
     let limits = checker.limits(&typed.limits);
+    let reload = checker.reload(&typed.reload);
+    let drain = checker.drain(&typed.drain);
     let admin = checker.admin(typed.admin);
     let log = checker.log(typed.log);
     let problems = checker.problems;
@@ -67,6 +74,8 @@ pub(super) fn check(
             users,
             admin_commands,
             limits,
+            reload,
+            drain,
             admin,
             log,
             origin,
@@ -93,6 +102,7 @@ impl Checker<'_> {
             address: address?,
             advertise: advertise.flatten(),
             workers,
+            reuse_port: typed.reuse_port.unwrap_or(false),
             tls: tls?,
         })
     }
@@ -149,12 +159,49 @@ impl Checker<'_> {
             (Some(true), Some(ca)) => ca.map(ClientAuth::Required),
             (Some(false), Some(ca)) => ca.map(ClientAuth::Optional),
         };
+        let client_crl = typed
+            .client_crl
+            .and_then(|text| self.path("listen.tls.client_crl", &text));
+        if client_crl.is_some() && clients == Some(ClientAuth::None) {
+            let message = "needs client_ca: whose certificates are revoked?";
+            self.wrong("listen.tls.client_crl", message);
+        }
+        let certificates = self.named_certificates(typed.certificates.unwrap_or_default());
         Some(ListenTls {
             certificate: certificate?,
             key: key?,
+            certificates,
             clients: clients?,
+            client_crl,
             min_version,
         })
+    }
+
+    fn named_certificates(&mut self, typed: Vec<typed::NamedCertificate>) -> Vec<NamedCertificate> {
+        const KEY: &str = "listen.tls.certificates";
+        if typed.len() > CERTIFICATES_MAX {
+            self.wrong(
+                KEY,
+                format!("{} of them; up to {CERTIFICATES_MAX}", typed.len()),
+            );
+            return Vec::new();
+        }
+        let mut found = Vec::with_capacity(typed.len());
+        for (number, pair) in (1..).zip(typed) {
+            let mut file = |what: &str, text: Option<String>| {
+                let key = format!("{KEY}.{number}.{what}");
+                let text = self.required(&key, text, "each needs a certificate and its key")?;
+                self.path(&key, &text)
+            };
+            let certificate = file("certificate", pair.certificate);
+            let key = file("key", pair.key);
+            found.extend(
+                certificate
+                    .zip(key)
+                    .map(|(certificate, key)| NamedCertificate { certificate, key }),
+            );
+        }
+        found
     }
 
     fn cluster(&mut self, typed: typed::Cluster) -> Option<Cluster> {
@@ -309,71 +356,40 @@ impl Checker<'_> {
         })
     }
 
-    fn limits(&mut self, typed: &typed::Limits) -> Limits {
-        const KIB: i64 = 1024;
-        const GIB: i64 = KIB * KIB * KIB;
-        let usual = Limits::default();
-        let mut number = |key: &str, value, default, range: (i64, i64)| {
-            self.number(&format!("limits.{key}"), value, default, range)
+    fn reload(&mut self, typed: &typed::Reload) -> Reload {
+        let usual = Reload::default();
+        Reload {
+            watch: typed.watch.unwrap_or(usual.watch),
+            every: self.millis("reload.every_ms", typed.every_ms, usual.every),
+        }
+    }
+
+    fn drain(&mut self, typed: &typed::Drain) -> Drain {
+        let usual = Drain::default();
+        let mode = self.choice(
+            "drain.mode",
+            typed.mode.as_deref(),
+            usual.mode,
+            &[
+                ("deployment", DrainMode::Deployment),
+                ("sidecar", DrainMode::Sidecar),
+            ],
+        );
+        let grace = self.millis("drain.grace_ms", typed.grace_ms, usual.grace);
+        let lame_duck = match typed.lame_duck_ms {
+            Some(typed::Whole(0)) => Duration::ZERO,
+            written => self.millis("drain.lame_duck_ms", written, usual.lame_duck.min(grace)),
         };
-        let clients_max = number(
-            "clients_max",
-            typed.clients_max,
-            usual.clients_max,
-            (1, 1_000_000),
-        );
-        let handshakes_max = number(
-            "handshakes_max",
-            typed.handshakes_max,
-            usual.handshakes_max,
-            (1, 100_000),
-        );
-        let client_output_bytes_max = number(
-            "client_output_bytes_max",
-            typed.client_output_bytes_max,
-            usual.client_output_bytes_max,
-            (64 * KIB, 16 * GIB),
-        );
-        let in_flight_max = number(
-            "in_flight_max",
-            typed.in_flight_max,
-            usual.in_flight_max,
-            (1, 1_000_000),
-        );
-        let leases_max = number(
-            "leases_max",
-            typed.leases_max,
-            usual.leases_max,
-            (1, 100_000),
-        );
-        let request_bytes_max = number(
-            "request_bytes_max",
-            typed.request_bytes_max,
-            usual.request_bytes_max,
-            (64 * KIB, GIB),
-        );
-        let mut millis =
-            |key: &str, value, default| self.millis(&format!("limits.{key}_ms"), value, default);
-        Limits {
-            clients_max,
-            handshakes_max,
-            client_output_bytes_max,
-            in_flight_max,
-            leases_max,
-            request_bytes_max,
-            handshake_timeout: millis(
-                "handshake_timeout",
-                typed.handshake_timeout_ms,
-                usual.handshake_timeout,
-            ),
-            auth_timeout: millis("auth_timeout", typed.auth_timeout_ms, usual.auth_timeout),
-            request_timeout: millis(
-                "request_timeout",
-                typed.request_timeout_ms,
-                usual.request_timeout,
-            ),
-            deadline: millis("deadline", typed.deadline_ms, usual.deadline),
-            reply_timeout: millis("reply_timeout", typed.reply_timeout_ms, usual.reply_timeout),
+        if lame_duck > grace {
+            self.wrong(
+                "drain.lame_duck_ms",
+                "is longer than grace_ms: it would never end",
+            );
+        }
+        Drain {
+            mode,
+            lame_duck,
+            grace,
         }
     }
 

@@ -25,6 +25,33 @@ impl Problem {
         }
     }
 
+    /// The line that is meant, out of the file's text, with what is wrong underlined.
+    #[must_use]
+    pub fn excerpt(&self, text: &str) -> Option<String> {
+        let number = self.line?;
+        let line = text.lines().nth(number.checked_sub(1)?)?.replace('\t', " ");
+        if line.chars().any(char::is_control) {
+            return None; // it would do things to the terminal
+        }
+        let name = self.key.rsplit('.').next().unwrap_or_default();
+        let about_name = self.message.starts_with("unknown key");
+        let marked = match line.split_once('=') {
+            Some((key, value)) if !about_name && key.trim().ends_with(name) => value.trim(),
+            _ if !name.is_empty() && line.contains(name) => name,
+            _ => line.trim(),
+        };
+        let at = if about_name {
+            line.find(marked)?
+        } else {
+            line.rfind(marked)?
+        };
+        let before = line.get(..at)?.chars().count();
+        let margin = " ".repeat(number.to_string().len());
+        let mark = "^".repeat(marked.chars().count().max(1));
+        let space = " ".repeat(before);
+        Some(format!("  {number} | {line}\n  {margin} | {space}{mark}"))
+    }
+
     /// Dotted path of the key, empty when the whole file is meant.
     #[must_use]
     pub fn key(&self) -> &str {

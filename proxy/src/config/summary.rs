@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{ClientAuth, Config, CrossSlot, LogFormat, TlsVersion, Unauthenticated};
+use super::{ClientAuth, Config, CrossSlot, DrainMode, LogFormat, TlsVersion, Unauthenticated};
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -14,6 +14,17 @@ impl fmt::Display for Config {
         self.write_reads(f)?;
         self.write_users(f)?;
         self.write_limits(f)?;
+        section(f, "reload")?;
+        writeln!(f, "watch = {}", self.reload.watch)?;
+        millis(f, "every_ms", self.reload.every)?;
+        section(f, "drain")?;
+        let mode = match self.drain.mode {
+            DrainMode::Deployment => "deployment",
+            DrainMode::Sidecar => "sidecar",
+        };
+        text(f, "mode", mode)?;
+        millis(f, "lame_duck_ms", self.drain.lame_duck)?;
+        millis(f, "grace_ms", self.drain.grace)?;
         section(f, "admin")?;
         text(f, "address", self.admin.address)?;
         section(f, "log")?;
@@ -37,6 +48,7 @@ impl Config {
             None => writeln!(f, "# advertise: the address that the client used")?,
         }
         writeln!(f, "workers = {}", self.listen.workers)?;
+        writeln!(f, "reuse_port = {}", self.listen.reuse_port)?;
         section(f, "listen.tls")?;
         let tls = &self.listen.tls;
         path(f, "certificate", &tls.certificate)?;
@@ -50,11 +62,20 @@ impl Config {
             path(f, "client_ca", ca)?;
         }
         text(f, "client_auth", auth)?;
+        if let Some(crl) = &tls.client_crl {
+            path(f, "client_crl", crl)?;
+        }
         let version = match tls.min_version {
             TlsVersion::V1_2 => "1.2",
             TlsVersion::V1_3 => "1.3",
         };
-        text(f, "min_version", version)
+        text(f, "min_version", version)?;
+        for named in &tls.certificates {
+            writeln!(f, "\n[[listen.tls.certificates]]")?;
+            path(f, "certificate", &named.certificate)?;
+            path(f, "key", &named.key)?;
+        }
+        Ok(())
     }
 
     fn write_cluster(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -166,7 +187,24 @@ impl Config {
         )?;
         writeln!(f, "in_flight_max = {}", limits.in_flight_max)?;
         writeln!(f, "leases_max = {}", limits.leases_max)?;
-        writeln!(f, "request_bytes_max = {}", limits.request_bytes_max)
+        writeln!(f, "request_bytes_max = {}", limits.request_bytes_max)?;
+        let per_address = limits.clients_per_address_max.unwrap_or_default();
+        writeln!(f, "clients_per_address_max = {per_address}")?;
+        let per_user = limits.clients_per_user_max.unwrap_or_default();
+        writeln!(f, "clients_per_user_max = {per_user}")?;
+        let commands = limits.user_commands_per_second_max.unwrap_or_default();
+        writeln!(f, "user_commands_per_second_max = {commands}")?;
+        let bytes = limits.user_bytes_per_second_max.unwrap_or_default();
+        writeln!(f, "user_bytes_per_second_max = {bytes}")?;
+        millis(
+            f,
+            "idle_timeout_ms",
+            limits.idle_timeout.unwrap_or_default(),
+        )?;
+        let age = limits.max_connection_age.unwrap_or_default();
+        millis(f, "max_connection_age_ms", age)?;
+        let memory = limits.memory_bytes_max.unwrap_or_default();
+        writeln!(f, "memory_bytes_max = {memory}")
     }
 }
 

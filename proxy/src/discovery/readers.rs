@@ -47,7 +47,7 @@ pub(super) async fn watch(context: DiscoveryContext, shared: Arc<Shared>) {
         offsets: HashMap::new(),
     };
     // Who gave reads a port of their own wants replicas to be known before the first read.
-    let always = watcher.context.config.reads.address.is_some();
+    let always = watcher.context.config.get().reads.address.is_some();
     let mut interest = Interest {
         always,
         until: None,
@@ -127,7 +127,8 @@ impl Watcher {
         let now = clock::now();
         let mut readers = Readers::new();
         let mut lags = HashMap::new();
-        let zones = &self.context.config.reads.zones;
+        let config = self.context.config.get();
+        let zones = &config.reads.zones;
         for shard in topology.shards() {
             let offsets = self.offsets.entry(shard.primary.id).or_default();
             let state = states.get(&shard.primary.addr);
@@ -136,8 +137,7 @@ impl Watcher {
             }
             for node in shard.nodes() {
                 let state = states.get(&node.addr);
-                let caught_up =
-                    |offset| offsets.behind(now, offset) <= self.context.config.reads.max_lag;
+                let caught_up = |offset| offsets.behind(now, offset) <= config.reads.max_lag;
                 let fit = node.role == Role::Primary
                     || state
                         .is_some_and(|state| state.sound && state.offset.is_some_and(caught_up));

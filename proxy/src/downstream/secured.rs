@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustls::{
-    ServerConfig,
+    HandshakeKind, ServerConfig,
     pki_types::CertificateDer,
     server::UnbufferedServerConnection,
     unbuffered::{
@@ -139,6 +139,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
     /// The certificates that the client has shown, its own first.
     pub(super) fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
         self.tls.peer_certificates()
+    }
+
+    /// Whether the handshake took up an earlier session, with what was known of the client then.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     /// One step of rustls over `incoming`; `take` gets the plain bytes. Returns how many bytes of

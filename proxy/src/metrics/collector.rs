@@ -33,6 +33,7 @@ impl Metrics {
         families.extend(upstream(cells));
         families.extend(self.cluster());
         families.extend(process::families());
+        families.extend(self.reloads.families());
         families
     }
 
@@ -274,7 +275,12 @@ fn labelled(label: &str, value: &str) -> Metric {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a metric's value is a double")]
-fn counter(name: &str, help: &str, label: &str, values: Vec<(&str, u64)>) -> MetricFamily {
+pub(super) fn counter(
+    name: &str,
+    help: &str,
+    label: &str,
+    values: Vec<(&str, u64)>,
+) -> MetricFamily {
     let metrics = values.into_iter().map(|(value, count)| {
         let mut counter = Counter::default();
         counter.set_value(count as f64);
@@ -294,7 +300,7 @@ fn gauge_value(label: &str, value: &str, number: i64) -> Metric {
     metric
 }
 
-fn gauge(name: &str, help: &str, number: i64) -> MetricFamily {
+pub(super) fn gauge(name: &str, help: &str, number: i64) -> MetricFamily {
     family(
         name,
         help,
@@ -303,7 +309,7 @@ fn gauge(name: &str, help: &str, number: i64) -> MetricFamily {
     )
 }
 
-fn gauges(name: &str, help: &str, label: &str, values: &[(&str, i64)]) -> MetricFamily {
+pub(super) fn gauges(name: &str, help: &str, label: &str, values: &[(&str, i64)]) -> MetricFamily {
     let metrics = values
         .iter()
         .map(|(value, number)| gauge_value(label, value, *number));

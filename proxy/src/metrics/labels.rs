@@ -10,7 +10,8 @@ macro_rules! labels {
         }
 
         impl $name {
-            pub(crate) const LABELS: &'static [&'static str] = &[$($text),+];
+            /// The values' texts, in order.
+            pub const LABELS: &'static [&'static str] = &[$($text),+];
             pub(super) const COUNT: usize = Self::LABELS.len();
         }
     };
@@ -31,8 +32,36 @@ labels! {
         Evicted => "evicted",
         /// There was no place for one more client.
         NoPlace => "no_place",
+        /// Its address had as many as one may have.
+        Address => "address_full",
         /// The connection broke.
         Io => "io",
+    }
+}
+
+labels! {
+    /// Files that TLS needs.
+    TlsFile {
+        /// Certificates shown to clients, and their keys.
+        Server => "server",
+        /// Who vouches for clients.
+        ClientCa => "client_ca",
+        /// What those have revoked.
+        ClientCrl => "client_crl",
+        /// Who vouches for nodes.
+        UpstreamCa => "upstream_ca",
+        /// What nodes are shown, and its key.
+        UpstreamClient => "upstream_client",
+    }
+}
+
+labels! {
+    /// How reading files again ended.
+    ReloadResult {
+        /// Something has changed, and is in force.
+        Ok => "ok",
+        /// It cannot be used; what was in force is.
+        Failed => "failed",
     }
 }
 

@@ -18,7 +18,7 @@ use topology::NodeAddr;
 
 use super::Failure;
 use crate::{
-    config::Config,
+    config::{Config, Live},
     contract::{DiscoveryContext, Readiness, Shutdown},
     discovery::{Look, look_at},
     metrics::Metrics,
@@ -168,10 +168,9 @@ pub(crate) fn reachable(bound: SocketAddr) -> SocketAddr {
 
 /// Everything that asking a node needs.
 pub(crate) fn context(config: &Config) -> Result<DiscoveryContext, String> {
-    let tls = config.cluster.tls.as_ref();
-    let tls = tls.map(|tls| UpstreamTls::load(config, tls)).transpose();
+    let tls = UpstreamTls::load(config);
     Ok(DiscoveryContext {
-        config: Arc::new(config.clone()),
+        config: Live::new(Arc::new(config.clone())),
         upstream_tls: tls.map_err(|problem| problem.to_string())?,
         reach: Reach::system(&config.cluster.name_servers),
         metrics: Metrics::new([]).control(),

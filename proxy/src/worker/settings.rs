@@ -8,19 +8,37 @@ use session::local::Endpoint;
 use super::Shared;
 use crate::{
     config::{self, Config, CrossSlot, HostPort},
-    users,
+    memory, users,
 };
 
 /// A node that does not accept a connection within this is taken for dead.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(3);
 /// A replica that owes a read longer than this is left: the primary is asked.
 const READ_REPLY_MAX: Duration = Duration::from_secs(1);
-/// Replies that may wait for all clients of one worker.
+/// What may wait for all clients of one worker, with memory enough.
 const WORKER_OUTPUT_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// What may wait for the clients of all workers: what is configured, or at most half of the memory.
+fn memory_of_all(config: &Config) -> usize {
+    let usual = WORKER_OUTPUT_BYTES_MAX.saturating_mul(config.listen.workers);
+    let half = || memory::available().map_or(usual, |bytes| bytes / 2);
+    config
+        .limits
+        .memory_bytes_max
+        .unwrap_or_else(|| usual.min(half()))
+}
 
 pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
     let limits = &config.limits;
     let worker = u64::try_from(worker).unwrap_or_default();
+    shared
+        .seats
+        .set_max(limits.clients_per_user_max.unwrap_or_default());
+    let rate = |max: Option<usize>| u64::try_from(max.unwrap_or_default()).unwrap_or(u64::MAX);
+    shared.seats.set_rates(
+        rate(limits.user_commands_per_second_max),
+        rate(limits.user_bytes_per_second_max),
+    );
     Settings {
         limits: Limits {
             deadline: limits.deadline,
@@ -32,7 +50,11 @@ pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
             in_flight_max: limits.in_flight_max,
             request_bytes_max: limits.request_bytes_max,
             client_output_bytes_max: limits.client_output_bytes_max,
-            worker_output_bytes_max: WORKER_OUTPUT_BYTES_MAX,
+            idle: limits.idle_timeout,
+            age: limits.max_connection_age,
+            worker_output_bytes_max: memory_of_all(config)
+                .checked_div(config.listen.workers)
+                .unwrap_or(WORKER_OUTPUT_BYTES_MAX),
             leases_max: limits.leases_max.div_ceil(config.listen.workers.max(1)),
             clients_max: limits.clients_max,
         },
@@ -52,6 +74,7 @@ pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
         zone: config.reads.zone.as_deref().map(Into::into),
         readonly_flag: config.reads.readonly_flag,
         users: Arc::new(users::known(&config.users)),
+        seats: Arc::clone(&shared.seats),
         unauthenticated: match config.cluster.unauthenticated {
             config::Unauthenticated::Default => Unauthenticated::Default,
             config::Unauthenticated::Service => Unauthenticated::Service,

@@ -12,12 +12,12 @@ use std::{
 
 use arc_swap::ArcSwapAny;
 use command::CommandTable;
-use dataplane::{NodeFigures, Readers, Totals, View};
+use dataplane::{NodeFigures, Readers, Seats, Totals, View};
 use tokio::sync::{Notify, mpsc, watch};
 use topology::{NodeAddr, NodeId, Slot};
 
 use super::{Mail, counters::Counters};
-use crate::{clock, config::Config, events::Events, slow::SlowLog, users::ByCertificate};
+use crate::{clock, config::Config, events::Events, slow::SlowLog};
 
 /// Slots said to have moved that the discovery has not heard of yet. More are forgotten: it
 /// looks for itself.
@@ -28,7 +28,8 @@ pub(crate) struct Shared {
     view: ArcSwapAny<Arc<View>, RwLock<()>>,
     /// The built-in commands, and what is allowed of them.
     pub(crate) table: Arc<CommandTable>,
-    pub(crate) by_certificate: ByCertificate,
+    /// How many clients each user has.
+    pub(super) seats: Arc<Seats>,
     changed: watch::Sender<()>,
     look: Notify,
     moves: Notify,
@@ -66,7 +67,7 @@ impl Shared {
         Self {
             view: ArcSwapAny::new(Arc::new(View::unknown(default_user_open))),
             table: Arc::new(table),
-            by_certificate: ByCertificate::new(&config.users),
+            seats: Arc::default(),
             changed: watch::Sender::new(()),
             look: Notify::new(),
             moves: Notify::new(),

@@ -29,6 +29,12 @@ impl<K: PartialEq> Wakers<K> {
         }
     }
 
+    pub(super) fn wake_all(&self) {
+        for (_, waker) in self.all.iter().flatten() {
+            waker.wake_by_ref();
+        }
+    }
+
     pub(super) fn wake(&self, position: u32, of: K) {
         let position = usize::try_from(position).unwrap_or(usize::MAX);
         if let Some(Some((known, waker))) = self.all.get(position)

@@ -9,8 +9,8 @@ use std::{sync::Arc, time::Duration};
 
 use keyway::{
     acceptor::{Accepted, Admission, Door},
-    config::{Config, HostPort},
-    contract::{DiscoveryContext, Readiness, Shutdown, WorkerContext},
+    config::{Config, HostPort, Live},
+    contract::{DiscoveryContext, Readiness, Shutdown, Stage, WorkerContext},
     dns::{Resolve, Resolving},
     metrics::Metrics,
     net::{DriverFault, Reach},
@@ -55,7 +55,7 @@ pub(crate) struct Drivers {
     /// By the clients' places.
     lines: Vec<Line>,
     /// Ends the discovery.
-    _shutdown: watch::Sender<bool>,
+    _shutdown: watch::Sender<Stage>,
 }
 
 /// Runs one seed on a runtime of its own.
@@ -82,6 +82,7 @@ impl Resolve for NoNames {
 impl Drivers {
     fn begin(seed: u64, fault: Option<DriverFault>, weather: &Weather, nodes: &[NodeAddr]) -> Self {
         let config = Arc::new(config(weather, nodes));
+        let live = Live::new(Arc::clone(&config));
         let net = Net::new(seed, fault);
         let reach = Reach {
             resolver: Arc::new(NoNames),
@@ -92,7 +93,7 @@ impl Drivers {
         let plane = Plane::seeded(&config, seed);
         let here = plane.begin_here(WorkerContext {
             index: 0,
-            config: Arc::clone(&config),
+            config: live.clone(),
             downstream_tls: CERTIFICATES.server.clone(),
             upstream_tls: None,
             reach: reach.clone(),
@@ -100,7 +101,7 @@ impl Drivers {
             shutdown: shutdown.clone(),
         });
         task::spawn_local(plane.discover_here(DiscoveryContext {
-            config,
+            config: live,
             upstream_tls: None,
             reach,
             metrics: metrics.control(),

@@ -208,7 +208,7 @@ fn zones(
     findings: &mut Findings,
 ) {
     const CHECK: &str = "zones";
-    let reads = &context.config.reads;
+    let reads = &context.config.get().reads;
     let by_address = |member: &Member| {
         let address = member.addr.host.parse().ok()?;
         let found = reads.zones.iter().find(|zone| zone.contains(address))?;

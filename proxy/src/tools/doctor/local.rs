@@ -11,7 +11,7 @@ use crate::{
     events::unix_ms,
     expiry, files,
     report::{Certificate, Status},
-    server::Loaded,
+    tls::Loaded,
     tools::source::{page, reachable},
 };
 

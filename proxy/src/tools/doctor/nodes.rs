@@ -44,7 +44,7 @@ pub(super) async fn examine(
             "[cluster.tls] is not set: plain TCP to the nodes",
         );
     }
-    for seed in &context.config.cluster.seeds {
+    for seed in &context.config.get().cluster.seeds {
         let Some(addr) = NodeAddr::new(&seed.host, seed.port) else {
             continue;
         };

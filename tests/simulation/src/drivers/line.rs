@@ -9,7 +9,7 @@ use std::{
 
 use keyway::{
     config::{ClientAuth, Config, Listen, ListenTls, TlsVersion},
-    tls::ServerTls,
+    tls::{Loaded, ServerTls},
 };
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use rustls::{
@@ -38,10 +38,13 @@ impl Certificates {
             address: SocketAddr::from(([127, 0, 0, 1], 6379)),
             advertise: None,
             workers: 1,
+            reuse_port: false,
             tls: ListenTls {
                 certificate: folder.path().join("cert.pem"),
                 key: folder.path().join("key.pem"),
                 clients: ClientAuth::None,
+                client_crl: None,
+                certificates: Vec::new(),
                 min_version: TlsVersion::V1_3,
             },
         };
@@ -57,7 +60,7 @@ impl Certificates {
         let mut client = client.with_root_certificates(roots).with_no_client_auth();
         client.resumption = Resumption::disabled();
         Self {
-            server: ServerTls::load(&config).unwrap(),
+            server: Loaded::load(&config).unwrap().downstream,
             listen,
             client: Arc::new(client),
         }

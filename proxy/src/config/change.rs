@@ -1,0 +1,142 @@
+//! What a new configuration changes: at once, or only after a restart. Secrets are compared and
+//! never shown.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Config, Credentials, Unauthenticated};
+
+/// Keys that only count at the start: they are about sockets that are bound, threads that run, and
+/// who the proxy itself is.
+const AT_START: [&str; 9] = [
+    "listen.address",
+    "listen.workers",
+    "listen.reuse_port",
+    "cluster.username",
+    "reads.address",
+    "admin_commands.allow",
+    "reload.watch",
+    "admin.address",
+    "log.format",
+];
+
+/// What differs between the configuration in force and a new one.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Keys that count from now on.
+    pub live: Vec<String>,
+    /// Keys that stay as they were until Keyway is started again.
+    pub at_start: Vec<String>,
+}
+
+impl Config {
+    /// Makes this the successor of the one in force: what counts only at the start stays as it is
+    /// there. Returns what differs.
+    #[must_use = "somebody waits for the report"]
+    pub fn succeed(&mut self, before: &Self) -> Changes {
+        // A port that the system chose stays the system's choice.
+        for (own, bound) in [
+            (&mut self.listen.address, before.listen.address),
+            (&mut self.admin.address, before.admin.address),
+        ] {
+            if own.port() == 0 && own.ip() == bound.ip() {
+                own.set_port(bound.port());
+            }
+        }
+        if let (Some(own), Some(bound)) = (&mut self.reads.address, before.reads.address)
+            && own.port() == 0
+            && own.ip() == bound.ip()
+        {
+            own.set_port(bound.port());
+        }
+        let changes = compare(before, self);
+        self.listen.address = before.listen.address;
+        self.listen.workers = before.listen.workers;
+        self.listen.reuse_port = before.listen.reuse_port;
+        self.reads.address = before.reads.address;
+        self.admin_commands.clone_from(&before.admin_commands);
+        self.admin = before.admin.clone();
+        self.reload.watch = before.reload.watch;
+        self.log.format = before.log.format;
+        if self.cluster.tls.is_some() != before.cluster.tls.is_some() {
+            self.cluster.tls.clone_from(&before.cluster.tls);
+        }
+        if user(&self.cluster.credentials) != user(&before.cluster.credentials) {
+            self.cluster
+                .credentials
+                .clone_from(&before.cluster.credentials);
+            if self.cluster.credentials.is_none() {
+                self.cluster.unauthenticated = Unauthenticated::Default;
+            }
+        }
+        changes
+    }
+}
+
+fn user(credentials: &Option<Credentials>) -> Option<&str> {
+    credentials.as_ref().map(|own| &*own.username)
+}
+
+fn compare(before: &Config, after: &Config) -> Changes {
+    let (old, new) = (values(before), values(after));
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let differing = keys
+        .into_iter()
+        .filter(|key| old.get(*key) != new.get(*key));
+    let mut changes = Changes::default();
+    for key in differing.cloned().chain(secrets(before, after)) {
+        let tls_comes_or_goes = key.starts_with("cluster.tls.")
+            && before.cluster.tls.is_some() != after.cluster.tls.is_some();
+        if tls_comes_or_goes || AT_START.contains(&key.as_str()) {
+            changes.at_start.push(key);
+        } else {
+            changes.live.push(key);
+        }
+    }
+    changes
+}
+
+/// Every key with its value, as the summary shows them; so it cannot be forgotten here.
+fn values(config: &Config) -> BTreeMap<String, String> {
+    let (mut section, mut lists) = (String::new(), BTreeMap::<String, usize>::new());
+    let mut values = BTreeMap::new();
+    for line in config.to_string().lines() {
+        if let Some(name) = line.strip_prefix("[[") {
+            let name = name.trim_end_matches("]]");
+            let number = lists.entry(name.to_owned()).or_default();
+            *number += 1;
+            section = format!("{name}.{number}");
+        } else if let Some(name) = line.strip_prefix('[') {
+            name.trim_end_matches(']').clone_into(&mut section);
+        } else if let Some((key, value)) = line.split_once(" = ") {
+            values.insert(format!("{section}.{key}"), value.to_owned());
+        }
+    }
+    values
+}
+
+/// Keys of passwords that differ.
+fn secrets(before: &Config, after: &Config) -> Vec<String> {
+    fn of(own: Option<&super::Secret>) -> Option<&[u8]> {
+        own.map(super::Secret::expose)
+    }
+    let mut differing = Vec::new();
+    let service = |config: &Config| {
+        let own = config.cluster.credentials.as_ref();
+        own.map(|own| own.password.expose().to_vec())
+    };
+    let same_user = user(&before.cluster.credentials) == user(&after.cluster.credentials);
+    if same_user && service(before) != service(after) {
+        differing.push("cluster.password".to_owned());
+    }
+    for user in &after.users {
+        let known = before.users.iter().find(|known| known.name == user.name);
+        let Some(known) = known else { continue };
+        if of(known.password.as_ref()) != of(user.password.as_ref()) {
+            differing.push(format!("users.{}.password", user.name));
+        }
+        if known.runs_as.password.expose() != user.runs_as.password.expose() {
+            differing.push(format!("users.{}.cluster_password", user.name));
+        }
+    }
+    differing
+}

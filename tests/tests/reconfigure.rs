@@ -1,0 +1,166 @@
+//! A configuration that is read again while clients are connected.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use keyway_tests::{
+    Certificates, Client, ClusterOptions, Keyway, RealCluster, Settings, Version, run_to_end, text,
+    tools, wait_until,
+};
+
+const WRONGPASS: &str = "-WRONGPASS invalid username-password pair or user is disabled.";
+
+fn ask(client: &mut Client, line: &str) -> String {
+    text(&client.cmd(&line.split(' ').collect::<Vec<_>>()))
+}
+
+fn is_closed(client: &mut Client) -> bool {
+    client.read_to_end(Duration::from_secs(10)) == Some(Vec::new())
+}
+
+fn user(name: &str) -> String {
+    format!(
+        "[users.{name}]\npassword_file = '{name}'\ncluster_username = 'blue'\ncluster_password_env = 'BLUE'\n"
+    )
+}
+
+/// A cluster with a user, and Keyway with two that run as it; their passwords are in `folder`.
+fn start(folder: &std::path::Path) -> (RealCluster, Keyway) {
+    let cluster = RealCluster::with(ClusterOptions {
+        users: vec![("blue".to_owned(), ">blue-pw ~* +@all".to_owned())],
+        ..ClusterOptions::new(Version::V9_1, 3, 0)
+    });
+    let sections = ["one", "two", "three"].map(|name| {
+        let file = folder.join(name);
+        fs::write(&file, format!("{name}-pw\n")).expect("a password");
+        user(name).replace(&format!("'{name}'"), &format!("{file:?}"))
+    });
+    let settings = Settings {
+        sections: sections.concat(),
+        environment: vec![("BLUE".to_owned(), "blue-pw".to_owned())],
+        ..Settings::default()
+    };
+    let keyway = Keyway::with(&cluster, &settings);
+    (cluster, keyway)
+}
+
+#[test]
+fn what_can_change_changes_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_cluster, keyway) = start(folder.path());
+    let [mut one, mut two, mut nobody] = [(); 3].map(|()| keyway.client());
+    assert_eq!(ask(&mut one, "AUTH one one-pw"), "OK");
+    assert_eq!(ask(&mut two, "AUTH two two-pw"), "OK");
+    assert_eq!(ask(&mut nobody, "MSET a 1 b 2 c 3"), "OK");
+
+    fs::write(folder.path().join("three"), "other-pw").expect("a password");
+    keyway.reconfigure(|config| {
+        config
+            .replace("[users.two]", "[users.four]")
+            .replace("workers = 2", "workers = 5")
+            .replace("[limits]", "[limits]\nclients_max = 4\nin_flight_max = 7")
+            .replace("[cluster]\n", "[cluster]\ncross_slot = 'refuse'\n")
+            + "[log]\nlevel = 'debug'\nformat = 'human'\n"
+    });
+    keyway.wait_logged("configuration reloaded");
+    let log = keyway.log();
+    let line = log.lines().find(|line| line.contains("needs_restart"));
+    let line = line.unwrap_or_else(|| panic!("no report:\n{log}"));
+    assert!(
+        line.contains("\"needs_restart\":\"listen.workers, log.format\""),
+        "{line}"
+    );
+    for key in [
+        "cluster.cross_slot",
+        "limits.clients_max",
+        "log.level",
+        "users.three.password",
+    ] {
+        assert!(line.contains(key), "{key} is not in {line}");
+    }
+    assert!(!log.contains("other-pw"), "a password in the log:\n{log}");
+
+    assert!(is_closed(&mut two), "a user that is gone stays connected");
+    assert_eq!(ask(&mut one, "SET own 1"), "OK", "others stay");
+    wait_until("the new word on slots", 10, || {
+        ask(&mut nobody, "MGET a b c").starts_with("-CROSSSLOT")
+    });
+    assert_eq!(ask(&mut nobody, "AUTH two two-pw"), WRONGPASS);
+    assert_eq!(ask(&mut nobody, "AUTH four two-pw"), "OK");
+    assert_eq!(ask(&mut nobody, "AUTH three three-pw"), WRONGPASS);
+    assert_eq!(ask(&mut nobody, "AUTH three other-pw"), "OK");
+    let (_third, _fourth) = (keyway.client(), keyway.client());
+    assert!(
+        Client::try_connect(&keyway.addr(), keyway.ca()).is_err(),
+        "a fifth client"
+    );
+    drop(one);
+    wait_until("a line that only debug has", 10, || {
+        keyway.log().contains("client left")
+    });
+}
+
+#[test]
+fn a_bad_configuration_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_cluster, keyway) = start(folder.path());
+    let mut client = keyway.client();
+    assert_eq!(ask(&mut client, "AUTH one one-pw"), "OK");
+    let failed = || keyway.metric("keyway_config_reloads_total", &["result=\"failed\""]);
+    let good = std::cell::RefCell::new(String::new());
+    // One with two mistakes; one whose certificate does not exist.
+    for (round, (from, to)) in (1..).zip([
+        ("[limits]", "[limits]\nclients_max = 0\nin_flight_maxx = 1"),
+        ("certificate = \"", "certificate = \"/nowhere"),
+    ]) {
+        keyway.reconfigure(|config| {
+            good.replace(config.clone());
+            config
+                .replacen(from, to, 1)
+                .replace("[users.one]", "[users.other]")
+        });
+        assert!((failed() - f64::from(round)).abs() < 0.5);
+        keyway.reconfigure(|_| good.borrow().clone());
+    }
+    let log = keyway.log();
+    for part in ["clients_max", "did you mean", "/nowhere"] {
+        assert!(log.contains(part), "nothing of {part} in\n{log}");
+    }
+    assert_eq!(ask(&mut client, "SET key 1"), "OK");
+    let mut again = keyway.client();
+    assert_eq!(ask(&mut again, "AUTH one one-pw"), "OK");
+    assert!((keyway.metric("keyway_config_reloads_total", &["result=\"ok\""]) - 2.0).abs() < 0.5);
+}
+
+#[test]
+fn the_default_configuration_is_one() {
+    let limit = Duration::from_secs(20);
+    let printed = run_to_end(
+        Command::new(tools::keyway()).arg("--print-default-config"),
+        limit,
+    );
+    assert_eq!(printed.code, Some(0), "{}", printed.stderr);
+    let folder = tempfile::tempdir().expect("a folder");
+    let certificates = Certificates::loopback();
+    for (from, to) in [
+        (&certificates.cert, "cert.pem"),
+        (&certificates.key, "key.pem"),
+    ] {
+        fs::copy(from, folder.path().join(to)).expect("a copy");
+    }
+    let path = folder.path().join("keyway.toml");
+    fs::write(&path, printed.stdout).expect("the configuration");
+    let checked = run_to_end(
+        Command::new(tools::keyway())
+            .args(["check", "--config"])
+            .arg(path),
+        limit,
+    );
+    assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+    assert!(
+        checked.stdout.contains("clients_max = 10000"),
+        "{}",
+        checked.stdout
+    );
+}
