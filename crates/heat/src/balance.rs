@@ -238,7 +238,12 @@ impl<'a> Work<'a> {
             .nodes
             .get(to)
             .map_or(0, |node| node.bytes_max.saturating_sub(at(&self.bytes, to)));
-        let chosen = self.choose(from, heat_max, bytes_free);
+        let mut chosen = self.choose(from, heat_max, bytes_free);
+        if chosen.is_empty() && at(&self.target, from) <= 0.0 {
+            // Whoever is emptied must get rid of what fits nowhere too: singly, to the idlest.
+            chosen = self.choose(from, f64::INFINITY, bytes_free);
+            chosen.truncate(1);
+        }
         if chosen.is_empty() {
             return false;
         }

@@ -8,8 +8,8 @@
 const PARTS: usize = 144;
 const DAY_S: f64 = 86_400.0;
 /// How fast level and trend follow: the time constant of the smoothing.
-const LEVEL_S: f64 = 5.0;
-const TREND_S: f64 = 20.0;
+const LEVEL_S: f64 = 10.0;
+const TREND_S: f64 = 60.0;
 /// How fast the pattern of a day follows, by day.
 const DAILY_SHARE: f64 = 0.5;
 /// Today against the days before: no more and no less than this of their pattern.
@@ -141,11 +141,11 @@ mod tests {
     #[test]
     fn a_rise_goes_on_but_not_without_end() {
         let mut forecast = Forecast::default();
-        (0..120).for_each(|s| forecast.observe(f64::from(s), 1_000.0 + 10.0 * f64::from(s)));
+        (0..600).for_each(|s| forecast.observe(f64::from(s), 1_000.0 + 10.0 * f64::from(s)));
         let soon = forecast.expect(30.0);
-        assert!((2_400.0..2_600.0).contains(&soon), "{soon}");
+        assert!((7_200.0..7_400.0).contains(&soon), "{soon}");
         assert!(forecast.expect(1e6) <= 2.0 * forecast.level());
-        (120..400).for_each(|s| forecast.observe(f64::from(s), 0.0));
+        (600..2_000).for_each(|s| forecast.observe(f64::from(s), 0.0));
         assert!(forecast.expect(30.0) < 1.0, "{}", forecast.expect(30.0));
     }
 

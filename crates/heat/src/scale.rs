@@ -14,8 +14,11 @@ pub struct ScaleRules {
     pub node_bytes_max: u64,
     /// Share of a node's load and bytes that is used at most.
     pub use_max: f64,
-    /// Load may grow by this factor at once and still be carried by the nodes there are.
+    /// Load may grow by this factor at once and still be carried by the nodes that a decision leaves..
     pub headroom: f64,
+    /// ..and the next decision to grow is due when less than this is left of it: lower, or load that
+    /// wavers would take a node with every wave.
+    pub headroom_min: f64,
     /// Times the size that a node has reserved to which it can grow in place.
     pub size_max: f64,
     /// Fewest nodes.
@@ -39,6 +42,7 @@ impl Default for ScaleRules {
             node_bytes_max: 16 << 30,
             use_max: 0.7,
             headroom: 2.0,
+            headroom_min: 1.7,
             size_max: 8.0,
             nodes_min: 1,
             nodes_max: 500,
@@ -105,8 +109,8 @@ impl Scaler {
         let skew = view.skew.clamp(1.0, SKEW_MAX);
         let carried = nodes as f64 * rules.node_load_max * rules.use_max / skew;
         let size = (view.load / carried * rules.size_max).clamp(1.0, rules.size_max);
-        let needed = needed(view, rules);
-        let change = if needed > nodes {
+        let needed = rules.nodes_for(view);
+        let change = if rules.nodes_with(view, rules.headroom_min) > nodes {
             self.low_since_s = None;
             self.grow(view.now_s, nodes, needed, rules)
         } else {
@@ -152,14 +156,24 @@ impl Scaler {
 /// More unevenness than this is a matter of moving slots, not of more nodes.
 const SKEW_MAX: f64 = 1.5;
 
-/// Nodes that carry the load with headroom, the load expected, and the bytes.
-fn needed(view: &ScaleView, rules: &ScaleRules) -> usize {
-    let one = rules.node_load_max * rules.use_max;
-    let skew = view.skew.clamp(1.0, SKEW_MAX);
-    let load = view.load.max(view.expected) * rules.headroom * skew / one.max(f64::MIN_POSITIVE);
-    let held = rules.node_bytes_max as f64 * rules.use_max;
-    let bytes = view.bytes as f64 / held.max(f64::MIN_POSITIVE);
-    whole(load.max(bytes).ceil()).clamp(rules.nodes_min.max(1), rules.nodes_max.max(1))
+impl ScaleRules {
+    /// Nodes that carry the load with headroom, the load expected (without: it is a guess already), and
+    /// the bytes.
+    #[must_use]
+    pub fn nodes_for(&self, view: &ScaleView) -> usize {
+        self.nodes_with(view, self.headroom)
+    }
+
+    fn nodes_with(&self, view: &ScaleView, headroom: f64) -> usize {
+        let one = self.node_load_max * self.use_max;
+        let skew = view.skew.clamp(1.0, SKEW_MAX);
+        let load = (view.load * headroom).max(view.expected) * skew;
+        let held = self.node_bytes_max as f64 * self.use_max;
+        let by_load = load / one.max(f64::MIN_POSITIVE);
+        let by_bytes = view.bytes as f64 / held.max(f64::MIN_POSITIVE);
+        let needed = whole(by_load.max(by_bytes).ceil());
+        needed.clamp(self.nodes_min.max(1), self.nodes_max.max(1))
+    }
 }
 
 #[allow(
@@ -198,7 +212,9 @@ mod tests {
         assert_eq!((small.size, small.change), (1.0, Change::Hold));
         let more = scaler.decide(&view(1.0, 1, 30_000.0), &rules);
         assert!(more.size > 3.0 && more.change == Change::Hold, "{more:?}");
-        let out = scaler.decide(&view(2.0, 1, 50_000.0), &rules);
+        let still = scaler.decide(&view(2.0, 1, 38_000.0), &rules);
+        assert_eq!(still.change, Change::Hold);
+        let out = scaler.decide(&view(3.0, 1, 50_000.0), &rules);
         assert_eq!(out.change, Change::Out(1));
     }
 

@@ -171,6 +171,16 @@ fn nodes_get_what_fits_their_size_and_emptied_ones_nothing() {
 }
 
 #[test]
+fn a_slot_hotter_than_any_room_leaves_a_node_that_is_emptied() {
+    let mut all = slots(300, |slot| {
+        (slot % 3, if slot == 0 { 1_000.0 } else { 1.0 })
+    });
+    let nodes = [node(0.0), node(1.0), node(1.0)];
+    until_done(&nodes, &mut all, &BalanceRules::default());
+    assert!(all.iter().all(|slot| slot.owner != 0));
+}
+
+#[test]
 fn slots_without_load_spread_too() {
     let mut all = slots(1_000, |_| (0, 0.0));
     let nodes = vec![node(1.0); 4];
