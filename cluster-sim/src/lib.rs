@@ -8,8 +8,12 @@
 //! It knows strings, hashes, lists, sets, sorted sets, expiry, `SCAN`, counters, transactions, `BLPOP`
 //! and `BRPOP`, and scripts that are no more than a row of calls; no subscriptions or streams. What it does not know it refuses as a server refuses a
 //! command that it has never heard of.
+//!
+//! [`scale`] simulates a service of many such clusters that scale by themselves, without a byte sent, and
+//! [`choices`] compares ways to choose who moves there.
 
 mod blocking;
+pub mod choices;
 mod cluster;
 mod commands;
 mod connection;
@@ -19,6 +23,7 @@ mod introspection;
 mod layout;
 mod node;
 mod ordered;
+pub mod scale;
 mod script;
 mod serve;
 mod store;
