@@ -173,7 +173,9 @@ impl<'a> Run<'a> {
             .restart_at_s
             .is_some_and(|at| self.world.now_s >= at)
         {
-            self.control = self.control.restarted(self.scenario, &self.kinds);
+            let restarted = self.control.restarted(self.scenario, &self.kinds);
+            assert_eq!(restarted, self.control, "it does not know what it knew");
+            self.control = restarted;
             self.checks.restart_at_s = None;
         }
     }

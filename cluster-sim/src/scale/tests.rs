@@ -121,7 +121,7 @@ fn a_control_plane_that_dies_goes_on_from_its_log() {
             simulate(&scenario, seed, checks).unwrap().summary.trace
         };
         let undisturbed = run(None);
-        for at in [7.0, 160.0, 702.0] {
+        for at in [7.0, 117.0, 133.0, 162.0, 222.0, 702.0] {
             assert_eq!(run(Some(at)), undisturbed, "seed {seed}, killed at {at} s");
         }
     }

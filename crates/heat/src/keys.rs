@@ -4,6 +4,9 @@
 //! of the key and two places in heaps, and allocates nothing where the key is known. Requests are
 //! taken at random distances around one in `every`, so that a client whose pipeline repeats in step
 //! with the sampling hides nothing. What the lists say is scaled back to all requests.
+//!
+//! `cargo run --release -p heat --example cost`: 24 ns a request with one in 16 looked at, 7 ns with one
+//! in 64, and 3 ns for the exact counts by slot, on a busy machine; a request costs a worker 5 us or more.
 
 use std::hash::BuildHasher;
 use std::time::Duration;
