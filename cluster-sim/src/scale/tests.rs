@@ -144,7 +144,7 @@ fn capacity_follows_a_demand_that_doubles() {
                 at_s: 20.0,
                 from: 80_000.0,
                 factor: 2.0,
-                every_s: 100.0,
+                every_s: 80.0,
                 to: 1_280_000.0,
             }];
         }
@@ -162,10 +162,10 @@ fn capacity_follows_a_demand_that_doubles() {
         for sample in after {
             assert!(sample.capacity_rps >= sample.demand_rps, "{sample:?}");
         }
-        assert_eq!(
-            report.samples.last().unwrap().pool,
-            scenario.pool.nodes,
-            "not refilled"
+        let refilled = |sample: &Sample| sample.t_s > 480.0 && sample.pool == scenario.pool.nodes;
+        assert!(
+            report.samples.iter().any(refilled),
+            "the pool is not refilled"
         );
     }
 }

@@ -363,10 +363,12 @@ pub(super) fn bytes_of(bytes: f64) -> u64 {
 
 /// Keys that are told apart when slots get their share of requests; the rest lies evenly.
 const KEYS_EXACT: f64 = 200_000.0;
+const KEYS_EXACT_PER_SLOT: f64 = 64.0;
 
 /// The slots' shares of all requests: keys as popular as Zipf's law has them, in random slots.
 fn slot_weights(kind: &TenantSpec, rng: &mut Rng) -> Vec<f64> {
-    let exact = kind.keys.clamp(1.0, KEYS_EXACT);
+    let exact = (kind.slots as f64 * KEYS_EXACT_PER_SLOT).min(KEYS_EXACT);
+    let exact = kind.keys.clamp(1.0, exact);
     let mut weights = vec![0.0; kind.slots];
     let (mut sum, mut rank) = (0.0, 1.0);
     while rank <= exact {
