@@ -8,8 +8,12 @@
 //! It knows strings, hashes, lists, sets, sorted sets, expiry, `SCAN`, counters, transactions, `BLPOP`
 //! and `BRPOP`, subscriptions, and scripts that are no more than a row of calls; no streams. What it
 //! does not know it refuses as a server refuses a command that it has never heard of.
+//!
+//! [`scale`] simulates a service of many such clusters that scale by themselves, without a byte sent, and
+//! [`choices`] compares ways to choose who moves there.
 
 mod blocking;
+pub mod choices;
 mod cluster;
 mod commands;
 mod connection;
@@ -20,6 +24,7 @@ mod layout;
 mod node;
 mod ordered;
 mod pubsub;
+pub mod scale;
 mod script;
 mod serve;
 mod store;

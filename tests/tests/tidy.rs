@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 use keyway_tests::tools::root;
 
 /// Which rooms each room may import. `tests` and `benches` may import all.
-const IMPORTS: [(&str, &[&str]); 9] = [
+const IMPORTS: [(&str, &[&str]); 10] = [
     ("crates/resp", &[]),
     ("crates/command", &["resp"]),
     ("crates/topology", &["resp"]),
     ("crates/upstream", &["resp"]),
     ("crates/routing", &["resp", "command", "topology"]),
+    ("crates/heat", &["topology"]),
     ("crates/session", &["resp", "command", "routing"]),
     (
         "crates/dataplane",
