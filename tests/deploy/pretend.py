@@ -77,6 +77,10 @@ def systemctl(arguments):
         wait_ready()
     elif arguments == ["disable", "--now", "keyway"]:
         stop(pid)
+    elif arguments == ["reload", "keyway"]:
+        need(unit("ExecReload") == ["/bin/kill", "-HUP", "$MAINPID"], "another way")
+        os.kill(int(pid.read_text()), signal.SIGHUP)
+        wait_ready()
     elif arguments == ["status", "keyway"]:
         os.kill(int(pid.read_text()), 0)
     else:
