@@ -15,7 +15,6 @@ mod cpu;
 mod lane;
 pub mod pace;
 pub mod pair;
-pub mod plane;
 mod report;
 mod run;
 mod settings;

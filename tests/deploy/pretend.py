@@ -88,9 +88,25 @@ def systemctl(arguments):
 
 
 def stop(pid):
-    if pid.exists():
-        os.kill(int(pid.read_text()), signal.SIGTERM)
-        pid.unlink()
+    """As systemd does it: nothing follows before the process has ended."""
+    if not pid.exists():
+        return
+    number = int(pid.read_text())
+    os.kill(number, signal.SIGTERM)
+    seconds = int(unit("TimeoutStopSec")[0].removesuffix("s"))
+    for _ in range(seconds * 20):
+        if ended(number):
+            pid.unlink()
+            return
+        time.sleep(0.05)
+    need(False, "did not end")
+
+
+def ended(number):
+    try:
+        return pathlib.Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 def wait_ready():

@@ -22,6 +22,22 @@ pub(crate) enum Digits {
 /// Reads a length line whose type byte is already behind us. One pass, no lookahead.
 #[inline]
 pub(crate) fn digits(line: &[u8]) -> Digits {
+    // Nearly every length has one digit or two.
+    let digit = |byte: u8| u64::from(byte - b'0');
+    match *line {
+        [one @ b'0'..=b'9', b'\r', b'\n', ..] => Digits::Number {
+            value: digit(one),
+            size: 3,
+        },
+        [ten @ b'1'..=b'9', one @ b'0'..=b'9', b'\r', b'\n', ..] => Digits::Number {
+            value: 10 * digit(ten) + digit(one),
+            size: 4,
+        },
+        _ => any_digits(line),
+    }
+}
+
+fn any_digits(line: &[u8]) -> Digits {
     let mut value = 0u64;
     for (index, &byte) in line.iter().enumerate() {
         match byte {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use prometheus::proto::{MetricFamily, MetricType};
 
-use super::Metrics;
+use super::{Metrics, TlsFile};
 
 /// A label with more values than this is listed without them.
 const VALUES_MAX: usize = 12;
@@ -39,6 +39,8 @@ impl Listing {
         // What was never used has no line on the page; here it must have one.
         let worker = metrics.worker();
         (0..=metrics.commands.len()).for_each(|index| worker.request(index, 0));
+        let files = TlsFile::ALL.iter().map(|file| (*file, 0));
+        metrics.reloads().ends(files);
         let families = metrics.families(&metrics.cells());
         Self(families.iter().map(Described::of).collect())
     }

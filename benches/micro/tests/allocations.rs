@@ -12,7 +12,7 @@
 
 use std::time::Instant;
 
-use keyway_bench::plane::Plane;
+use micro::Plane;
 use tikv_jemalloc_ctl::thread;
 
 #[global_allocator]
