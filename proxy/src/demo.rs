@@ -251,7 +251,7 @@ fn introduce(
     );
     println!("  python3 -c '{python}'");
     println!("  curl http://127.0.0.1:{admin_port}/metrics");
-    println!("\nCtrl-C ends it.");
+    println!("\nThe status page is http://127.0.0.1:{admin_port}/ . Ctrl-C ends it.");
 }
 
 fn shell_quoted(path: &Path) -> String {
