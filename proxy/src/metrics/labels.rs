@@ -12,8 +12,8 @@ macro_rules! labels {
         impl $name {
             /// The values' texts, in order.
             pub const LABELS: &'static [&'static str] = &[$($text),+];
-            #[allow(dead_code, reason = "only some are gone through")]
-            pub(super) const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// The values, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
             pub(super) const COUNT: usize = Self::LABELS.len();
         }
     };
