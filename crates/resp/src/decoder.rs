@@ -21,6 +21,9 @@ const SPANS_KEPT_MAX: usize = 64;
 /// [`RequestDecoder::wanted`] asks for no more than this, or than what already arrived.
 const WANTED_BYTES_MIN: usize = 64 * 1024;
 
+/// A request of so many arguments, one digit's worth, is looked for as a whole first.
+const QUICK_ARGS_MAX: usize = 8;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Nothing of the request was understood yet.
@@ -101,7 +104,10 @@ impl RequestDecoder {
             "the buffer shrank within a request"
         );
         let complete = match self.stage {
-            Stage::Start => self.start(buf),
+            Stage::Start => match self.whole(buf) {
+                Some(end) => self.pass(buf, end),
+                None => self.start(buf),
+            },
             Stage::Arguments => self.arguments(buf),
             Stage::Line => self.line(buf),
             Stage::Complete | Stage::Empty => Ok(true),
@@ -169,6 +175,50 @@ impl RequestDecoder {
             self.rewritten.into()
         };
         OwnedRequest::from_parts(frame, self.spans)
+    }
+
+    /// A request of few arguments that is there as a whole and within every limit, as nearly all
+    /// are; its length. `None` is for the others, and says nothing about them.
+    #[inline]
+    fn whole(&mut self, buf: &[u8]) -> Option<usize> {
+        let [b'*', count @ b'1'..=b'8', b'\r', b'\n', ref rest @ ..] = *buf else {
+            return None;
+        };
+        let mut rest = rest;
+        let count = usize::from(count - b'0');
+        let mut spans = [Span::NONE; QUICK_ARGS_MAX];
+        for span in spans.iter_mut().take(count) {
+            let [b'$', line @ ..] = rest else {
+                return None;
+            };
+            let Digits::Number { value, size } = digits(line) else {
+                return None;
+            };
+            let body = line.get(size..)?;
+            let len = usize::try_from(value).ok()?;
+            let Some((_, [b'\r', b'\n', behind @ ..])) = body.split_at_checked(len) else {
+                return None;
+            };
+            if len > self.limits.bulk_bytes_max {
+                return None;
+            }
+            *span = Span::new(buf.len() - body.len(), len);
+            rest = behind;
+        }
+        let end = buf.len() - rest.len();
+        let bytes_max = self.limits.request_bytes_max.min(u32::MAX as usize);
+        if count > self.limits.args_max || end > bytes_max {
+            return None;
+        }
+        self.spans = Spans::from_buf_and_len(spans, count);
+        Some(end)
+    }
+
+    /// The request whose arguments are known ends here.
+    #[inline]
+    fn pass(&mut self, buf: &[u8], end: usize) -> Result<bool, ProtocolError> {
+        self.pos = end;
+        self.complete(buf)
     }
 
     #[inline]

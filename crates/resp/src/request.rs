@@ -18,6 +18,8 @@ pub(crate) struct Span {
 pub(crate) type Spans = SmallVec<[Span; 8]>;
 
 impl Span {
+    pub(crate) const NONE: Self = Self { start: 0, len: 0 };
+
     pub(crate) fn new(start: usize, len: usize) -> Self {
         let narrow = |wide| u32::try_from(wide).unwrap_or(u32::MAX);
         debug_assert!(

@@ -47,7 +47,26 @@ impl fmt::Display for Slot {
     }
 }
 
+/// Whether there may be a `{`: eight bytes at a time, for most keys have none.
+fn may_open(key: &[u8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    // A byte of zeros borrows from above; so may one behind it, which is why this is no more than
+    // a guess when it says yes.
+    let opens = |eight: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*eight) ^ u64::from_ne_bytes([b'{'; 8]);
+        word.wrapping_sub(ONES) & !word & HIGH != 0
+    };
+    match key.last_chunk::<8>() {
+        Some(last) => key.as_chunks::<8>().0.iter().any(opens) || opens(last),
+        None => key.contains(&b'{'),
+    }
+}
+
 fn hash_tag(key: &[u8]) -> Option<&[u8]> {
+    if !may_open(key) {
+        return None;
+    }
     let open = key.iter().position(|&byte| byte == b'{')?;
     let behind = key.get(open + 1..)?;
     let close = behind.iter().position(|&byte| byte == b'}')?;
@@ -108,6 +127,8 @@ impl fmt::Display for SlotRange {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -134,6 +155,23 @@ mod tests {
         }
         assert_eq!(Slot::of_key(b"foo{{bar}}zap"), whole("{bar"));
         assert_eq!(Slot::of_key(b"foo{bar}{zap}"), whole("bar"));
+    }
+
+    proptest! {
+        #[test]
+        fn the_tag_is_what_a_byte_by_byte_search_finds(
+            key in prop::collection::vec(
+                prop_oneof![Just(b'{'), Just(b'}'), Just(b'z'), Just(b'|'), any::<u8>()],
+                0..40,
+            ),
+        ) {
+            let tag = key.iter().position(|&byte| byte == b'{').and_then(|open| {
+                let behind = &key[open + 1..];
+                let close = behind.iter().position(|&byte| byte == b'}')?;
+                (close > 0).then(|| &behind[..close])
+            });
+            prop_assert_eq!(hash_tag(&key), tag);
+        }
     }
 
     #[test]
