@@ -139,7 +139,7 @@ fn duel(
 }
 
 /// Trusts the comparison's certificates; its own memory of tickets.
-fn config(ground: &Ground, kind: HandshakeKind) -> Result<Arc<ClientConfig>> {
+pub(crate) fn config(ground: &Ground, kind: HandshakeKind) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(&ground.certificates.ca)? {
         roots.add(certificate?)?;

@@ -16,6 +16,7 @@ mod process;
 mod proxies;
 mod scale;
 mod sockets;
+mod storm;
 mod syscalls;
 mod wish;
 
@@ -48,12 +49,13 @@ fn main() -> ExitCode {
 /// One kind of figures: it knows what it is asked for, and leaves out what is not.
 type Section = fn(&Ground, &Wish, &mut Findings) -> Result<()>;
 
-const SECTIONS: [Section; 6] = [
+const SECTIONS: [Section; 7] = [
     duel::run,
     open::run,
     handshake::run,
     memory::run,
     scale::run,
+    storm::run,
     syscalls::run,
 ];
 

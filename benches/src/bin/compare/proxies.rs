@@ -73,11 +73,21 @@ fn program(variable: &str) -> Result<PathBuf> {
         .with_context(|| format!("{variable} is not set: start this by benches/compare"))
 }
 
-/// Keyway with one worker in front of the cluster that `seed` is of.
+/// Keyway with one worker on the proxies' core, in front of the cluster that `seed` is of.
 pub(crate) fn keyway(site: &Site<'_>, name: &str, seed: u16) -> Result<Proxy> {
+    keyway_of(site, name, seed, (1, site.cores.proxy()))
+}
+
+/// The same with so many workers on these cores.
+pub(crate) fn keyway_of(
+    site: &Site<'_>,
+    name: &str,
+    seed: u16,
+    (workers, cores): (u32, &str),
+) -> Result<Proxy> {
     let (port, admin) = (ports::reserve(), ports::reserve());
     let text = format!(
-        "[listen]\naddress = \"127.0.0.1:{}\"\nworkers = 1\n\
+        "[listen]\naddress = \"127.0.0.1:{}\"\nworkers = {workers}\n\
          [listen.tls]\ncertificate = {:?}\nkey = {:?}\n\
          [cluster]\nseeds = [\"127.0.0.1:{seed}\"]\n\
          [limits]\nclients_max = {CLIENTS_MAX}\nauth_timeout_ms = 3600000\n\
@@ -94,7 +104,7 @@ pub(crate) fn keyway(site: &Site<'_>, name: &str, seed: u16) -> Result<Proxy> {
         config.display().to_string(),
     ];
     let program = program("KEYWAY_BIN")?;
-    let mut process = Process::start(name, site.cores.proxy(), &program, &arguments, site.folder)?;
+    let mut process = Process::start(name, cores, &program, &arguments, site.folder)?;
     let page = format!("127.0.0.1:{}", admin.number());
     process.wait("readiness", || {
         http_get(&page, "/readyz").is_ok_and(|(status, _)| status == 200)

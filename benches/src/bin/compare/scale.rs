@@ -1,4 +1,4 @@
-//! What a request costs as clients and shards grow in number: several of ours in one duel.
+//! What a request costs as clients, shards and workers grow in number: several of ours in one duel.
 
 use std::path::PathBuf;
 
@@ -20,6 +20,13 @@ const SHARDS_CLIENTS: u32 = 500;
 /// What a request of one among 5,000 clients costs, by one among 500.
 const BOUND: Bound = Bound::no_more_than(1.3);
 const BOUND_CLIENTS: (u32, u32) = (5_000, 500);
+/// Workers of one Keyway each, on all cores.
+const WORKERS: [u32; 2] = [1, 2];
+/// Clients of each of those.
+const WORKERS_CLIENTS: u32 = 500;
+/// What a request costs with two workers, by one with one: they share nothing, but each has its own
+/// connections to the nodes, with half as many requests to collect for one write.
+const WORKERS_BOUND: Bound = Bound::no_more_than(1.15);
 
 pub(crate) fn run(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Result<()> {
     if !wish.quick && wish.wants("scale-clients") {
@@ -29,6 +36,10 @@ pub(crate) fn run(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Resu
     if !wish.quick && wish.wants("scale-shards") {
         wish.tell("shards from 1 to 50");
         shards(ground, wish, findings).context("shards from 1 to 50")?;
+    }
+    if !wish.quick && wish.wants("scale-workers") {
+        wish.tell("one worker and two");
+        workers(ground, wish, findings).context("one worker and two")?;
     }
     Ok(())
 }
@@ -90,6 +101,36 @@ fn shards(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Result<()> {
         &outcome,
     ));
     note_failures("shards", &outcome, findings);
+    Ok(())
+}
+
+fn workers(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Result<()> {
+    let seed = ground.nodes.shard_ports().first().copied().unwrap_or(0);
+    let site = ground.site();
+    let mut proxies = Vec::new();
+    let mut targets = Vec::new();
+    for workers in WORKERS {
+        let name = format!("keyway-of-{workers}");
+        let proxy = proxies::keyway_of(&site, &name, seed, (workers, site.cores.all()))?;
+        targets.push(Target::of(&workers.to_string(), &proxy));
+        proxies.push(proxy);
+    }
+    let arguments = format!("--clients {WORKERS_CLIENTS} {}", arguments(wish));
+    let outcome = ground.run(&targets, &arguments)?;
+    findings.tables.push(table(
+        "GET 64 B, 500 clients, pipeline 1, three shards: one Keyway for each number of workers, on all cores",
+        ["workers", "CPU us/request", "by that of 1", "requests /s"],
+        &WORKERS,
+        1,
+        &outcome,
+    ));
+    note_failures("workers", &outcome, findings);
+    let ratio = outcome.ratio("2", "1", CPU).map(|ratio| ratio.median);
+    findings.checks.push(Check::new(
+        "CPU with 2 workers / with 1",
+        WORKERS_BOUND,
+        ratio,
+    ));
     Ok(())
 }
 
