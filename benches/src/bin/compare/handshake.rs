@@ -19,7 +19,7 @@ use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::bounds::{Bound, Check};
 use crate::findings::{Cell, Findings, Table};
@@ -186,10 +186,27 @@ async fn turn(side: &Side<'_>) -> Result<TurnFigures> {
 }
 
 async fn shake(side: &Side<'_>) -> Result<HandshakeKind> {
-    let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, side.target.port)).await?;
+    let mut stream = greet(&side.connector, side.target.port).await?;
+    let kind = stream.get_ref().1.handshake_kind();
+    // The server's own goodbye is not waited for.
+    let _ = stream.shutdown().await;
+    kind.context("no handshake")
+}
+
+/// A new client that has had one reply.
+pub(crate) async fn greet(connector: &TlsConnector, port: u16) -> Result<TlsStream<TcpStream>> {
+    let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    greet_on(connector, socket).await
+}
+
+/// The same on a connection that is there.
+pub(crate) async fn greet_on(
+    connector: &TlsConnector,
+    socket: TcpStream,
+) -> Result<TlsStream<TcpStream>> {
     socket.set_nodelay(true)?;
     let name = ServerName::try_from("localhost").context("a name")?;
-    let mut stream = side.connector.connect(name, socket).await?;
+    let mut stream = connector.connect(name, socket).await?;
     stream.write_all(b"*1\r\n$4\r\nPING\r\n").await?;
     let mut reply = [0; 7];
     stream.read_exact(&mut reply).await?;
@@ -198,8 +215,5 @@ async fn shake(side: &Side<'_>) -> Result<HandshakeKind> {
         "{:?}",
         reply.escape_ascii().to_string()
     );
-    let kind = stream.get_ref().1.handshake_kind();
-    // The server's own goodbye is not waited for.
-    let _ = stream.shutdown().await;
-    kind.context("no handshake")
+    Ok(stream)
 }

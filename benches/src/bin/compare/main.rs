@@ -5,6 +5,7 @@
 //! module; [`bounds`] and [`findings`] are pure and know no figure.
 
 mod bounds;
+mod crowd;
 mod duel;
 mod findings;
 mod ground;
@@ -49,13 +50,14 @@ fn main() -> ExitCode {
 /// One kind of figures: it knows what it is asked for, and leaves out what is not.
 type Section = fn(&Ground, &Wish, &mut Findings) -> Result<()>;
 
-const SECTIONS: [Section; 7] = [
+const SECTIONS: [Section; 8] = [
     duel::run,
     open::run,
     handshake::run,
     memory::run,
     scale::run,
     storm::run,
+    crowd::run,
     syscalls::run,
 ];
 

@@ -144,7 +144,7 @@ fn settled_kib(pid: u32) -> Result<f64> {
 }
 
 /// The process's resident memory.
-fn resident_kib(pid: u32) -> Result<f64> {
+pub(crate) fn resident_kib(pid: u32) -> Result<f64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).with_context(|| path.clone())?;
     kib(&status).with_context(|| format!("{path} has no VmRSS"))

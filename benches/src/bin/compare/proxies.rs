@@ -75,22 +75,23 @@ fn program(variable: &str) -> Result<PathBuf> {
 
 /// Keyway with one worker on the proxies' core, in front of the cluster that `seed` is of.
 pub(crate) fn keyway(site: &Site<'_>, name: &str, seed: u16) -> Result<Proxy> {
-    keyway_of(site, name, seed, (1, site.cores.proxy()))
+    keyway_of(site, name, seed, (1, site.cores.proxy()), "")
 }
 
-/// The same with so many workers on these cores.
+/// The same with so many workers on these cores, and more lines of `[limits]`.
 pub(crate) fn keyway_of(
     site: &Site<'_>,
     name: &str,
     seed: u16,
     (workers, cores): (u32, &str),
+    limits: &str,
 ) -> Result<Proxy> {
     let (port, admin) = (ports::reserve(), ports::reserve());
     let text = format!(
         "[listen]\naddress = \"127.0.0.1:{}\"\nworkers = {workers}\n\
          [listen.tls]\ncertificate = {:?}\nkey = {:?}\n\
          [cluster]\nseeds = [\"127.0.0.1:{seed}\"]\n\
-         [limits]\nclients_max = {CLIENTS_MAX}\nauth_timeout_ms = 3600000\n\
+         [limits]\nclients_max = {CLIENTS_MAX}\nauth_timeout_ms = 3600000\n{limits}\
          [admin]\naddress = \"127.0.0.1:{}\"\n",
         port.number(),
         site.certificates.cert,

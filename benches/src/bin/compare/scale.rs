@@ -111,7 +111,7 @@ fn workers(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Result<()> 
     let mut targets = Vec::new();
     for workers in WORKERS {
         let name = format!("keyway-of-{workers}");
-        let proxy = proxies::keyway_of(&site, &name, seed, (workers, site.cores.all()))?;
+        let proxy = proxies::keyway_of(&site, &name, seed, (workers, site.cores.all()), "")?;
         targets.push(Target::of(&workers.to_string(), &proxy));
         proxies.push(proxy);
     }

@@ -3,18 +3,14 @@
 //! The storm comes from a thread of the lowest priority, for it shares a core with the load: what is
 //! to be seen is how the proxy divides its time, not how this process does.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow};
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::TlsConnector;
 
 use crate::bounds::{Bound, Check};
 use crate::findings::{Cell, Findings, Table};
@@ -149,7 +145,7 @@ async fn blow(connector: &TlsConnector, port: u16, over: &Arc<AtomicBool>) -> Re
                 if over.load(Relaxed) {
                     return Ok(None);
                 }
-                connect(&connector, port).await.map(Some)
+                handshake::greet(&connector, port).await.map(Some)
             });
         }
         let mut here = Vec::with_capacity(CLIENTS);
@@ -159,14 +155,4 @@ async fn blow(connector: &TlsConnector, port: u16, over: &Arc<AtomicBool>) -> Re
         all += u32::try_from(here.len()).unwrap_or(u32::MAX);
     }
     Ok(f64::from(all))
-}
-
-async fn connect(connector: &TlsConnector, port: u16) -> Result<TlsStream<TcpStream>> {
-    let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-    let name = ServerName::try_from("localhost").context("a name")?;
-    let mut stream = connector.connect(name, socket).await?;
-    stream.write_all(b"*1\r\n$4\r\nPING\r\n").await?;
-    let mut reply = [0; 7];
-    stream.read_exact(&mut reply).await?;
-    Ok(stream)
 }
