@@ -370,7 +370,7 @@ impl Default for Limits {
         Self {
             clients_max: 10_000,
             handshake_timeout: Duration::from_secs(5),
-            handshakes_max: 256,
+            handshakes_max: 4096,
             auth_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             deadline: Duration::from_secs(15),

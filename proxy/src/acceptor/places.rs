@@ -1,7 +1,7 @@
 //! How many clients there may be, and how many in their handshake.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv6Addr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -24,19 +24,78 @@ pub(super) struct Places {
     addresses: Mutex<HashMap<IpAddr, usize>>,
     per_address_max: AtomicUsize,
     handshakes_max: AtomicUsize,
-    /// A handshake that has not ended after this long may lose its place to another.
+    /// A handshake that has not ended after this long may lose its place to another; one that has
+    /// not even said what it wants, after a fifth of it.
     patience: Duration,
-    /// Handshakes in progress, oldest first.
-    handshakes: Mutex<VecDeque<Arc<Handshake>>>,
+    handshakes: Mutex<Handshakes>,
     /// A handshake has ended.
     freed: Notify,
 }
 
+/// Handshakes in progress, by their numbers: the oldest first.
+#[derive(Debug, Default)]
+struct Handshakes {
+    next: u64,
+    by_age: BTreeMap<u64, Arc<Handshake>>,
+}
+
+impl Handshakes {
+    fn begin(&mut self) -> Arc<Handshake> {
+        let handshake = Arc::new(Handshake {
+            number: self.next,
+            began: Instant::now(),
+            speaks: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            evicted: Notify::new(),
+        });
+        self.next += 1;
+        self.by_age.insert(handshake.number, Arc::clone(&handshake));
+        handshake
+    }
+
+    /// Takes the place of the oldest that had time enough. Returns whether there was one.
+    fn evict_ripe(&mut self, patience: Duration) -> bool {
+        let mut all = self.by_age.values();
+        let ripe = all.find(|handshake| handshake.left(patience).is_zero());
+        let number = ripe.map(|handshake| handshake.number);
+        number.is_some_and(|number| self.evict(number))
+    }
+
+    fn evict_oldest(&mut self) -> bool {
+        let oldest = self.by_age.keys().next().copied();
+        oldest.is_some_and(|number| self.evict(number))
+    }
+
+    fn evict(&mut self, number: u64) -> bool {
+        let evicted = self.by_age.remove(&number);
+        if let Some(handshake) = &evicted {
+            handshake.over.store(true, Relaxed);
+            handshake.evicted.notify_one();
+        }
+        evicted.is_some()
+    }
+}
+
 #[derive(Debug)]
 struct Handshake {
+    number: u64,
     began: Instant,
+    /// The client's hello is there: what takes time from now on may be us.
+    speaks: AtomicBool,
     over: AtomicBool,
     evicted: Notify,
+}
+
+impl Handshake {
+    /// For how long it cannot lose its place yet.
+    fn left(&self, patience: Duration) -> Duration {
+        let patience = if self.speaks.load(Relaxed) {
+            patience
+        } else {
+            patience / 5
+        };
+        patience.saturating_sub(self.began.elapsed())
+    }
 }
 
 /// Why there is no place.
@@ -80,12 +139,15 @@ impl Admission {
         self.handshake.evicted.notified().await;
     }
 
+    /// The client has said what it wants.
+    pub fn client_speaks(&self) {
+        self.handshake.speaks.store(true, Relaxed);
+    }
+
     /// The handshake is over, well or not.
     pub fn handshake_done(&mut self) {
         if !self.handshake.over.swap(true, Relaxed) {
-            self.places
-                .lock()
-                .retain(|handshake| !Arc::ptr_eq(handshake, &self.handshake));
+            self.places.lock().by_age.remove(&self.handshake.number);
             self.places.freed.notify_one();
         }
     }
@@ -127,34 +189,37 @@ impl Places {
         self.clients.load(Relaxed)
     }
 
-    /// Waits until one more handshake may begin: because there is a place, or because the oldest
-    /// handshake had time enough. Until then the system keeps the clients that come; a burst of
+    /// Waits until one more handshake may begin: because there is a place, or because one of those in
+    /// progress had time enough. Until then the system keeps the clients that come; a burst of
     /// good clients waits, and does not push itself out.
     pub(super) async fn handshake_place(&self) {
         loop {
-            let oldest = {
+            let left = {
                 let handshakes = self.lock();
-                if handshakes.len() < self.handshakes_max.load(Relaxed) {
+                if handshakes.by_age.len() < self.handshakes_max.load(Relaxed) {
                     return;
                 }
-                handshakes.front().map(|oldest| oldest.began)
+                let all = handshakes.by_age.values();
+                all.map(|handshake| handshake.left(self.patience)).min()
             };
-            let age = oldest.map_or(self.patience, |began| began.elapsed());
-            if age >= self.patience {
+            let left = left.unwrap_or_default();
+            if left.is_zero() {
                 return;
             }
             tokio::select! {
                 () = self.freed.notified() => {}
-                () = sleep(self.patience.saturating_sub(age)) => {}
+                () = sleep(left) => {}
             }
         }
     }
 
-    /// A place for one more client. A handshake beyond the limit takes
-    /// the place of the oldest: who stalls must not keep others out.
+    /// A place for one more client. Where there is none, of handshakes or of clients, one that stalls
+    /// in its handshake must not keep others out: it loses its own.
     pub(super) fn admit(self: &Arc<Self>, from: IpAddr) -> Result<Admission, Full> {
         let address = network(from);
-        if self.clients.fetch_add(1, Relaxed) >= self.clients_max.load(Relaxed) {
+        let mut handshakes = self.lock();
+        let full = self.clients.fetch_add(1, Relaxed) >= self.clients_max.load(Relaxed);
+        if full && !handshakes.evict_ripe(self.patience) {
             self.clients.fetch_sub(1, Relaxed);
             return Err(Full::All);
         }
@@ -162,19 +227,12 @@ impl Places {
             self.clients.fetch_sub(1, Relaxed);
             return Err(Full::Address);
         }
-        let handshake = Arc::new(Handshake {
-            began: Instant::now(),
-            over: AtomicBool::new(false),
-            evicted: Notify::new(),
-        });
-        let mut handshakes = self.lock();
-        if handshakes.len() >= self.handshakes_max.load(Relaxed)
-            && let Some(oldest) = handshakes.pop_front()
+        if handshakes.by_age.len() >= self.handshakes_max.load(Relaxed)
+            && !handshakes.evict_ripe(self.patience)
         {
-            oldest.over.store(true, Relaxed);
-            oldest.evicted.notify_one();
+            handshakes.evict_oldest();
         }
-        handshakes.push_back(Arc::clone(&handshake));
+        let handshake = handshakes.begin();
         drop(handshakes);
         Ok(Admission {
             places: Arc::clone(self),
@@ -211,7 +269,7 @@ impl Places {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Handshake>>> {
+    fn lock(&self) -> MutexGuard<'_, Handshakes> {
         self.handshakes
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -225,6 +283,8 @@ mod tests {
     use super::*;
 
     const PATIENCE: Duration = Duration::from_millis(60);
+    /// For tests that a slow machine must not hold up for as long.
+    const MUCH_PATIENCE: Duration = Duration::from_secs(2);
     const HOME: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
     #[test]
@@ -234,7 +294,7 @@ mod tests {
         assert!(places.admit(HOME).is_err());
         drop(one);
         assert!(places.admit(HOME).is_ok());
-        assert_eq!(places.lock().len(), 1);
+        assert_eq!(places.lock().by_age.len(), 1);
     }
 
     #[tokio::test]
@@ -247,16 +307,46 @@ mod tests {
         first.evicted().await;
         drop(first);
         assert!(!third.handshake.over.load(Relaxed));
-        assert_eq!(places.lock().len(), 2);
+        assert_eq!(places.lock().by_age.len(), 2);
     }
 
     #[tokio::test]
     async fn a_young_handshake_is_not_pushed_out() {
         let places = Places::new(10, 1, PATIENCE);
-        let began = Instant::now();
-        let _stalled = places.admit(HOME).unwrap();
+        let silent = places.admit(HOME).unwrap();
         places.handshake_place().await;
-        assert!(began.elapsed() >= PATIENCE);
+        assert!(silent.handshake.began.elapsed() >= PATIENCE / 5);
+        let speaking = places.admit(HOME).unwrap();
+        silent.evicted().await;
+        speaking.client_speaks();
+        places.handshake_place().await;
+        assert!(speaking.handshake.began.elapsed() >= PATIENCE);
+    }
+
+    #[tokio::test]
+    async fn who_is_silent_gives_way_before_who_speaks() {
+        let places = Places::new(10, 2, MUCH_PATIENCE);
+        let speaking = places.admit(HOME).unwrap();
+        speaking.client_speaks();
+        let silent = places.admit(HOME).unwrap();
+        places.handshake_place().await;
+        let _third = places.admit(HOME).unwrap();
+        silent.evicted().await;
+        assert!(!speaking.handshake.over.load(Relaxed));
+    }
+
+    #[tokio::test]
+    async fn a_stalled_handshake_keeps_no_client_out() {
+        let places = Places::new(2, 10, MUCH_PATIENCE);
+        let mut served = places.admit(HOME).unwrap();
+        served.handshake_done();
+        let stalled = places.admit(HOME).unwrap();
+        assert_eq!(places.admit(HOME).err(), Some(Full::All), "it is young");
+        sleep(MUCH_PATIENCE / 5).await;
+        let _third = places.admit(HOME).unwrap();
+        stalled.evicted().await;
+        drop(stalled);
+        assert_eq!(places.clients(), 2);
     }
 
     #[tokio::test]
