@@ -41,6 +41,9 @@ pub enum Door {
     Reads,
 }
 
+/// A port, and the cluster that it belongs to; `None` is everyone's.
+pub type Entrance = (Door, Option<usize>);
+
 /// A connection on its way to a worker.
 #[derive(Debug)]
 pub struct Accepted<S = TcpStream> {
@@ -50,6 +53,8 @@ pub struct Accepted<S = TcpStream> {
     pub peer: SocketAddr,
     /// Which port it came to.
     pub door: Door,
+    /// Whose port that is; `None` is everyone's.
+    pub cluster: Option<usize>,
     /// Its place among the clients, and among the handshakes.
     pub admission: Admission,
 }
@@ -64,6 +69,7 @@ impl<S> Accepted<S> {
             stream: make(self.stream)?,
             peer: self.peer,
             door: self.door,
+            cluster: self.cluster,
             admission: self.admission,
         })
     }
@@ -127,13 +133,13 @@ impl<W: WorkerHandle> Acceptor<W> {
     pub async fn run(
         self: Arc<Self>,
         listener: TcpListener,
-        door: Door,
+        entrance: Entrance,
         mut metrics: WorkerMetrics,
         shutdown: Shutdown,
     ) -> io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         tokio::select! {
-            () = self.accept_all(&listener, door, &mut metrics) => {}
+            () = self.accept_all(&listener, entrance, &mut metrics) => {}
             () = shutdown.shut() => {}
         }
         // Who has connected already would get a reset when the socket closes.
@@ -142,7 +148,7 @@ impl<W: WorkerHandle> Acceptor<W> {
             match listener.accept() {
                 Ok((stream, peer)) => {
                     stream.set_nonblocking(true)?;
-                    self.admit(Ok(stream), peer, door, &metrics);
+                    self.admit(Ok(stream), peer, entrance, &metrics);
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(_) => break, // nobody is left
@@ -154,7 +160,7 @@ impl<W: WorkerHandle> Acceptor<W> {
     async fn accept_all(
         &self,
         listener: &tokio::net::TcpListener,
-        door: Door,
+        entrance: Entrance,
         metrics: &mut WorkerMetrics, // no other thread may hold it, and this may move between two
     ) {
         let (mut full, mut exhausted) = (Seldom::default(), Seldom::default());
@@ -171,7 +177,7 @@ impl<W: WorkerHandle> Acceptor<W> {
                     continue;
                 }
             };
-            if !self.admit(stream.into_std(), peer, door, metrics) && full.is_time() {
+            if !self.admit(stream.into_std(), peer, entrance, metrics) && full.is_time() {
                 tracing::warn!(
                     "no place for more clients; raise limits.clients_max or clients_per_address_max"
                 );
@@ -184,7 +190,7 @@ impl<W: WorkerHandle> Acceptor<W> {
         &self,
         stream: io::Result<TcpStream>,
         peer: SocketAddr,
-        door: Door,
+        (door, cluster): Entrance,
         metrics: &WorkerMetrics,
     ) -> bool {
         // Dropping the stream closes it.
@@ -204,6 +210,7 @@ impl<W: WorkerHandle> Acceptor<W> {
                 stream,
                 peer,
                 door,
+                cluster,
                 admission,
             }),
             Err(_) => metrics.handshake(HandshakeResult::Io), // gone already

@@ -35,14 +35,63 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the pages show.
 #[derive(Clone, Debug)]
 pub struct Pages {
-    /// `/metrics`
-    pub metrics: Metrics,
+    /// `/metrics`: of the process, and of each of several clusters.
+    pub metrics: Arc<[Metrics]>,
     /// `/readyz`
     pub readiness: Readiness,
-    /// `/status` and `/topology`
-    pub board: Board,
+    /// The other pages; one at least.
+    pub clusters: Arc<[Shown]>,
+}
+
+/// What the pages show of one cluster.
+#[derive(Debug)]
+pub struct Shown {
+    /// `?cluster=NAME`, if it is one of several.
+    name: Option<Box<str>>,
+    readiness: Readiness,
+    board: Board,
     /// What was made of it last.
-    pub bodies: Bodies,
+    bodies: Bodies,
+}
+
+impl Shown {
+    /// Nothing is made yet.
+    #[must_use]
+    pub fn new(name: Option<Box<str>>, readiness: Readiness, board: Board) -> Self {
+        Self {
+            name,
+            readiness,
+            board,
+            bodies: Bodies::default(),
+        }
+    }
+}
+
+impl Pages {
+    /// The cluster that a request asks about, and without a word the first; and whether it was asked for.
+    fn asked(&self, query: Option<&str>) -> Option<(&Shown, bool)> {
+        let pairs = query.into_iter().flat_map(|query| query.split('&'));
+        let name = pairs
+            .filter_map(|pair| pair.strip_prefix("cluster="))
+            .next();
+        match name {
+            None => self.clusters.first().map(|first| (first, false)),
+            Some(name) => {
+                let mut all = self.clusters.iter();
+                let found = all.find(|shown| shown.name.as_deref() == Some(name));
+                found.map(|shown| (shown, true))
+            }
+        }
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<&str> = self
+            .clusters
+            .iter()
+            .filter_map(|shown| shown.name.as_deref())
+            .collect();
+        names.join(", ")
+    }
 }
 
 /// Serves the pages until the end.
@@ -88,15 +137,22 @@ fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
             "only GET is answered here\n".to_owned(),
         );
     }
+    let Some((shown, asked_for)) = pages.asked(request.uri().query()) else {
+        let text = match pages.names() {
+            names if names.is_empty() => "there is one cluster here, without a name\n".to_owned(),
+            names => format!("no such cluster; there are {names}\n"),
+        };
+        return self::text(StatusCode::NOT_FOUND, text);
+    };
     match request.uri().path() {
         "/metrics" => {
-            let mut page = text(StatusCode::OK, pages.metrics.page());
+            let mut page = text(StatusCode::OK, Metrics::page_of(&pages.metrics));
             let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             page.headers_mut().insert(CONTENT_TYPE, format);
             page
         }
         "/livez" => text(StatusCode::OK, "alive\n".to_owned()),
-        "/readyz" => match pages.readiness.reason() {
+        "/readyz" => match readiness(pages, shown, asked_for).reason() {
             None => text(StatusCode::OK, "ready\n".to_owned()),
             Some(reason) => text(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -104,14 +160,23 @@ fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
             ),
         },
         "/" => page::page(),
-        "/status" => json(pages.bodies.status(&pages.board)),
-        "/slowlog" => json(pages.bodies.slow(&pages.board)),
-        "/topology" => json(pages.bodies.topology(&pages.board)),
+        "/status" => json(shown.bodies.status(&shown.board)),
+        "/slowlog" => json(shown.bodies.slow(&shown.board)),
+        "/topology" => json(shown.bodies.topology(&shown.board)),
         _ => text(
             StatusCode::NOT_FOUND,
             "there are /, /metrics, /livez, /readyz, /status, /topology and /slowlog here\n"
                 .to_owned(),
         ),
+    }
+}
+
+/// The process's, or that of a cluster that was asked for; at the end, nobody is ready.
+fn readiness<'a>(pages: &'a Pages, shown: &'a Shown, asked_for: bool) -> &'a Readiness {
+    if asked_for && !pages.readiness.is_draining() {
+        &shown.readiness
+    } else {
+        &pages.readiness
     }
 }
 

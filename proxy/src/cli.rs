@@ -10,12 +10,12 @@ use std::{
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::{
-    config::{self, Config, Live, Problems},
+    config::{self, Config, Lives, Problems},
     demo, drain, files,
     metrics::Listing,
     server::{self, Bound},
     systemd, telemetry,
-    tls::Loaded,
+    tls::AllLoaded,
     tools::{self, shell::Shell},
     worker::Plane,
 };
@@ -101,12 +101,12 @@ pub fn run() -> ExitCode {
 }
 
 /// The configuration with its certificates, or the exit code after the mistakes were printed.
-fn load(file: &ConfigFile) -> Result<(Config, Loaded), ExitCode> {
+fn load(file: &ConfigFile) -> Result<(Config, AllLoaded), ExitCode> {
     let config = Config::load(&file.config).map_err(|problems| {
         show(&problems, &file.config);
         ExitCode::from(MISTAKE)
     })?;
-    let loaded = Loaded::load(&config).map_err(|problem| mistake(&problem))?;
+    let loaded = AllLoaded::load(&config).map_err(|problem| mistake(&problem))?;
     Ok((config, loaded))
 }
 
@@ -176,9 +176,9 @@ fn serve(file: &ConfigFile) -> ExitCode {
             Err(error) => return mistake(&error),
         };
         let config = Arc::new(config);
-        let (live, path) = (Live::new(Arc::clone(&config)), file.config.clone());
+        let (lives, path) = (Lives::new(Arc::clone(&config)), file.config.clone());
         let plane = Plane::new(&config);
-        let running = match server::start(&live, loaded, bound, &plane, Some(path)) {
+        let running = match server::start(&lives, loaded, bound, &plane, Some(path)) {
             Ok(running) => running,
             Err(error) => return mistake(&error),
         };
@@ -191,7 +191,7 @@ fn serve(file: &ConfigFile) -> ExitCode {
             "serving Valkey over TLS"
         );
         tokio::spawn(systemd::tell_when_ready(running.readiness.clone()));
-        drain::serve(running, &live, signals).await;
+        drain::serve(running, &lives.process, signals).await;
         ExitCode::SUCCESS
     })
 }

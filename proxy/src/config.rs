@@ -5,8 +5,9 @@
 //! and line. Nothing here opens a socket or reads a certificate; the only files it reads are the
 //! configuration itself and a password file. It will never contain what a setting *does*.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 mod change;
@@ -15,9 +16,11 @@ mod fields;
 mod host_port;
 mod live;
 mod problem;
+mod reads;
 mod reference;
 mod secret;
 mod summary;
+mod tenant;
 mod typed;
 
 #[cfg(test)]
@@ -25,10 +28,12 @@ mod tests;
 
 pub use change::Changes;
 pub use host_port::{HostPort, HostPortError};
-pub use live::Live;
+pub use live::{Live, Lives};
 pub use problem::{Origin, Problem, Problems};
+pub use reads::{Reads, ZoneOf};
 pub use reference::commented;
 pub use secret::Secret;
+pub use tenant::Tenant;
 
 /// Name of a configuration given by no file (the demo's), used in messages.
 const BUILT_IN: &str = "(built in)";
@@ -38,6 +43,10 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Everything Keyway was told, checked and with every default filled in.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// What makes it one of several; `None` with `[cluster]`, and for the process.
+    pub tenant: Option<Tenant>,
+    /// `[[cluster]]`, each with everything that holds for it; none with `[cluster]`.
+    pub clusters: Vec<Arc<Config>>,
     /// `[listen]`: the clients' side.
     pub listen: Listen,
     /// `[cluster]`: the nodes' side.
@@ -151,69 +160,6 @@ pub struct Credentials {
     pub source: Box<str>,
 }
 
-/// `[reads]`: reads from replicas, and from the own zone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reads {
-    /// Address to bind for clients whose reads may all go to replicas; `None` is no read port.
-    pub address: Option<SocketAddr>,
-    /// What `CLUSTER SLOTS` and its like tell of the read port; `None` is the host of the main port.
-    pub advertise: Option<HostPort>,
-    /// The zone that Keyway is in.
-    pub zone: Option<Box<str>>,
-    /// Zones by the addresses of nodes, the smallest network first.
-    pub zones: Vec<ZoneOf>,
-    /// A replica that is behind its primary for longer is not read from.
-    pub max_lag: Duration,
-    /// `READONLY` counts on the main port too.
-    pub readonly_flag: bool,
-}
-
-/// The zone of the nodes in a network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ZoneOf {
-    /// Any address of the network.
-    pub address: IpAddr,
-    /// The leading bits that all of its addresses share.
-    pub bits: u8,
-    /// The zone's name.
-    pub zone: Box<str>,
-}
-
-impl ZoneOf {
-    /// Whether an address is in the network.
-    #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
-        let bits = u32::from(self.bits);
-        match (self.address, address) {
-            (IpAddr::V4(one), IpAddr::V4(other)) => {
-                let differ = u32::from(one) ^ u32::from(other);
-                differ.checked_shr(32_u32.saturating_sub(bits)).unwrap_or(0) == 0
-            }
-            (IpAddr::V6(one), IpAddr::V6(other)) => {
-                let differ = u128::from(one) ^ u128::from(other);
-                differ
-                    .checked_shr(128_u32.saturating_sub(bits))
-                    .unwrap_or(0)
-                    == 0
-            }
-            _ => false,
-        }
-    }
-}
-
-impl Default for Reads {
-    fn default() -> Self {
-        Self {
-            address: None,
-            advertise: None,
-            zone: None,
-            zones: Vec::new(),
-            max_lag: Duration::from_secs(10),
-            readonly_flag: true,
-        }
-    }
-}
-
 /// `[users.NAME]`: a user that Keyway knows itself.
 #[derive(Debug, Clone)]
 pub struct MappedUser {
@@ -299,6 +245,10 @@ pub struct Limits {
     pub user_commands_per_second_max: Option<usize>,
     /// Bytes in a second from and to all clients of one user; `None` is any number.
     pub user_bytes_per_second_max: Option<usize>,
+    /// Commands in a second of all clients of a cluster; `None` is any number.
+    pub commands_per_second_max: Option<usize>,
+    /// Bytes in a second from and to all clients of a cluster; `None` is any number.
+    pub bytes_per_second_max: Option<usize>,
     /// A client that sends no command for so long is closed; `None` is never.
     pub idle_timeout: Option<Duration>,
     /// A client connection older than this is closed between two replies; `None` is never.
@@ -383,6 +333,8 @@ impl Default for Limits {
             clients_per_user_max: None,
             user_commands_per_second_max: None,
             user_bytes_per_second_max: None,
+            commands_per_second_max: None,
+            bytes_per_second_max: None,
             idle_timeout: None,
             max_connection_age: None,
             memory_bytes_max: None,
@@ -467,13 +419,15 @@ impl Config {
         environment: &dyn Fn(&str) -> Option<std::ffi::OsString>,
     ) -> Result<Self, Problems> {
         let (typed, origin, problems) = typed::read(text, file)?;
-        check::check(typed, origin, problems, folder, environment)
+        check::check(typed, &origin, problems, folder, environment)
     }
 
     /// A configuration for `listen` and `seeds` with every other setting at its default.
     #[must_use]
     pub fn with_defaults(listen: Listen, seeds: Vec<HostPort>) -> Self {
         Self {
+            tenant: None,
+            clusters: Vec::new(),
             listen,
             cluster: Cluster {
                 seeds,

@@ -21,34 +21,58 @@ use crate::{
     worker::Observer,
 };
 
-/// What the server starts: workers, and one discovery.
+/// What the server starts: workers, and one discovery for each cluster.
 pub trait DataPlane: Send + Sync + 'static {
     /// The acceptor's end of a worker.
     type Worker: WorkerHandle;
 
-    /// Starts the thread of one worker.
+    /// Starts a thread with a worker for each cluster.
     ///
     /// # Errors
     /// The system has no thread or no descriptors left.
-    fn spawn_worker(&self, context: WorkerContext) -> io::Result<(Self::Worker, JoinHandle<()>)>;
+    fn spawn_worker(&self, context: HallContext) -> io::Result<(Self::Worker, JoinHandle<()>)>;
 
-    /// Starts the thread that finds and follows the topology.
+    /// Starts the thread that finds and follows the topology of a cluster.
     ///
     /// # Errors
-    /// The system has no thread or no descriptors left.
-    fn spawn_discovery(&self, context: DiscoveryContext) -> io::Result<JoinHandle<()>>;
+    /// The system has no thread or no descriptors left, or there is no such cluster.
+    fn spawn_discovery(
+        &self,
+        cluster: usize,
+        context: DiscoveryContext,
+    ) -> io::Result<JoinHandle<()>>;
 
-    /// What the admin port sees of both.
-    fn observer(&self) -> Observer;
+    /// What the admin port sees of a cluster's.
+    ///
+    /// # Errors
+    /// There is no such cluster.
+    fn observer(&self, cluster: usize) -> io::Result<Observer>;
 }
 
-/// The acceptor's end of a worker.
+/// The acceptor's end of a worker's thread.
 pub trait WorkerHandle: Clone + Send + Sync + 'static {
     /// Hands a connection over. Never blocks; [`WorkerHandle::connections`] counts it at once.
     fn give(&self, accepted: Accepted);
 
     /// Connections that the worker has, those in their TLS handshake included.
     fn connections(&self) -> usize;
+}
+
+/// What a thread of workers is given.
+#[derive(Debug)]
+pub struct HallContext {
+    /// Which thread, from 0.
+    pub index: usize,
+    /// The configuration of the process in force.
+    pub config: Live,
+    /// TLS for clients that have not named a cluster.
+    pub downstream_tls: tls::ServerTls,
+    /// Counts those.
+    pub metrics: WorkerMetrics,
+    /// When to end.
+    pub shutdown: Shutdown,
+    /// What its worker of each cluster is given.
+    pub clusters: Vec<WorkerContext>,
 }
 
 /// What a worker is given.
@@ -143,6 +167,8 @@ impl Shutdown {
 /// Whether clients may be sent here; behind `/readyz`.
 #[derive(Clone, Debug)]
 pub struct Readiness {
+    /// The cluster, if it is one of several.
+    name: Option<Arc<str>>,
     reason: Arc<watch::Sender<Option<String>>>,
     draining: Arc<AtomicBool>,
 }
@@ -150,6 +176,7 @@ pub struct Readiness {
 impl Default for Readiness {
     fn default() -> Self {
         Self {
+            name: None,
             reason: Arc::new(watch::Sender::new(Some("starting".to_owned()))),
             draining: Arc::default(),
         }
@@ -157,6 +184,23 @@ impl Default for Readiness {
 }
 
 impl Readiness {
+    /// That of one of several clusters.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        let starting = Some(format!("{name}: starting"));
+        Self {
+            name: Some(name.into()),
+            reason: Arc::new(watch::Sender::new(starting)),
+            ..Self::default()
+        }
+    }
+
+    /// Says when [`Readiness::reason`] is another, but for the end.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<Option<String>> {
+        self.reason.subscribe()
+    }
+
     /// They may.
     pub fn ready(&self) {
         self.set(None);
@@ -164,12 +208,21 @@ impl Readiness {
 
     /// They may not, for this reason.
     pub fn not_ready(&self, reason: &str) {
-        self.set(Some(reason.to_owned()));
+        self.set(Some(match &self.name {
+            Some(name) => format!("{name}: {reason}"),
+            None => reason.to_owned(),
+        }));
     }
 
     /// They may not, and never again: the process ends.
     pub fn drain(&self) {
         self.draining.store(true, Relaxed);
+    }
+
+    /// Whether the process ends.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
     }
 
     /// Why they may not; `None` when they may.
@@ -191,8 +244,11 @@ impl Readiness {
         self.reason.send_if_modified(|current| {
             let changed = *current != reason;
             if changed {
+                let cluster = self.name.as_deref();
                 match &reason {
-                    None => tracing::info!("ready: every slot has an owner that is known"),
+                    None => {
+                        tracing::info!(cluster, "ready: every slot has an owner that is known");
+                    }
                     Some(reason) => tracing::warn!(%reason, "not ready"),
                 }
                 *current = reason;

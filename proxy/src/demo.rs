@@ -12,11 +12,13 @@ use std::{
 use crate::{
     acceptor,
     cli::mistake,
-    config::{Admin, ClientAuth, Config, HostPort, Listen, ListenTls, Live, LogFormat, TlsVersion},
+    config::{
+        Admin, ClientAuth, Config, HostPort, Listen, ListenTls, Lives, LogFormat, TlsVersion,
+    },
     files,
     server::{self, Bound},
     telemetry,
-    tls::Loaded,
+    tls::AllLoaded,
     worker::Plane,
 };
 
@@ -101,13 +103,13 @@ async fn demo(options: &Options) -> Result<(), String> {
     let (behind, seeds) = start_cluster(options.valkey).await?;
     let mut config = configuration(options, folder, (port, admin_port, read_port), &seeds);
     telemetry::start(&config.log);
-    let loaded = Loaded::load(&config).map_err(|problem| problem.to_string())?;
+    let loaded = AllLoaded::load(&config).map_err(|problem| problem.to_string())?;
     let bound = Bound::bind(&config).map_err(|error| error.to_string())?;
     bound.tell(&mut config).map_err(|error| error.to_string())?;
     files::fit(&mut config);
     let config = Arc::new(config);
-    let live = Live::new(Arc::clone(&config));
-    let running = server::start(&live, loaded, bound, &Plane::new(&config), None);
+    let lives = Lives::new(Arc::clone(&config));
+    let running = server::start(&lives, loaded, bound, &Plane::new(&config), None);
     let running = running.map_err(|error| error.to_string())?;
     let wait = tokio::time::timeout(Duration::from_secs(10), running.readiness.wait());
     if wait.await.is_err() {

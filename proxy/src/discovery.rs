@@ -19,6 +19,7 @@ use dataplane::View;
 use session::local::{Facts, Sums};
 use tokio::time::{Instant, sleep_until, timeout};
 use topology::{Candidate, NodeAddr, Refusal, Slot, Topology};
+use tracing::Instrument as _;
 
 use crate::{
     contract::DiscoveryContext,
@@ -61,7 +62,13 @@ pub(crate) fn spawn(context: DiscoveryContext, shared: Arc<Shared>) -> io::Resul
         .build()?;
     thread::Builder::new()
         .name("discovery".to_owned())
-        .spawn(move || runtime.block_on(run(context, shared)))
+        .spawn(move || {
+            let span = match &shared.name {
+                Some(name) => tracing::error_span!("discovery", cluster = %name), // at every level
+                None => tracing::Span::none(),
+            };
+            runtime.block_on(run(context, shared).instrument(span));
+        })
 }
 
 /// Follows the topology until the end.

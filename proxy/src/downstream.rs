@@ -22,61 +22,66 @@ use crate::{
     acceptor::{Accepted, Door},
     metrics::{Direction, HandshakeResult},
     net::{DriverFault, Socket},
-    worker::Worker,
+    worker::{Counters, Hall, Worker},
 };
 
+mod hello;
+mod lobby;
 mod secured;
+mod whose;
 
 use secured::{Read, Secured};
+use whose::Whose;
 
 /// How long a client may take over the last bytes and the end of TLS.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Has a client served that the acceptor has given.
-pub(crate) fn begin(worker: &Rc<Worker>, accepted: Accepted) {
+pub(crate) fn begin(hall: &Rc<Hall>, accepted: Accepted) {
     match accepted.try_map(TcpStream::from_std) {
         Ok(accepted) => {
-            tokio::task::spawn_local(serve(Rc::clone(worker), accepted));
+            tokio::task::spawn_local(serve(Rc::clone(hall), accepted));
         }
         Err(_) => {
-            worker.metrics.handshake(HandshakeResult::Io); // the system has no place for it
-            worker.counters.connection_gone();
+            hall.metrics.handshake(HandshakeResult::Io); // the system has no place for it
+            hall.counters.connection_gone();
         }
     }
 }
 
 /// Serves one client until it ends.
-pub(crate) async fn serve<S: Socket>(worker: Rc<Worker>, accepted: Accepted<S>) {
+pub(crate) async fn serve<S: Socket>(hall: Rc<Hall>, accepted: Accepted<S>) {
     let Accepted {
         stream,
         peer,
         door,
+        cluster,
         mut admission,
     } = accepted;
-    let _counted = Counted(Rc::clone(&worker));
+    let _here = Counted(Arc::clone(&hall.counters));
+    let mut whose = Whose::new(cluster, &hall);
     // On the heap, as the goodbye is: what only the beginning and the end need should not be kept
     // for as long as a client stays.
     let handshake = Box::pin(async {
         tokio::select! {
             biased;
-            result = shake_hands(&worker, stream) => result,
-            () = sleep(worker.config.get().limits.handshake_timeout) => Err(Failure::Timeout),
+            result = shake_hands(&hall, stream, &mut whose) => result,
+            () = sleep(hall.config.get().limits.handshake_timeout) => Err(Failure::Timeout),
             () = admission.evicted() => Err(Failure::Evicted),
         }
     })
     .await;
     admission.handshake_done();
-    let (mut stream, local, mut trust) = match handshake {
+    let shaken = match handshake {
         Ok(shaken) => shaken,
-        Err(failure) => {
-            worker.metrics.handshake(failure.result());
-            if worker.log.allows() {
-                tracing::info!(client = %peer, reason = %failure, "TLS handshake failed");
-            }
-            return;
-        }
+        Err(failure) => return whose.failed(&hall, peer, &failure),
     };
-    worker.metrics.handshake(HandshakeResult::Ok);
+    let Some((worker, shaken, stranger, _counted)) =
+        Box::pin(whose.settle(&hall, shaken, peer)).await
+    else {
+        return;
+    };
+    let (mut stream, local, mut trust) = shaken;
     worker.metrics.connection_opened();
     let certificate = stream.peer_certificates();
     let user = certificate.and_then(|chain| worker.by_certificate.borrow().user(chain.first()?));
@@ -86,6 +91,7 @@ pub(crate) async fn serve<S: Socket>(worker: Rc<Worker>, accepted: Accepted<S>) 
         local,
         user,
         read_port: door == Door::Reads,
+        stranger,
     };
     let key = worker.with(|plane| plane.client_opened(opening, worker.now()));
     let open = Open {
@@ -147,7 +153,8 @@ fn report(worker: &Worker, peer: SocketAddr, ended: &End) {
             tracing::debug!(client = %peer, "client left");
         }
         End::Decided(ending) if worker.log.allows() => {
-            tracing::warn!(client = %peer, reason = %ending.why, "client connection closed");
+            let cluster = worker.shared.name.as_deref();
+            tracing::warn!(client = %peer, cluster, reason = %ending.why, "client connection closed");
         }
         End::Decided(_) => {}
         End::Broken(error) => tracing::debug!(client = %peer, %error, "client connection broke"),
@@ -155,11 +162,11 @@ fn report(worker: &Worker, peer: SocketAddr, ended: &End) {
 }
 
 /// Counts a connection until it is gone.
-struct Counted(Rc<Worker>);
+struct Counted(Arc<Counters>);
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.counters.connection_gone();
+        self.0.connection_gone();
     }
 }
 
@@ -296,6 +303,8 @@ enum Failure {
     Evicted,
     #[error("{0} on the TLS port; connect with TLS")]
     Plaintext(&'static str),
+    #[error("no cluster is called {0}, and none is for clients that name none")]
+    NoCluster(String),
     #[error("{0}")]
     Tls(io::Error),
     #[error("{0}")]
@@ -308,16 +317,22 @@ impl Failure {
             Self::Timeout => HandshakeResult::Timeout,
             Self::Evicted => HandshakeResult::Evicted,
             Self::Plaintext(_) => HandshakeResult::Plaintext,
+            Self::NoCluster(_) => HandshakeResult::NoCluster,
             Self::Tls(_) => HandshakeResult::Tls,
             Self::Io(_) => HandshakeResult::Io,
         }
     }
 }
 
+/// A client after its handshake: its connection, the address that it dialled, and which trust let it
+/// in.
+type Shaken<S> = (Box<Secured<S>>, SocketAddr, u64);
+
 async fn shake_hands<S: Socket>(
-    worker: &Worker,
+    hall: &Hall,
     mut stream: S,
-) -> Result<(Box<Secured<S>>, SocketAddr, u64), Failure> {
+    whose: &mut Whose,
+) -> Result<Shaken<S>, Failure> {
     let local = stream.local_addr().map_err(Failure::Io)?;
     let mut first = [0_u8; 8];
     let mut first = ReadBuf::new(&mut first);
@@ -326,9 +341,10 @@ async fn shake_hands<S: Socket>(
     if let Some(plaintext) = plaintext(first.filled()) {
         return Err(refuse_plaintext(stream, plaintext).await);
     }
-    let tls = worker.downstream_tls.current();
+    let hello = whose.listen(hall, &mut stream).await?;
+    let tls = whose.tls(hall).current();
     let config = Arc::clone(&tls.config);
-    match Secured::accept(stream, config, || worker.handshake_turn()).await {
+    match Secured::accept(stream, hello, config, || hall.handshake_turn()).await {
         Ok(stream) => {
             // A session that is resumed brings its certificate along, and nobody looked at it.
             if stream.is_resumed()

@@ -16,6 +16,7 @@ mod clock;
 pub mod config;
 pub mod contract;
 pub mod demo;
+mod directory;
 mod discovery;
 pub mod dns;
 mod downstream;

@@ -109,9 +109,22 @@ struct Control {
     slots_covered: AtomicU64,
 }
 
-/// All metrics of the process.
+/// Of what they are the metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Scope {
+    /// The process and its only cluster.
+    #[default]
+    Whole,
+    /// What several clusters have in common.
+    Process,
+    /// This one of several: its name is a label of all.
+    Cluster(Arc<str>),
+}
+
+/// All metrics of the process, or of a part of it.
 #[derive(Clone, Debug)]
 pub struct Metrics {
+    scope: Scope,
     /// Label values of `command`, by the command's index.
     commands: Arc<[Box<str>]>,
     workers: Arc<Mutex<Vec<Arc<Cells>>>>,
@@ -124,7 +137,29 @@ impl Metrics {
     #[must_use]
     pub fn new(commands: impl IntoIterator<Item = Box<str>>) -> Self {
         Self {
+            scope: Scope::Whole,
             commands: commands.into_iter().collect(),
+            workers: Arc::default(),
+            control: Arc::default(),
+            reloads: ReloadMetrics::default(),
+        }
+    }
+
+    /// The same for what several clusters have in common.
+    #[must_use]
+    pub fn of_process(commands: impl IntoIterator<Item = Box<str>>) -> Self {
+        Self {
+            scope: Scope::Process,
+            ..Self::new(commands)
+        }
+    }
+
+    /// Metrics of one of several clusters, beside these.
+    #[must_use]
+    pub fn of_cluster(&self, name: &str) -> Self {
+        Self {
+            scope: Scope::Cluster(name.into()),
+            commands: Arc::clone(&self.commands),
             workers: Arc::default(),
             control: Arc::default(),
             reloads: ReloadMetrics::default(),

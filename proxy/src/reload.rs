@@ -17,11 +17,11 @@ use std::{
 };
 
 use crate::{
-    config::{Changes, Config, Live, Problem},
+    config::{Changes, Config, Lives, Problem},
     files,
     metrics::{ReloadMetrics, ReloadResult, TlsFile},
     systemd, telemetry,
-    tls::{self, Loaded},
+    tls::{self, Loaded, Prepared},
 };
 
 mod folders;
@@ -65,11 +65,10 @@ impl Reloads {
 pub fn start(mut reloader: Reloader) -> io::Result<Reloads> {
     let (sender, asked) = mpsc::channel();
     let changes = sender.clone();
-    reloader.metrics.ends(reloader.tls.ends());
-    warn_of_ends(&reloader.tls);
+    reloader.sides.iter().for_each(Side::show_ends);
     let thread = thread::Builder::new().name("reload".to_owned());
     thread.spawn(move || {
-        let watch = reloader.config.get().reload.watch;
+        let watch = reloader.lives.process.get().reload.watch;
         let folders = Folders::new(watch, move || {
             let _ = changes.send(Cause::Change); // the receiver is this thread's
         });
@@ -78,12 +77,11 @@ pub fn start(mut reloader: Reloader) -> io::Result<Reloads> {
     Ok(Reloads(sender))
 }
 
-/// What is in force, and where it came from.
+/// The certificates of one cluster, or those for clients that have not named one.
 #[derive(Debug)]
-pub struct Reloader {
-    config: Live,
-    /// The configuration's file, if it has one.
-    file: Option<PathBuf>,
+pub struct Side {
+    /// The cluster, if it is one of several.
+    name: Option<Box<str>>,
     tls: Loaded,
     metrics: ReloadMetrics,
     /// What is wrong with the files as they were read last.
@@ -92,22 +90,50 @@ pub struct Reloader {
     said: bool,
 }
 
-impl Reloader {
-    /// This is in force. `file` is where the configuration came from.
+impl Side {
+    /// These are in force.
     #[must_use]
-    pub fn new(config: Live, file: Option<PathBuf>, tls: Loaded, metrics: ReloadMetrics) -> Self {
+    pub fn new(name: Option<&str>, tls: Loaded, metrics: ReloadMetrics) -> Self {
         Self {
-            config,
-            file,
+            name: name.map(Into::into),
             tls,
             metrics,
             failed: None,
             said: false,
         }
     }
+}
+
+/// What is in force, and where it came from.
+#[derive(Debug)]
+pub struct Reloader {
+    lives: Lives,
+    /// The configuration's file, if it has one.
+    file: Option<PathBuf>,
+    /// The process's first, then those of several clusters.
+    sides: Vec<Side>,
+    metrics: ReloadMetrics,
+}
+
+impl Reloader {
+    /// This is in force. `file` is where the configuration came from.
+    #[must_use]
+    pub fn new(
+        lives: Lives,
+        file: Option<PathBuf>,
+        sides: Vec<Side>,
+        metrics: ReloadMetrics,
+    ) -> Self {
+        Self {
+            lives,
+            file,
+            sides,
+            metrics,
+        }
+    }
 
     fn run(&mut self, asked: &Receiver<Cause>, mut folders: Folders) {
-        folders.follow(&self.config.get());
+        folders.follow(&self.lives.process.get());
         loop {
             let cause = match asked.recv_timeout(self.patience()) {
                 Ok(cause) => cause,
@@ -115,7 +141,7 @@ impl Reloader {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let cause = settle(cause, asked);
-            let config = self.config.get();
+            let config = self.lives.process.get();
             match (cause, self.file.clone()) {
                 (Cause::Signal, Some(file)) => {
                     systemd::tell_reloading();
@@ -126,13 +152,13 @@ impl Reloader {
                     self.certificates(&config, cause);
                 }
             }
-            folders.follow(&self.config.get());
+            folders.follow(&self.lives.process.get());
         }
     }
 
     /// Reads the configuration again, and the files that it names. All of it counts, or nothing.
     fn configuration(&mut self, file: &Path) {
-        let before = self.config.get();
+        let before = self.lives.process.get();
         let mut config = match Config::load(file) {
             Ok(config) => config,
             Err(problems) => {
@@ -145,6 +171,14 @@ impl Reloader {
                 return;
             }
         };
+        if config.clusters.is_empty() != before.clusters.is_empty() {
+            self.metrics.config(ReloadResult::Failed);
+            tracing::error!(
+                "[cluster] cannot become [[cluster]], nor the reverse, without a restart; what was \
+                 in force stays"
+            );
+            return;
+        }
         if let Some(lowered) = files::fit(&mut config) {
             lowered.warn();
         }
@@ -155,7 +189,7 @@ impl Reloader {
         }
         self.metrics.config(ReloadResult::Ok);
         telemetry::set_level(config.log.level);
-        self.config.replace(Arc::new(config));
+        self.lives.replace(Arc::new(config));
         let Changes { live, at_start } = changes;
         if at_start.is_empty() {
             tracing::info!(changed = %live.join(", "), "configuration reloaded");
@@ -169,37 +203,68 @@ impl Reloader {
 
     /// Until files are read without anybody asking.
     fn patience(&self) -> Duration {
-        let every = self.config.get().reload.every;
-        if self.failed.is_some() && !self.said {
+        let every = self.lives.process.get().reload.every;
+        let waits = |side: &Side| side.failed.is_some() && !side.said;
+        if self.sides.iter().any(waits) {
             every.min(LOOK_AGAIN)
         } else {
             every
         }
     }
 
-    /// Returns whether the files that a configuration names are in force now.
+    /// Returns whether the files that a configuration names are in force now. Those of one cluster do
+    /// not wait for another's to be good, unless a whole configuration does.
     fn certificates(&mut self, config: &Config, cause: Cause) -> bool {
-        match self.tls.prepare(config) {
-            Err(problem) => {
-                self.refuse(&problem, cause);
-                return false;
-            }
-            Ok(None) => self.recover(),
-            Ok(Some(prepared)) => {
-                self.recover();
-                let changed: Vec<&str> = prepared.changed.iter().map(|file| name(*file)).collect();
-                let distrust = self.tls.apply(prepared);
-                self.metrics.tls(ReloadResult::Ok);
-                self.metrics.ends(self.tls.ends());
-                tracing::info!(
-                    changed = %changed.join(", "),
-                    clients_checked_again = distrust,
-                    "certificates reloaded"
-                );
-                warn_of_ends(&self.tls);
+        let own = config.clusters.iter().map(AsRef::as_ref);
+        let configs = std::iter::once(config).chain(own);
+        let mut good = true;
+        let mut all = Vec::new();
+        for (side, config) in self.sides.iter_mut().zip(configs) {
+            match side.tls.prepare(config) {
+                Err(problem) => {
+                    side.refuse(&problem, cause);
+                    good = false;
+                }
+                Ok(prepared) => {
+                    side.recover();
+                    all.extend(prepared.map(|prepared| (side, prepared)));
+                }
             }
         }
-        true
+        if good || cause != Cause::Signal {
+            all.into_iter()
+                .for_each(|(side, prepared)| side.apply(prepared));
+        }
+        good
+    }
+}
+
+impl Side {
+    fn apply(&mut self, prepared: Prepared) {
+        let changed: Vec<&str> = prepared.changed.iter().map(|file| name(*file)).collect();
+        let distrust = self.tls.apply(prepared);
+        self.metrics.tls(ReloadResult::Ok);
+        tracing::info!(
+            cluster = self.name.as_deref(),
+            changed = %changed.join(", "),
+            clients_checked_again = distrust,
+            "certificates reloaded"
+        );
+        self.show_ends();
+    }
+
+    /// Shows until when the files in force hold, and says which hold no more.
+    fn show_ends(&self) {
+        self.metrics.ends(self.tls.ends());
+        let now = tls::now();
+        for (file, _) in self.tls.ends().filter(|(_, end)| *end <= now) {
+            let (file, cluster) = (name(file), self.name.as_deref());
+            tracing::warn!(
+                cluster,
+                file,
+                "a certificate or list in force has expired; see keyway_tls_not_after_timestamp_seconds"
+            );
+        }
     }
 
     /// The files are those in force, or will be.
@@ -222,6 +287,7 @@ impl Reloader {
             self.metrics.tls(ReloadResult::Failed);
             self.metrics.tls_failing(true);
             tracing::error!(
+                cluster = self.name.as_deref(),
                 %problem,
                 "certificates cannot be reloaded; those in force stay"
             );
@@ -252,16 +318,4 @@ fn name(file: TlsFile) -> &'static str {
         .get(file as usize)
         .copied()
         .unwrap_or_default()
-}
-
-/// Says which files in force hold no more.
-fn warn_of_ends(loaded: &Loaded) {
-    let now = tls::now();
-    for (file, _) in loaded.ends().filter(|(_, end)| *end <= now) {
-        let file = name(file);
-        tracing::warn!(
-            file,
-            "a certificate or list in force has expired; see keyway_tls_not_after_timestamp_seconds"
-        );
-    }
 }

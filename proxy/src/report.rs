@@ -120,6 +120,12 @@ pub struct Status {
     pub ready: bool,
     /// Why not.
     pub not_ready_because: Option<String>,
+    /// What the configuration calls the cluster, if it is one of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What it calls them all: `?cluster=NAME` shows another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
     /// Worker threads.
     pub workers: usize,
     /// The zone that Keyway is in.

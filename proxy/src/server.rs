@@ -13,18 +13,21 @@ use std::{
 };
 
 use crate::{
-    acceptor::{self, Acceptor, Door},
-    admin,
-    config::{Config, Live},
+    acceptor::{self, Acceptor, Door, Entrance},
+    admin::{self, Shown},
+    config::{Config, Live, Lives},
     contract::{
-        DataPlane, DiscoveryContext, Readiness, Shutdown, Stage, WorkerContext, WorkerHandle,
+        DataPlane, DiscoveryContext, HallContext, Readiness, Shutdown, Stage, WorkerContext,
+        WorkerHandle,
     },
     metrics::{ControlMetrics, Metrics},
     net::Reach,
-    reload::{self, Reloader, Reloads},
+    reload::{self, Reloader, Reloads, Side},
     status::Board,
-    tls::Loaded,
+    tls::{AllLoaded, Loaded},
 };
+
+mod ready;
 
 /// How long threads may take to end.
 const END: Duration = Duration::from_secs(5);
@@ -52,9 +55,32 @@ pub enum StartError {
 /// The listening sockets.
 #[derive(Debug)]
 pub struct Bound {
-    clients: TcpListener,
-    reads: Option<TcpListener>,
+    clients: Vec<(Entrance, TcpListener)>,
     admin: TcpListener,
+}
+
+/// Where clients come, with the key that says so. The first is `listen.address`.
+fn entrances(config: &Config) -> Vec<(Entrance, &'static str, SocketAddr)> {
+    // To everyone's ports, if there are several clusters.
+    let of_all = config.clusters.is_empty().then_some(0);
+    let mut all = vec![(
+        (Door::Main, of_all),
+        "listen.address",
+        config.listen.address,
+    )];
+    let reads = config.reads.address;
+    all.extend(reads.map(|address| ((Door::Reads, of_all), "reads.address", address)));
+    for (place, own) in config.clusters.iter().enumerate() {
+        let Some(tenant) = &own.tenant else { continue };
+        if tenant.own_port {
+            let door = (Door::Main, Some(place));
+            all.push((door, "cluster.listen.address", own.listen.address));
+        }
+        let reads = own.reads.address.filter(|_| tenant.own_read_port);
+        let door = (Door::Reads, Some(place));
+        all.extend(reads.map(|address| (door, "cluster.reads.address", address)));
+    }
+    all
 }
 
 impl Bound {
@@ -76,13 +102,12 @@ impl Bound {
                 error,
             })
         };
+        let mut clients = Vec::new();
+        for (entrance, key, address) in entrances(config) {
+            clients.push((entrance, bind(key, address)?));
+        }
         Ok(Self {
-            clients: bind("listen.address", config.listen.address)?,
-            reads: config
-                .reads
-                .address
-                .map(|address| bind("reads.address", address))
-                .transpose()?,
+            clients,
             admin: bind("admin.address", config.admin.address)?,
         })
     }
@@ -92,9 +117,21 @@ impl Bound {
     /// # Errors
     /// The system does not say.
     pub fn tell(&self, config: &mut Config) -> io::Result<()> {
-        config.listen.address = self.clients.local_addr()?;
-        if let Some(reads) = &self.reads {
-            config.reads.address = Some(reads.local_addr()?);
+        for ((door, cluster), listener) in &self.clients {
+            let address = listener.local_addr()?;
+            let of_all = cluster.is_none() || config.clusters.is_empty();
+            if of_all {
+                tell_one(config, *door, address);
+            }
+            for (place, own) in config.clusters.iter_mut().enumerate() {
+                let shared = own.tenant.as_ref().is_some_and(|tenant| match door {
+                    Door::Main => !tenant.own_port,
+                    Door::Reads => !tenant.own_read_port && own.reads.address.is_some(),
+                });
+                if *cluster == Some(place) || (of_all && shared) {
+                    tell_one(Arc::make_mut(own), *door, address);
+                }
+            }
         }
         Ok(())
     }
@@ -104,7 +141,9 @@ impl Bound {
     /// # Errors
     /// The system does not say.
     pub fn clients_address(&self) -> io::Result<SocketAddr> {
-        self.clients.local_addr()
+        let first = self.clients.first();
+        let (_, listener) = first.ok_or_else(|| io::Error::other("nothing is bound"))?;
+        listener.local_addr()
     }
 
     /// Where metrics and probes are.
@@ -113,6 +152,13 @@ impl Bound {
     /// The system does not say.
     pub fn admin_address(&self) -> io::Result<SocketAddr> {
         self.admin.local_addr()
+    }
+}
+
+fn tell_one(config: &mut Config, door: Door, address: SocketAddr) {
+    match door {
+        Door::Main => config.listen.address = address,
+        Door::Reads => config.reads.address = Some(address),
     }
 }
 
@@ -136,80 +182,140 @@ pub struct Running {
     pub readiness: Readiness,
 }
 
+/// What is started for one cluster.
+struct Site {
+    config: Live,
+    tls: Loaded,
+    metrics: Metrics,
+    readiness: Readiness,
+    reach: Reach,
+}
+
+impl Site {
+    /// One for each cluster; with one cluster, its metrics and readiness are the process's.
+    fn all(
+        config: &Lives,
+        loaded: &AllLoaded,
+        metrics: &Metrics,
+        readiness: &Readiness,
+    ) -> Vec<Self> {
+        let clusters = config.clusters.iter().zip(&loaded.clusters);
+        let sites = clusters.map(|(config, tls)| {
+            let now = config.get();
+            let (metrics, readiness) = match &now.tenant {
+                Some(tenant) => (
+                    metrics.of_cluster(&tenant.name),
+                    Readiness::of(&tenant.name),
+                ),
+                None => (metrics.clone(), readiness.clone()),
+            };
+            metrics.control().clients_max(now.limits.clients_max);
+            Self {
+                config: config.clone(),
+                tls: tls.clone(),
+                metrics,
+                readiness,
+                reach: Reach::system(&now.cluster.name_servers),
+            }
+        });
+        sites.collect()
+    }
+
+    fn name(&self) -> Option<Box<str>> {
+        let config = self.config.get();
+        config.tenant.as_ref().map(|tenant| tenant.name.clone())
+    }
+
+    fn worker(&self, index: usize, shutdown: &Shutdown) -> WorkerContext {
+        WorkerContext {
+            index,
+            config: self.config.clone(),
+            downstream_tls: self.tls.downstream.clone(),
+            upstream_tls: self.tls.upstream.clone(),
+            reach: self.reach.clone(),
+            metrics: self.metrics.worker(),
+            shutdown: shutdown.clone(),
+        }
+    }
+
+    fn discovery(&self, shutdown: &Shutdown) -> DiscoveryContext {
+        DiscoveryContext {
+            config: self.config.clone(),
+            upstream_tls: self.tls.upstream.clone(),
+            reach: self.reach.clone(),
+            metrics: self.metrics.control(),
+            readiness: self.readiness.clone(),
+            shutdown: shutdown.clone(),
+        }
+    }
+}
+
 /// Starts everything on the sockets, inside a tokio runtime that drives the acceptor and the admin
 /// port. `file` is where the configuration came from, and is read from again.
 ///
 /// # Errors
 /// The system has no threads or descriptors left.
 pub fn start(
-    config: &Live,
-    loaded: Loaded,
+    config: &Lives,
+    loaded: AllLoaded,
     bound: Bound,
     plane: &impl DataPlane,
     file: Option<PathBuf>,
 ) -> Result<Running, StartError> {
     let (stop, shutdown) = Shutdown::new();
+    let process = config.process.get();
     let names = command::CommandTable::builtin()
         .iter()
         .map(|command| command.name().into());
-    let metrics = Metrics::new(names);
-    let shown = metrics.control();
-    shown.clients_max(config.get().limits.clients_max);
+    let metrics = if process.clusters.is_empty() {
+        Metrics::new(names)
+    } else {
+        Metrics::of_process(names)
+    };
     let readiness = Readiness::default();
-    let reach = Reach::system(&config.get().cluster.name_servers);
-    let mut threads = Vec::new();
-    let mut workers = Vec::new();
-    for index in 0..config.get().listen.workers {
-        let (worker, thread) = plane.spawn_worker(WorkerContext {
+    let sites = Site::all(config, &loaded, &metrics, &readiness);
+    let (mut threads, mut workers) = (Vec::new(), Vec::new());
+    for index in 0..process.listen.workers {
+        let (worker, thread) = plane.spawn_worker(HallContext {
             index,
-            config: config.clone(),
-            downstream_tls: loaded.downstream.clone(),
-            upstream_tls: loaded.upstream.clone(),
-            reach: reach.clone(),
+            config: config.process.clone(),
+            downstream_tls: loaded.process.downstream.clone(),
             metrics: metrics.worker(),
             shutdown: shutdown.clone(),
+            clusters: sites
+                .iter()
+                .map(|site| site.worker(index, &shutdown))
+                .collect(),
         })?;
         workers.push(worker);
         threads.push(thread);
     }
-    threads.push(plane.spawn_discovery(DiscoveryContext {
-        config: config.clone(),
-        upstream_tls: loaded.upstream.clone(),
-        reach,
-        metrics: metrics.control(),
-        readiness: readiness.clone(),
-        shutdown: shutdown.clone(),
-    })?);
-    let reloads = reload::start(Reloader::new(
-        config.clone(),
-        file,
-        loaded,
-        metrics.reloads(),
-    ))?;
-    let accepting = [metrics.worker(), metrics.worker()];
-    let board = Board::new(config, plane.observer(), readiness.clone());
-    tokio::spawn(board.clone().run(metrics.clone(), shutdown.clone()));
-    let pages = admin::Pages {
-        metrics,
-        readiness: readiness.clone(),
-        board,
-        bodies: admin::Bodies::default(),
-    };
-    tokio::spawn(report(
-        admin::run(bound.admin, pages, shutdown.clone()),
-        "the admin port",
-    ));
-    let acceptor = Arc::new(Acceptor::new(workers, &config.get().limits));
-    tokio::spawn(follow_limits(Arc::clone(&acceptor), config.clone(), shown));
-    let doors = [
-        (Some(bound.clients), Door::Main),
-        (bound.reads, Door::Reads),
-    ];
-    for ((listener, door), counters) in doors.into_iter().zip(accepting) {
-        let Some(listener) = listener else { continue };
-        let accepting = Arc::clone(&acceptor).run(listener, door, counters, shutdown.clone());
+    for (place, site) in sites.iter().enumerate() {
+        threads.push(plane.spawn_discovery(place, site.discovery(&shutdown))?);
+        tokio::spawn(follow_clients_max(
+            site.config.clone(),
+            site.metrics.control(),
+        ));
+    }
+    if !process.clusters.is_empty() {
+        let all = sites.iter().map(|site| site.readiness.clone());
+        tokio::spawn(ready::gather(readiness.clone(), all.collect()));
+    }
+    let reloads = reload::start(reloader(config, loaded.process, file, &sites, &metrics))?;
+    let acceptor = Arc::new(Acceptor::new(workers, &process.limits));
+    tokio::spawn(follow_limits(Arc::clone(&acceptor), config.process.clone()));
+    for (entrance, listener) in bound.clients {
+        let counters = metrics.worker();
+        let accepting = Arc::clone(&acceptor).run(listener, entrance, counters, shutdown.clone());
         tokio::spawn(report(accepting, "the acceptor"));
     }
+    show(
+        bound.admin,
+        sites,
+        plane,
+        (metrics, readiness.clone()),
+        &shutdown,
+    )?;
     Ok(Running {
         threads,
         stop,
@@ -219,16 +325,68 @@ pub fn start(
     })
 }
 
-async fn follow_limits<W: WorkerHandle>(
-    acceptor: Arc<Acceptor<W>>,
-    config: Live,
-    shown: ControlMetrics,
-) {
+/// Starts the admin port and what it shows.
+fn show(
+    listener: TcpListener,
+    sites: Vec<Site>,
+    plane: &impl DataPlane,
+    (metrics, readiness): (Metrics, Readiness),
+    shutdown: &Shutdown,
+) -> io::Result<()> {
+    let (mut clusters, mut all) = (Vec::new(), vec![metrics]);
+    let names: Arc<[Box<str>]> = sites.iter().filter_map(Site::name).collect();
+    for (place, site) in sites.into_iter().enumerate() {
+        let observer = plane.observer(place)?;
+        let board = Board::new(&site.config, &names, observer, site.readiness.clone());
+        tokio::spawn(board.clone().run(site.metrics.clone(), shutdown.clone()));
+        let name = site.name();
+        if name.is_some() {
+            all.push(site.metrics);
+        }
+        clusters.push(Shown::new(name, site.readiness, board));
+    }
+    let pages = admin::Pages {
+        metrics: all.into(),
+        readiness,
+        clusters: clusters.into(),
+    };
+    tokio::spawn(report(
+        admin::run(listener, pages, shutdown.clone()),
+        "the admin port",
+    ));
+    Ok(())
+}
+
+fn reloader(
+    config: &Lives,
+    process: Loaded,
+    file: Option<PathBuf>,
+    sites: &[Site],
+    metrics: &Metrics,
+) -> Reloader {
+    let mut sides = vec![Side::new(None, process, metrics.reloads())];
+    sides.extend(sites.iter().filter_map(|site| {
+        let name = site.name()?;
+        Some(Side::new(
+            Some(&name),
+            site.tls.clone(),
+            site.metrics.reloads(),
+        ))
+    }));
+    Reloader::new(config.clone(), file, sides, metrics.reloads())
+}
+
+async fn follow_clients_max(config: Live, shown: ControlMetrics) {
     let mut changes = config.changes();
     while changes.changed().await.is_ok() {
-        let config = changes.borrow_and_update();
-        acceptor.set_limits(&config.limits);
-        shown.clients_max(config.limits.clients_max);
+        shown.clients_max(changes.borrow_and_update().limits.clients_max);
+    }
+}
+
+async fn follow_limits<W: WorkerHandle>(acceptor: Arc<Acceptor<W>>, config: Live) {
+    let mut changes = config.changes();
+    while changes.changed().await.is_ok() {
+        acceptor.set_limits(&changes.borrow_and_update().limits);
     }
 }
 

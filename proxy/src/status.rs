@@ -40,6 +40,8 @@ const CERTIFICATES_EVERY: u32 = 60;
 pub struct Board {
     observer: Observer,
     config: config::Live,
+    /// The names of all clusters, if there are several.
+    names: Arc<[Box<str>]>,
     readiness: Readiness,
     last: Arc<Mutex<Arc<report::Status>>>,
 }
@@ -47,8 +49,14 @@ pub struct Board {
 impl Board {
     /// Nothing is sampled yet.
     #[must_use]
-    pub fn new(config: &config::Live, observer: Observer, readiness: Readiness) -> Self {
+    pub fn new(
+        config: &config::Live,
+        names: &Arc<[Box<str>]>,
+        observer: Observer,
+        readiness: Readiness,
+    ) -> Self {
         Self {
+            names: Arc::clone(names),
             observer,
             config: config.clone(),
             readiness,
@@ -293,6 +301,8 @@ impl Sampler {
             at_ms: unix_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: self.started.elapsed().as_secs(),
+            name: config.tenant.as_ref().map(|tenant| tenant.name.to_string()),
+            names: self.board.names.iter().map(ToString::to_string).collect(),
             workers: config.listen.workers,
             zone: config.reads.zone.as_deref().map(str::to_owned),
             clients: report::Clients {

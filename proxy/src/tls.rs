@@ -176,6 +176,31 @@ pub struct Loaded {
     ends: Ends,
 }
 
+/// TLS in force of the process and of each cluster; with `[cluster]`, both are the same.
+#[derive(Clone, Debug)]
+pub struct AllLoaded {
+    /// For clients that have not named a cluster.
+    pub process: Loaded,
+    /// Of each cluster; one at least.
+    pub clusters: Vec<Loaded>,
+}
+
+impl AllLoaded {
+    /// Loads every certificate and key that the configuration names.
+    ///
+    /// # Errors
+    /// The first that cannot be used.
+    pub fn load(config: &Config) -> Result<Self, Problem> {
+        let process = Loaded::load(config)?;
+        let own = config.clusters.iter().map(|own| Loaded::load(own));
+        let mut clusters = own.collect::<Result<Vec<_>, _>>()?;
+        if clusters.is_empty() {
+            clusters.push(process.clone());
+        }
+        Ok(Self { process, clusters })
+    }
+}
+
 /// Files that have changed, read and found good; not in force yet.
 #[derive(Debug)]
 pub struct Prepared {

@@ -1,4 +1,5 @@
-//! A worker: one thread with one runtime, its dataplane, and the tasks that move bytes for it.
+//! A worker: what one thread does for one cluster, with a dataplane, and the tasks that move bytes
+//! for it. The thread is the `hall`'s: it has one worker for each cluster.
 //!
 //! Every client and every node connection has a task of its own (`downstream`,
 //! `upstream`). They share the dataplane through a `RefCell` that is only borrowed between
@@ -6,26 +7,19 @@
 
 use std::{
     cell::{Cell, RefCell},
-    io,
     rc::Rc,
     sync::Arc,
-    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use tokio::{
-    runtime::LocalOptions,
-    sync::{Semaphore, SemaphorePermit, mpsc},
-};
+use tokio::sync::mpsc;
 
 use dataplane::{Action, Attempt, Dataplane, Key};
 
 use crate::{
-    acceptor::Accepted,
     clock,
-    config::{Config, Live},
-    contract::{self, DiscoveryContext, WorkerContext},
-    discovery, downstream,
+    config::Live,
+    contract::WorkerContext,
     net::{DriverFault, Reach},
     tls, upstream,
     users::ByCertificate,
@@ -35,92 +29,29 @@ mod audit;
 mod counters;
 mod exodus;
 mod figures;
+mod hall;
 mod here;
 mod host;
 mod observer;
+mod plane;
 mod settings;
 mod shared;
 mod turns;
 mod wakers;
 
-use self::{counters::Counters, exodus::Exodus, host::WorkerHost, turns::Clock, wakers::Wakers};
-pub use self::{here::Here, observer::Observer};
-pub(crate) use self::{settings::mix, shared::Shared};
+pub(crate) use self::{counters::Counters, hall::Hall, settings::mix, shared::Shared};
+use self::{exodus::Exodus, host::WorkerHost, turns::Clock, wakers::Wakers};
+pub use self::{
+    here::Here,
+    observer::Observer,
+    plane::{Handle, Plane},
+};
 
 /// Bytes read from a socket at a time; one buffer for each worker.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
-/// The workers and the discovery of one proxy, as the server starts them.
-#[derive(Debug)]
-pub struct Plane {
-    shared: Arc<Shared>,
-}
-
-impl Plane {
-    /// Nothing runs yet.
-    #[must_use]
-    pub fn new(config: &Arc<Config>) -> Self {
-        use std::hash::{BuildHasher, Hasher, RandomState};
-        Self::seeded(config, RandomState::new().build_hasher().finish())
-    }
-
-    /// The same, with a seed of which all that looks like chance is made.
-    #[must_use]
-    pub fn seeded(config: &Arc<Config>, seed: u64) -> Self {
-        Self {
-            shared: Arc::new(Shared::new(config, seed)),
-        }
-    }
-}
-
-impl contract::DataPlane for Plane {
-    type Worker = Handle;
-
-    fn spawn_worker(&self, context: WorkerContext) -> io::Result<(Handle, JoinHandle<()>)> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let counters = Arc::new(Counters::default());
-        self.shared.add_counters(&counters);
-        self.shared.add_worker(context.index, sender.clone());
-        let handle = Handle {
-            sender,
-            counters: Arc::clone(&counters),
-        };
-        let shared = Arc::clone(&self.shared);
-        let name = format!("worker-{}", context.index);
-        let (started, starts) = std::sync::mpsc::channel();
-        let thread = thread::Builder::new().name(name).spawn(move || {
-            // Made here, for it cannot go to another thread.
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .on_thread_unpark(turns::turned)
-                .build_local(LocalOptions::default());
-            match runtime {
-                Ok(runtime) => {
-                    let _ = started.send(Ok(())); // whoever waited for it has given up
-                    runtime.block_on(run(context, shared, counters, receiver));
-                }
-                Err(error) => {
-                    let _ = started.send(Err(error));
-                }
-            }
-        })?;
-        starts.recv().map_err(io::Error::other)??;
-        Ok((handle, thread))
-    }
-
-    fn spawn_discovery(&self, context: DiscoveryContext) -> io::Result<JoinHandle<()>> {
-        discovery::spawn(context, Arc::clone(&self.shared))
-    }
-
-    fn observer(&self) -> Observer {
-        Observer(Arc::clone(&self.shared))
-    }
-}
-
-/// What a worker is told from outside.
+/// What a worker is told by the others of its cluster.
 pub(crate) enum Mail {
-    /// A client has connected.
-    Client(Accepted),
     /// A client of another worker has shown a script.
     Script(bytes::Bytes),
     /// A client of another worker has had all scripts forgotten.
@@ -137,24 +68,19 @@ pub(crate) enum Mail {
     Answer(Key, dataplane::Answer),
 }
 
-/// The acceptor's end of a worker.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    /// Bounded by `clients_max` (the acceptor gives no more) and by how many scripts clients show.
-    sender: mpsc::UnboundedSender<Mail>,
-    counters: Arc<Counters>,
+/// Buffers that all tasks of a thread share: each is used between two polls only.
+#[derive(Clone)]
+struct Buffers {
+    scratch: Rc<RefCell<Box<[u8]>>>,
+    cipher: Rc<RefCell<Vec<u8>>>,
 }
 
-impl contract::WorkerHandle for Handle {
-    fn give(&self, accepted: Accepted) {
-        self.counters.connection_given();
-        if self.sender.send(Mail::Client(accepted)).is_err() {
-            self.counters.connection_gone(); // the worker has ended, and so will the process
+impl Buffers {
+    fn new() -> Self {
+        Self {
+            scratch: Rc::new(RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice())),
+            cipher: Rc::default(),
         }
-    }
-
-    fn connections(&self) -> usize {
-        self.counters.connections()
     }
 }
 
@@ -176,9 +102,7 @@ pub(crate) struct Worker {
     clock: Clock,
     clients: RefCell<Wakers<Key>>,
     channels: RefCell<Wakers<Attempt>>,
-    scratch: RefCell<Box<[u8]>>,
-    cipher: RefCell<Vec<u8>>,
-    handshakes: Semaphore,
+    buffers: Buffers,
     actions: RefCell<Vec<Action>>,
 }
 
@@ -214,21 +138,12 @@ impl Worker {
 
     /// Lends the buffer that sockets are read into.
     pub(crate) fn scratch(&self) -> std::cell::RefMut<'_, Box<[u8]>> {
-        self.scratch.borrow_mut()
+        self.buffers.scratch.borrow_mut()
     }
 
     /// Lends the buffer that is encrypted into.
     pub(crate) fn cipher(&self) -> std::cell::RefMut<'_, Vec<u8>> {
-        self.cipher.borrow_mut()
-    }
-
-    /// Waits for the turn of a step of a handshake: one is computed between two looks at the
-    /// sockets, so that a storm of new clients does not keep those who are served from their
-    /// turns. Keep what it returns until the step is done.
-    pub(crate) async fn handshake_turn(&self) -> Option<SemaphorePermit<'_>> {
-        let permit = self.handshakes.acquire().await.ok();
-        tokio::task::yield_now().await;
-        permit
+        self.buffers.cipher.borrow_mut()
     }
 
     /// Has the task of a client woken by the dataplane.
@@ -247,7 +162,6 @@ impl Worker {
     fn read(self: &Rc<Self>, mail: Mail) {
         let now = self.now();
         match mail {
-            Mail::Client(_) => {}
             Mail::Script(body) => self.with(|plane| plane.script_shown(&body)),
             Mail::ScriptsForgotten => self.with(Dataplane::scripts_forgotten),
             Mail::Answer(client, answer) => {
@@ -337,35 +251,12 @@ impl LogBudget {
     }
 }
 
-async fn run(
-    context: WorkerContext,
-    shared: Arc<Shared>,
-    counters: Arc<Counters>,
-    mut mail: mpsc::UnboundedReceiver<Mail>,
-) {
-    let shutdown = context.shutdown.clone();
-    let worker = begin(context, shared, counters, Clock::of_turns());
-    let requested = shutdown.requested();
-    tokio::pin!(requested);
-    loop {
-        tokio::select! {
-            biased;
-            () = &mut requested => return,
-            next = mail.recv() => match next {
-                Some(Mail::Client(accepted)) => downstream::begin(&worker, accepted),
-                Some(mail) => worker.read(mail),
-                None => return,
-            },
-        }
-    }
-}
-
 /// A worker whose own tasks run.
 fn begin(
     context: WorkerContext,
     shared: Arc<Shared>,
-    counters: Arc<Counters>,
     clock: Clock,
+    buffers: Buffers,
 ) -> Rc<Worker> {
     let WorkerContext {
         index,
@@ -378,6 +269,8 @@ fn begin(
     } = context;
     let first = config.get();
     let metrics = Rc::new(metrics);
+    let counters = Arc::new(Counters::default());
+    shared.add_counters(&counters);
     let host = WorkerHost::new(
         Rc::clone(&metrics),
         Arc::clone(&shared),
@@ -404,9 +297,7 @@ fn begin(
         clock,
         clients: RefCell::default(),
         channels: RefCell::default(),
-        scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
-        cipher: RefCell::default(),
-        handshakes: Semaphore::new(1),
+        buffers,
         actions: RefCell::default(),
     });
     tokio::task::spawn_local(tick(Rc::clone(&worker)));
@@ -416,6 +307,13 @@ fn begin(
     tokio::task::spawn_local(follow_config(Rc::clone(&worker)));
     tokio::task::spawn_local(follow_trust(Rc::clone(&worker)));
     worker
+}
+
+/// Reads what other workers have to say, until the end.
+async fn follow_mail(worker: Rc<Worker>, mut mail: mpsc::UnboundedReceiver<Mail>) {
+    while let Some(mail) = mail.recv().await {
+        worker.read(mail);
+    }
 }
 
 async fn tick(worker: Rc<Worker>) {

@@ -17,6 +17,8 @@ What the admin port serves under `/metrics`, as `keyway --list-metrics` prints i
 A label whose values are a closed set has them here. `command` is a name of [the table of commands](commands.md), or `other`; a command
 has no line before its first use. Everything is counted since the start of the process; nothing here names a key, a value or a client.
 
+With [several clusters](tenants.md), every metric that is about one has the label `cluster` beside these; otherwise there is no such label.
+
 | metric | type | labels | meaning |
 |---|---|---|---|
 ";

@@ -233,6 +233,7 @@ fn opening(number: usize) -> Opening {
         local: ([127, 0, 0, 1], 2).into(),
         user: None,
         read_port: false,
+        stranger: false,
     }
 }
 

@@ -122,6 +122,7 @@ impl<H: Host> Core<H> {
                 if let Some(seat) = &state.seat {
                     seat.charge_request(len, now);
                 }
+                self.settings.seats.charge_request(len, now);
                 state.session.commands += 1;
                 state.session.last_command_at = now;
             }
@@ -232,9 +233,11 @@ impl<H: Host> Core<H> {
 
     /// Refuses a command of a user that asks for more than it may; never one that ends something.
     fn refuse_hasty(&mut self, client: &mut State, command: &Command, now: Instant) -> bool {
-        let exceeded = client.seat.as_ref().and_then(|seat| seat.exceeds(now));
-        let Some((rate, what)) = exceeded else {
-            return false;
+        let of_user = client.seat.as_ref().and_then(|seat| seat.exceeds(now));
+        let (whose, rate, what) = match (of_user, self.settings.seats.exceed(now)) {
+            (Some((rate, what)), _) => ("this user", rate, what),
+            (None, Some((rate, what))) => ("this cluster's clients", rate, what),
+            (None, None) => return false,
         };
         if matches!(
             command.name(),
@@ -255,7 +258,7 @@ impl<H: Host> Core<H> {
             transaction.fail();
         }
         let text = format!(
-            "ERR KEYWAY.TOO_FAST this user may have {rate} {what} in a second; nothing was done, try again later"
+            "ERR KEYWAY.TOO_FAST {whose} may have {rate} {what} in a second; nothing was done, try again later"
         );
         self.refuse(client, Some(command.id()), text.as_bytes(), now);
         true

@@ -34,6 +34,9 @@ pub struct Opening {
     pub user: Option<Arc<[u8]>>,
     /// It has come to the read port: its reads may go to replicas.
     pub read_port: bool,
+    /// It is here because of the user that it is about to name: it must authenticate, whatever the
+    /// cluster lets those do who do not.
+    pub stranger: bool,
 }
 
 /// Bytes kept of what a client sends while a command of its blocks.
@@ -153,14 +156,20 @@ impl<H: Host> Dataplane<H> {
             local,
             user,
             read_port,
+            stranger,
         } = opening;
-        let user = user.map_or_else(|| self.core.initial_user(), session::User::Named);
+        let user = match user {
+            Some(name) => User::Named(name),
+            None if stranger => User::Default,
+            None => self.core.initial_user(),
+        };
         let identity = self.core.initial_identity(&user);
         let seat = match &user {
             User::Named(name) => Some(self.core.settings.seats.take(name)),
             _ => None,
         };
         let mut session = Session::new(id, peer, local, user, now);
+        session.stranger = stranger;
         session.read_port = read_port;
         session.readonly = read_port;
         let trusted = !local::must_authenticate(&session, &self.core.view.facts);
@@ -286,6 +295,7 @@ impl<H: Host> Dataplane<H> {
         if let Some(seat) = &state.seat {
             seat.charge(0, count, now);
         }
+        self.core.settings.seats.charge(0, count, now);
         state.drained_at = now;
         if state.blocked.is_some() && session.output.len() <= OUTPUT_PAUSES_BYTES / 2 {
             self.core.wake(state, key);

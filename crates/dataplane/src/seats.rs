@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -20,6 +20,11 @@ pub struct Seats {
     max: AtomicUsize,
     /// Commands and bytes in a second, of all clients of a user together; 0 is any number.
     rates: [AtomicU64; 2],
+    /// The same of all clients of the cluster together, whoever they are.
+    rates_of_all: [AtomicU64; 2],
+    /// Whether there are any.
+    bounded: AtomicBool,
+    all_paid_at: Mutex<PaidAt>,
     /// Bounded: a user that has had a client is one that the cluster has accepted.
     users: Mutex<HashMap<Arc<[u8]>, Arc<Account>>>,
 }
@@ -28,9 +33,11 @@ pub struct Seats {
 #[derive(Debug, Default)]
 struct Account {
     clients: AtomicUsize,
-    /// When what was asked for is paid: commands, bytes.
-    paid_at: Mutex<[Option<Instant>; 2]>,
+    paid_at: Mutex<PaidAt>,
 }
+
+/// When what was asked for is paid: commands, bytes.
+type PaidAt = [Option<Instant>; 2];
 
 /// A client's seat. Dropping it gives it back.
 #[derive(Debug)]
@@ -50,6 +57,42 @@ impl Seats {
     pub fn set_rates(&self, commands: u64, bytes: u64) {
         for (rate, new) in self.rates.iter().zip([commands, bytes]) {
             rate.store(new, Relaxed);
+        }
+    }
+
+    /// All clients together may have so many commands and bytes in a second from now on. 0 is any
+    /// number.
+    pub fn set_rates_of_all(&self, commands: u64, bytes: u64) {
+        for (rate, new) in self.rates_of_all.iter().zip([commands, bytes]) {
+            rate.store(new, Relaxed);
+        }
+        self.bounded.store(commands > 0 || bytes > 0, Relaxed);
+    }
+
+    /// Which rate all clients together exceed now, if one.
+    #[inline]
+    pub(crate) fn exceed(&self, now: Instant) -> Option<(u64, &'static str)> {
+        if !self.bounded.load(Relaxed) {
+            return None;
+        }
+        let rates = self.rates_of_all.each_ref().map(|rate| rate.load(Relaxed));
+        exceeded(rates, &lock(&self.all_paid_at), now)
+    }
+
+    /// A command was taken, or refused because of the rate of all: that costs nothing.
+    #[inline]
+    pub(crate) fn charge_request(&self, bytes: usize, now: Instant) {
+        if self.bounded.load(Relaxed) && self.exceed(now).is_none() {
+            self.charge(1, bytes, now);
+        }
+    }
+
+    /// All clients together have had so many commands and bytes.
+    #[inline]
+    pub(crate) fn charge(&self, commands: u64, bytes: usize, now: Instant) {
+        if self.bounded.load(Relaxed) {
+            let rates = self.rates_of_all.each_ref().map(|rate| rate.load(Relaxed));
+            pay(rates, &mut lock(&self.all_paid_at), commands, bytes, now);
         }
     }
 
@@ -92,12 +135,7 @@ impl Seat {
     /// Which rate the user exceeds now, if one: how much it may have in a second, and of what.
     #[inline]
     pub(crate) fn exceeds(&self, now: Instant) -> Option<(u64, &'static str)> {
-        let rates = self.rates()?;
-        let paid_at = self.paid_at();
-        let all = rates.into_iter().zip(*paid_at).zip(["commands", "bytes"]);
-        all.filter(|((rate, _), _)| *rate > 0)
-            .find(|((_, paid_at), _)| paid_at.is_some_and(|paid_at| paid_at > now + BURST))
-            .map(|((rate, _), what)| (rate, what))
+        exceeded(self.rates()?, &lock(&self.account.paid_at), now)
     }
 
     /// A command of the user was taken, or refused because of its rate: that costs nothing, or whoever
@@ -113,12 +151,13 @@ impl Seat {
     #[inline]
     pub(crate) fn charge(&self, commands: u64, bytes: usize, now: Instant) {
         let Some(rates) = self.rates() else { return };
-        let costs = [commands, u64::try_from(bytes).unwrap_or(u64::MAX)];
-        for ((rate, cost), paid_at) in rates.into_iter().zip(costs).zip(&mut *self.paid_at()) {
-            let nanos = cost.saturating_mul(1_000_000_000).checked_div(rate);
-            let time = Duration::from_nanos(nanos.unwrap_or_default());
-            *paid_at = Some(paid_at.unwrap_or(now).max(now) + time);
-        }
+        pay(
+            rates,
+            &mut lock(&self.account.paid_at),
+            commands,
+            bytes,
+            now,
+        );
     }
 
     /// `None`: there are no bounds.
@@ -126,12 +165,26 @@ impl Seat {
         let rates = self.seats.rates.each_ref().map(|rate| rate.load(Relaxed));
         (rates != [0, 0]).then_some(rates)
     }
+}
 
-    fn paid_at(&self) -> MutexGuard<'_, [Option<Instant>; 2]> {
-        self.account
-            .paid_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+fn lock(paid_at: &Mutex<PaidAt>) -> MutexGuard<'_, PaidAt> {
+    paid_at.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Which rate is exceeded now, if one: how much there may be in a second, and of what.
+fn exceeded(rates: [u64; 2], paid_at: &PaidAt, now: Instant) -> Option<(u64, &'static str)> {
+    let all = rates.into_iter().zip(paid_at).zip(["commands", "bytes"]);
+    all.filter(|((rate, _), _)| *rate > 0)
+        .find(|((_, paid_at), _)| paid_at.is_some_and(|paid_at| paid_at > now + BURST))
+        .map(|((rate, _), what)| (rate, what))
+}
+
+fn pay(rates: [u64; 2], paid_at: &mut PaidAt, commands: u64, bytes: usize, now: Instant) {
+    let costs = [commands, u64::try_from(bytes).unwrap_or(u64::MAX)];
+    for ((rate, cost), paid_at) in rates.into_iter().zip(costs).zip(paid_at) {
+        let nanos = cost.saturating_mul(1_000_000_000).checked_div(rate);
+        let time = Duration::from_nanos(nanos.unwrap_or_default());
+        *paid_at = Some(paid_at.unwrap_or(now).max(now) + time);
     }
 }
 
@@ -162,6 +215,22 @@ mod tests {
         assert!(third.is_some() && fourth.is_some());
         drop((third, fourth));
         assert!(seats.take(&one).is_some());
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "any instant will do")]
+    fn the_rate_of_all_is_of_users_and_of_nobody_together() {
+        let seats = Seats::default();
+        let now = Instant::now();
+        seats.charge_request(1_000_000, now);
+        assert_eq!(seats.exceed(now), None, "there is no bound");
+        seats.set_rates_of_all(10, 0);
+        (0..11).for_each(|_| seats.charge_request(1, now));
+        assert_eq!(seats.exceed(now), Some((10, "commands")));
+        seats.charge_request(1, now); // refused, so it costs nothing
+        assert_eq!(seats.exceed(now + Duration::from_millis(101)), None);
+        seats.set_rates_of_all(0, 0);
+        assert_eq!(seats.exceed(now), None);
     }
 
     #[test]

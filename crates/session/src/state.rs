@@ -65,6 +65,8 @@ pub struct Session {
     pub lib_ver: Vec<u8>,
     /// `SELECT`.
     pub database: u32,
+    /// It must authenticate, whatever the cluster lets those do who do not.
+    pub stranger: bool,
     /// It has come to the read port.
     pub read_port: bool,
     /// `READONLY` until `READWRITE`; from the start on the read port.
@@ -108,6 +110,7 @@ impl Session {
             lib_name: Vec::new(),
             lib_ver: Vec::new(),
             database: 0,
+            stranger: false,
             read_port: false,
             readonly: false,
             no_evict: false,

@@ -50,7 +50,7 @@ fn start(clients_max: usize, handshakes_max: usize) -> World {
     let metrics = Metrics::new([]);
     let (stop, shutdown) = Shutdown::new();
     let acceptor = Arc::new(Acceptor::new(workers.clone(), &limits));
-    let running = acceptor.run(listener, Door::Main, metrics.worker(), shutdown);
+    let running = acceptor.run(listener, (Door::Main, None), metrics.worker(), shutdown);
     World {
         address,
         workers,

@@ -1,9 +1,12 @@
 //! What a new configuration changes: at once, or only after a restart. Secrets are compared and
 //! never shown.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use super::{Config, Credentials, Unauthenticated};
+use super::{Config, Credentials, Tenant, Unauthenticated};
 
 /// Keys that only count at the start: they are about sockets that are bound, threads that run, and
 /// who the proxy itself is.
@@ -33,6 +36,23 @@ impl Config {
     /// there. Returns what differs.
     #[must_use = "somebody waits for the report"]
     pub fn succeed(&mut self, before: &Self) -> Changes {
+        let (new, old) = (std::mem::take(&mut self.clusters), &before.clusters);
+        if !old.is_empty() || !new.is_empty() {
+            self.cluster = before.cluster.clone();
+            self.users.clone_from(&before.users);
+        }
+        let mut changes = self.succeed_alone(&Self {
+            clusters: Vec::new(),
+            ..before.clone()
+        });
+        let (kept, theirs) = succeed_each(new, old, &changes);
+        self.clusters = kept;
+        changes.live.extend(theirs.live);
+        changes.at_start.extend(theirs.at_start);
+        changes
+    }
+
+    fn succeed_alone(&mut self, before: &Self) -> Changes {
         // A port that the system chose stays the system's choice.
         for (own, bound) in [
             (&mut self.listen.address, before.listen.address),
@@ -70,6 +90,77 @@ impl Config {
         }
         changes
     }
+}
+
+/// The clusters that were there, each as it is now, in the order of before; what of them differs,
+/// beside what differs for all.
+fn succeed_each(
+    mut new: Vec<Arc<Config>>,
+    old: &[Arc<Config>],
+    of_all: &Changes,
+) -> (Vec<Arc<Config>>, Changes) {
+    let name = |config: &Config| config.tenant.as_ref().map(|tenant| tenant.name.clone());
+    let (mut kept, mut changes) = (Vec::with_capacity(old.len()), Changes::default());
+    for before in old {
+        let shown = name(before).unwrap_or_default();
+        let at = new.iter().position(|own| name(own) == name(before));
+        let Some(at) = at else {
+            kept.push(Arc::clone(before));
+            changes.at_start.push(format!("cluster {shown} (removed)"));
+            continue;
+        };
+        let mut own = Arc::unwrap_or_clone(new.remove(at));
+        let (tenant, tenant_before) = (own.tenant.take(), before.tenant.clone());
+        let mut differing = own.succeed_alone(&Config {
+            tenant: None,
+            ..(**before).clone()
+        });
+        differing
+            .live
+            .extend(chosen_otherwise(&tenant, &tenant_before));
+        own.tenant = tenant.zip(tenant_before).map(|(tenant, before)| Tenant {
+            own_port: before.own_port,
+            own_read_port: before.own_read_port,
+            of: before.of,
+            ..tenant
+        });
+        let told = |key: String| format!("{shown}: {key}");
+        let own_live = differing
+            .live
+            .into_iter()
+            .filter(|key| is_of_a_cluster(key));
+        changes.live.extend(own_live.map(told));
+        let at_start = differing.at_start.into_iter();
+        let own_at_start = at_start.filter(|key| !of_all.at_start.contains(key));
+        changes.at_start.extend(own_at_start.map(told));
+        kept.push(Arc::new(own));
+    }
+    for added in new {
+        let shown = name(&added).unwrap_or_default();
+        changes.at_start.push(format!("cluster {shown} (added)"));
+    }
+    (kept, changes)
+}
+
+/// Whether a key may differ from one cluster to another.
+fn is_of_a_cluster(key: &str) -> bool {
+    const SECTIONS: [&str; 5] = ["cluster.", "listen.", "reads.", "users.", "limits."];
+    const CHOICE: [&str; 3] = ["server_names", "user_names", "default"];
+    CHOICE.contains(&key) || SECTIONS.iter().any(|section| key.starts_with(section))
+}
+
+/// How a cluster is chosen, where that differs.
+fn chosen_otherwise(one: &Option<Tenant>, other: &Option<Tenant>) -> Vec<String> {
+    let (Some(one), Some(other)) = (one, other) else {
+        return Vec::new();
+    };
+    let keys = [
+        ("server_names", one.server_names == other.server_names),
+        ("user_names", one.user_names == other.user_names),
+        ("default", one.default == other.default),
+    ];
+    let differing = keys.into_iter().filter(|(_, same)| !same);
+    differing.map(|(key, _)| key.to_owned()).collect()
 }
 
 fn user(credentials: &Option<Credentials>) -> Option<&str> {

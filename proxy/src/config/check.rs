@@ -14,6 +14,7 @@ use super::{
     Unauthenticated,
 };
 
+mod clusters;
 mod limits;
 mod reads;
 mod users;
@@ -35,41 +36,67 @@ const DEFAULT_USER: &str = "default";
 /// Checks `typed`; `problems` are those already found in the first stage.
 pub(super) fn check(
     typed: typed::File,
-    origin: Origin,
+    origin: &Origin,
     problems: Vec<Problem>,
     folder: &Path,
     environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Config, Problems> {
     let mut checker = Checker {
-        origin: &origin,
+        origin,
         problems,
         folder,
         environment,
     };
-    let listen = checker.listen(typed.listen);
-    let cluster = checker.cluster(typed.cluster);
-    let reads = checker.reads(typed.reads, listen.as_ref());
-    let clients = listen.as_ref().map(|listen| &listen.tls.clients);
-    let users = checker.users(typed.users, clients);
-    let admin_commands = checker.admin_commands(typed.admin_commands);
-    if users.iter().any(|user| &*user.name == DEFAULT_USER)
-        && cluster
-            .as_ref()
-            .is_some_and(|cluster| cluster.unauthenticated == Unauthenticated::Service)
-    {
-        let message = "contradicts cluster.unauthenticated = \"service\": must clients say a password or not?";
-        checker.wrong("users.default", message);
-    }
-    let limits = checker.limits(&typed.limits);
-    let reload = checker.reload(&typed.reload);
-    let drain = checker.drain(&typed.drain);
-    let admin = checker.admin(typed.admin);
-    let log = checker.log(typed.log);
+    let config = match &typed.cluster {
+        typed::Clusters::One(cluster) => {
+            let several = cluster.several();
+            several.iter().for_each(|key| {
+                let message =
+                    "is for one of several clusters: write [[cluster]] in place of [cluster]";
+                checker.wrong(&format!("cluster.{key}"), message);
+            });
+            checker.single(typed)
+        }
+        typed::Clusters::Many(_) => checker.several(&typed),
+    };
     let problems = checker.problems;
-    match (listen, cluster, problems.is_empty()) {
-        (Some(listen), Some(cluster), true) => Ok(Config {
-            listen,
-            cluster,
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(Problems::of(problems)),
+    }
+}
+
+impl Checker<'_> {
+    /// A file with one cluster. Without a result, something is wrong and was noted.
+    fn single(&mut self, typed: typed::File) -> Option<Config> {
+        let checker = self;
+        let listen = checker.listen(typed.listen);
+        let typed::Clusters::One(cluster) = typed.cluster else {
+            return None;
+        };
+        let cluster = checker.cluster(*cluster);
+        let reads = checker.reads(typed.reads, listen.as_ref());
+        let clients = listen.as_ref().map(|listen| &listen.tls.clients);
+        let users = checker.users(typed.users, clients);
+        let admin_commands = checker.admin_commands(typed.admin_commands);
+        if users.iter().any(|user| &*user.name == DEFAULT_USER)
+            && cluster
+                .as_ref()
+                .is_some_and(|cluster| cluster.unauthenticated == Unauthenticated::Service)
+        {
+            let message = "contradicts cluster.unauthenticated = \"service\": must clients say a password or not?";
+            checker.wrong("users.default", message);
+        }
+        let limits = checker.limits(&typed.limits);
+        let reload = checker.reload(&typed.reload);
+        let drain = checker.drain(&typed.drain);
+        let admin = checker.admin(typed.admin);
+        let log = checker.log(typed.log);
+        Some(Config {
+            tenant: None,
+            clusters: Vec::new(),
+            listen: listen?,
+            cluster: cluster?,
             reads,
             users,
             admin_commands,
@@ -78,13 +105,10 @@ pub(super) fn check(
             drain,
             admin,
             log,
-            origin,
-        }),
-        _ => Err(Problems::of(problems)),
+            origin: checker.origin.clone(),
+        })
     }
-}
 
-impl Checker<'_> {
     fn listen(&mut self, typed: typed::Listen) -> Option<Listen> {
         let address = match typed.address {
             Some(text) => self.socket_address("listen.address", &text),

@@ -1,6 +1,6 @@
 //! What is wrong with a configuration, and where: one line each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -101,6 +101,8 @@ impl Problems {
     pub fn of(mut problems: Vec<Problem>) -> Self {
         debug_assert!(!problems.is_empty(), "no problem is no error");
         problems.sort_by_key(|problem| problem.line);
+        let mut seen = BTreeSet::new();
+        problems.retain(|problem| seen.insert(problem.to_string())); // what several clusters share
         Self(problems)
     }
 
@@ -129,6 +131,8 @@ impl std::error::Error for Problems {}
 pub struct Origin {
     file: Arc<str>,
     lines: BTreeMap<String, usize>,
+    /// Keys are those of this `[[cluster]]` first, counted from 1.
+    cluster: Option<usize>,
 }
 
 impl Origin {
@@ -138,6 +142,37 @@ impl Origin {
         Self {
             file: file.into(),
             lines: BTreeMap::new(),
+            cluster: None,
+        }
+    }
+
+    /// The same for the keys of one `[[cluster]]`, counted from 1.
+    #[must_use]
+    pub(super) fn of_cluster(&self, number: usize) -> Self {
+        Self {
+            cluster: Some(number),
+            ..self.clone()
+        }
+    }
+
+    /// Where a key stands: with one of several clusters, below its `[[cluster]]` before anywhere else.
+    fn place(&self, key: &str) -> String {
+        let Some(number) = self.cluster else {
+            return key.to_owned();
+        };
+        if let Some(own) = key.strip_prefix("cluster.") {
+            return format!("cluster.{number}.{own}");
+        }
+        let own = format!("cluster.{number}.{key}");
+        let section = |key: &str| {
+            let section = key.rsplit_once('.').map(|(section, _)| section);
+            section.is_some_and(|section| self.lines.contains_key(section))
+        };
+        let is_own = self.lines.contains_key(&own);
+        if is_own || (!self.lines.contains_key(key) && section(&own)) {
+            own
+        } else {
+            key.to_owned()
         }
     }
 
@@ -149,23 +184,24 @@ impl Origin {
     /// Whether `key` was written at all.
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
-        self.lines.contains_key(key)
+        self.lines.contains_key(&self.place(key))
     }
 
     /// A mistake at `key`; at its section's line when the key itself is missing.
     #[must_use]
     pub fn problem(&self, key: &str, message: impl Into<String>) -> Problem {
+        let key = self.place(key);
         let section = key.rsplit_once('.').map_or("", |(section, _)| section);
         let line = self
             .lines
-            .get(key)
+            .get(&key)
             .or_else(|| self.lines.get(section))
             .copied();
         Problem {
             file: self.file.clone(),
             line,
-            key: key.to_owned(),
             message: message.into(),
+            key,
         }
     }
 }

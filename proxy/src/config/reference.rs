@@ -13,7 +13,7 @@ const EXAMPLES: [(&str, &str); 3] = [
     ("cluster.seeds", "[\"valkey-0.valkey:6379\"]"),
 ];
 /// Sections that mean something by being there.
-const OPTIONAL: [&str; 3] = ["listen.tls.certificates", "cluster.tls", "users.NAME"];
+const OPTIONAL: [&str; 2] = ["cluster.tls", "users.NAME"];
 
 /// A row of the reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,11 +64,11 @@ pub fn commented() -> String {
     let mut text = "# Keyway's configuration: every key with its default. Three must be given: certificate, key \
          and\n# seeds. See docs/configuration.md.\n"
         .to_owned();
-    let mut section = "";
+    let (mut section, mut list) = ("", false);
     for row in rows() {
-        let optional = OPTIONAL.contains(&row.section);
-        if row.section != section {
-            section = row.section;
+        let optional = row.list || OPTIONAL.contains(&row.section);
+        if (row.section, row.list) != (section, list) {
+            (section, list) = (row.section, row.list);
             let mark = if optional { "# " } else { "" };
             let header = if row.list {
                 format!("[[{section}]]")
@@ -139,12 +139,15 @@ mod tests {
             .collect();
         assert_eq!(told.len(), rows.len(), "a key is told twice");
         let sections = typed::sections();
+        // One of several clusters has these sections again, and they are told once.
+        let again = ["listen", "reads", "users", "limits"].map(|own| format!("cluster.{own}"));
+        let is_again = |path: &str| again.iter().any(|own| path.starts_with(own));
         let is_section = |path: &str| sections.iter().any(|(name, _)| *name == path);
         let known: BTreeSet<String> = sections
             .iter()
-            .filter(|(section, _)| !section.is_empty())
+            .filter(|(section, _)| !section.is_empty() && !is_again(section))
             .flat_map(|(section, keys)| keys.iter().map(move |key| format!("{section}.{key}")))
-            .filter(|path| !is_section(path))
+            .filter(|path| !is_section(path) && !is_again(path))
             .collect();
         assert_eq!(told, known);
     }

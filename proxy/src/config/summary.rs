@@ -9,10 +9,15 @@ use super::{ClientAuth, Config, CrossSlot, DrainMode, LogFormat, TlsVersion, Una
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "[listen]")?;
         self.write_listen(f)?;
-        self.write_cluster(f)?;
+        if self.clusters.is_empty() {
+            section(f, "cluster")?;
+            self.write_cluster(f)?;
+        }
         self.write_reads(f)?;
         self.write_users(f)?;
+        self.write_admin_commands(f)?;
         self.write_limits(f)?;
         section(f, "reload")?;
         writeln!(f, "watch = {}", self.reload.watch)?;
@@ -35,21 +40,53 @@ impl fmt::Display for Config {
             LogFormat::Json => "json",
         };
         text(f, "format", format)?;
-        write!(f, "slow_ms = {}", self.log.slow.as_millis())
+        write!(f, "slow_ms = {}", self.log.slow.as_millis())?;
+        self.clusters.iter().try_for_each(|own| own.write_tenant(f))
     }
 }
 
 impl Config {
+    /// One of several clusters, with what it inherits.
+    fn write_tenant(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(tenant) = &self.tenant else {
+            return Ok(());
+        };
+        write!(f, "\n\n[[cluster]]\nname = \"{}\"\n", tenant.name)?;
+        writeln!(f, "server_names = {:?}", tenant.server_names)?;
+        writeln!(f, "user_names = {:?}", tenant.user_names)?;
+        writeln!(f, "default = {}", tenant.default)?;
+        self.write_cluster(f)?;
+        section(f, "cluster.listen")?;
+        self.write_listen(f)?;
+        self.write_reads(f)?;
+        self.write_users(f)?;
+        self.write_limits(f)
+    }
+
+    /// A section's name: one of several clusters has its own.
+    fn own(&self, section: &str) -> String {
+        match self.tenant {
+            Some(_) => format!("cluster.{section}"),
+            None => section.to_owned(),
+        }
+    }
+
     fn write_listen(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "[listen]")?;
-        text(f, "address", self.listen.address)?;
+        let own_port = self.tenant.as_ref().is_none_or(|tenant| tenant.own_port);
+        if own_port {
+            text(f, "address", self.listen.address)?;
+        } else {
+            writeln!(f, "# address: that of [listen]")?;
+        }
         match &self.listen.advertise {
             Some(advertise) => text(f, "advertise", advertise)?,
             None => writeln!(f, "# advertise: the address that the client used")?,
         }
-        writeln!(f, "workers = {}", self.listen.workers)?;
-        writeln!(f, "reuse_port = {}", self.listen.reuse_port)?;
-        section(f, "listen.tls")?;
+        if self.tenant.is_none() {
+            writeln!(f, "workers = {}", self.listen.workers)?;
+            writeln!(f, "reuse_port = {}", self.listen.reuse_port)?;
+        }
+        section(f, &self.own("listen.tls"))?;
         let tls = &self.listen.tls;
         path(f, "certificate", &tls.certificate)?;
         path(f, "key", &tls.key)?;
@@ -71,7 +108,7 @@ impl Config {
         };
         text(f, "min_version", version)?;
         for named in &tls.certificates {
-            writeln!(f, "\n[[listen.tls.certificates]]")?;
+            writeln!(f, "\n[[{}]]", self.own("listen.tls.certificates"))?;
             path(f, "certificate", &named.certificate)?;
             path(f, "key", &named.key)?;
         }
@@ -79,7 +116,6 @@ impl Config {
     }
 
     fn write_cluster(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        section(f, "cluster")?;
         let seeds: Vec<_> = self
             .cluster
             .seeds
@@ -127,12 +163,14 @@ impl Config {
 
     fn write_reads(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reads = &self.reads;
-        section(f, "reads")?;
+        section(f, &self.own("reads"))?;
+        let shared = (self.tenant.as_ref()).is_some_and(|tenant| !tenant.own_read_port);
         match reads.address {
+            Some(_) if shared => writeln!(f, "# address: that of [reads]")?,
             Some(address) => text(f, "address", address)?,
             None => writeln!(f, "# no address: no read port")?,
         }
-        if let Some(advertise) = &reads.advertise {
+        if let Some(advertise) = reads.advertise.as_ref().filter(|_| !shared) {
             text(f, "advertise", advertise)?;
         }
         match &reads.zone {
@@ -151,7 +189,7 @@ impl Config {
 
     fn write_users(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for user in &self.users {
-            section(f, &format!("users.{}", user.name))?;
+            section(f, &self.own(&format!("users.{}", user.name)))?;
             if user.password.is_some() {
                 writeln!(f, "# it has a password")?;
             }
@@ -161,6 +199,10 @@ impl Config {
             text(f, "cluster_username", &user.runs_as.username)?;
             writeln!(f, "# password on the cluster: from {}", user.runs_as.source)?;
         }
+        Ok(())
+    }
+
+    fn write_admin_commands(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         section(f, "admin_commands")?;
         let quoted: Vec<_> = self
             .admin_commands
@@ -172,10 +214,14 @@ impl Config {
 
     fn write_limits(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let limits = &self.limits;
-        section(f, "limits")?;
+        section(f, &self.own("limits"))?;
         writeln!(f, "clients_max = {}", limits.clients_max)?;
-        millis(f, "handshake_timeout_ms", limits.handshake_timeout)?;
-        writeln!(f, "handshakes_max = {}", limits.handshakes_max)?;
+        if self.tenant.is_none() {
+            millis(f, "handshake_timeout_ms", limits.handshake_timeout)?;
+            writeln!(f, "handshakes_max = {}", limits.handshakes_max)?;
+            let per_address = limits.clients_per_address_max.unwrap_or_default();
+            writeln!(f, "clients_per_address_max = {per_address}")?;
+        }
         millis(f, "auth_timeout_ms", limits.auth_timeout)?;
         millis(f, "request_timeout_ms", limits.request_timeout)?;
         millis(f, "deadline_ms", limits.deadline)?;
@@ -188,14 +234,16 @@ impl Config {
         writeln!(f, "in_flight_max = {}", limits.in_flight_max)?;
         writeln!(f, "leases_max = {}", limits.leases_max)?;
         writeln!(f, "request_bytes_max = {}", limits.request_bytes_max)?;
-        let per_address = limits.clients_per_address_max.unwrap_or_default();
-        writeln!(f, "clients_per_address_max = {per_address}")?;
         let per_user = limits.clients_per_user_max.unwrap_or_default();
         writeln!(f, "clients_per_user_max = {per_user}")?;
         let commands = limits.user_commands_per_second_max.unwrap_or_default();
         writeln!(f, "user_commands_per_second_max = {commands}")?;
         let bytes = limits.user_bytes_per_second_max.unwrap_or_default();
         writeln!(f, "user_bytes_per_second_max = {bytes}")?;
+        let commands = limits.commands_per_second_max.unwrap_or_default();
+        writeln!(f, "commands_per_second_max = {commands}")?;
+        let bytes = limits.bytes_per_second_max.unwrap_or_default();
+        writeln!(f, "bytes_per_second_max = {bytes}")?;
         millis(
             f,
             "idle_timeout_ms",
@@ -203,6 +251,13 @@ impl Config {
         )?;
         let age = limits.max_connection_age.unwrap_or_default();
         millis(f, "max_connection_age_ms", age)?;
+        if self
+            .tenant
+            .as_ref()
+            .is_some_and(|tenant| tenant.shares_memory)
+        {
+            return writeln!(f, "# memory_bytes_max: its share of that of [limits]");
+        }
         let memory = limits.memory_bytes_max.unwrap_or_default();
         writeln!(f, "memory_bytes_max = {memory}")
     }

@@ -90,6 +90,8 @@ clients_per_address_max = 22
 clients_per_user_max = 25
 user_commands_per_second_max = 26
 user_bytes_per_second_max = 27
+commands_per_second_max = 28
+bytes_per_second_max = 29
 idle_timeout_ms = 23
 max_connection_age_ms = 24
 memory_bytes_max = 1048576
@@ -142,6 +144,8 @@ fn every_key_is_read() {
             clients_per_user_max: Some(25),
             user_commands_per_second_max: Some(26),
             user_bytes_per_second_max: Some(27),
+            commands_per_second_max: Some(28),
+            bytes_per_second_max: Some(29),
             idle_timeout: Some(millis(23)),
             max_connection_age: Some(millis(24)),
             memory_bytes_max: Some(1 << 20),
@@ -452,3 +456,5 @@ fn a_successor_keeps_what_only_counts_at_the_start() {
     assert_eq!(after.cluster.seeds.len(), 2);
     assert_eq!(after.clone().succeed(&after), Changes::default());
 }
+
+mod clusters;

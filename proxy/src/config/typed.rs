@@ -12,16 +12,20 @@ use toml::de::{DeTable, DeValue, Deserializer};
 use super::fields;
 use super::problem::{Origin, Problem, Problems};
 
+mod clusters;
+
+pub(super) use clusters::Clusters;
+
 /// Mistakes reported at most for one file: beyond that it is another kind of file.
 const PROBLEMS_MAX: usize = 50;
 /// A suggestion must be at least this similar (Jaro-Winkler, 0 to 1) to be worth making.
 const SIMILARITY_MIN: f64 = 0.78;
 
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
     pub(super) listen: Listen,
-    pub(super) cluster: Cluster,
+    pub(super) cluster: Clusters,
     pub(super) reads: Reads,
     pub(super) users: BTreeMap<String, User>,
     pub(super) admin_commands: AdminCommands,
@@ -32,7 +36,7 @@ pub(super) struct File {
     pub(super) log: Log,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Listen {
     pub(super) address: Option<String>,
@@ -42,7 +46,7 @@ pub(super) struct Listen {
     pub(super) tls: ListenTls,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ListenTls {
     pub(super) certificate: Option<String>,
@@ -54,14 +58,14 @@ pub(super) struct ListenTls {
     pub(super) min_version: Option<String>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct NamedCertificate {
     pub(super) certificate: Option<String>,
     pub(super) key: Option<String>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Cluster {
     pub(super) seeds: Option<Vec<String>>,
@@ -72,9 +76,45 @@ pub(super) struct Cluster {
     pub(super) unauthenticated: Option<String>,
     pub(super) cross_slot: Option<String>,
     pub(super) tls: Option<ClusterTls>,
+    // These only in [[cluster]].
+    pub(super) name: Option<String>,
+    pub(super) server_names: Option<Vec<String>>,
+    pub(super) user_names: Option<Vec<String>>,
+    pub(super) default: Option<bool>,
+    pub(super) listen: Option<ClusterListen>,
+    pub(super) reads: Option<Reads>,
+    pub(super) users: Option<BTreeMap<String, User>>,
+    pub(super) limits: Option<Limits>,
 }
 
-#[derive(Deserialize, Default)]
+impl Cluster {
+    /// Keys that are there and only mean something in `[[cluster]]`.
+    pub(super) fn several(&self) -> Vec<&'static str> {
+        let keys = [
+            ("name", self.name.is_some()),
+            ("server_names", self.server_names.is_some()),
+            ("user_names", self.user_names.is_some()),
+            ("default", self.default.is_some()),
+            ("listen", self.listen.is_some()),
+            ("reads", self.reads.is_some()),
+            ("users", self.users.is_some()),
+            ("limits", self.limits.is_some()),
+        ];
+        let there = keys.into_iter().filter(|(_, there)| *there);
+        there.map(|(key, _)| key).collect()
+    }
+}
+
+/// `[cluster.listen]`
+#[derive(Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ClusterListen {
+    pub(super) address: Option<String>,
+    pub(super) advertise: Option<String>,
+    pub(super) tls: ListenTls,
+}
+
+#[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ClusterTls {
     pub(super) ca: Option<String>,
@@ -83,7 +123,7 @@ pub(super) struct ClusterTls {
     pub(super) key: Option<String>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Reads {
     pub(super) address: Option<String>,
@@ -95,7 +135,7 @@ pub(super) struct Reads {
     pub(super) readonly_flag: Option<bool>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct User {
     pub(super) password_file: Option<String>,
@@ -106,13 +146,13 @@ pub(super) struct User {
     pub(super) cluster_password_env: Option<String>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct AdminCommands {
     pub(super) allow: Option<Vec<String>>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Limits {
     pub(super) clients_max: Option<Whole>,
@@ -132,17 +172,19 @@ pub(super) struct Limits {
     pub(super) user_bytes_per_second_max: Option<Whole>,
     pub(super) idle_timeout_ms: Option<Whole>,
     pub(super) max_connection_age_ms: Option<Whole>,
+    pub(super) commands_per_second_max: Option<Whole>,
+    pub(super) bytes_per_second_max: Option<Whole>,
     pub(super) memory_bytes_max: Option<Whole>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Reload {
     pub(super) watch: Option<bool>,
     pub(super) every_ms: Option<Whole>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Drain {
     pub(super) mode: Option<String>,
@@ -150,13 +192,13 @@ pub(super) struct Drain {
     pub(super) grace_ms: Option<Whole>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Admin {
     pub(super) address: Option<String>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Log {
     pub(super) level: Option<String>,
@@ -185,7 +227,7 @@ impl<'de> Deserialize<'de> for Whole {
 }
 
 /// Every section by its dotted path, with its keys; sub-sections are keys of their parent too.
-pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 14] {
+pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 20] {
     [
         ("", fields::names::<File>()),
         ("listen", fields::names::<Listen>()),
@@ -204,6 +246,16 @@ pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 14] {
         ("drain", fields::names::<Drain>()),
         ("admin", fields::names::<Admin>()),
         ("log", fields::names::<Log>()),
+        // Of one [[cluster]]: what they have in common with the sections above is told there.
+        ("cluster.listen", fields::names::<ClusterListen>()),
+        ("cluster.listen.tls", fields::names::<ListenTls>()),
+        (
+            "cluster.listen.tls.certificates",
+            fields::names::<NamedCertificate>(),
+        ),
+        ("cluster.reads", fields::names::<Reads>()),
+        ("cluster.users.NAME", fields::names::<User>()),
+        ("cluster.limits", fields::names::<Limits>()),
     ]
 }
 
@@ -319,12 +371,7 @@ fn explain(path: &str, message: &str) -> String {
         return message.to_owned();
     }
     let (section, key) = path.rsplit_once('.').unwrap_or(("", path));
-    // What a user is called is not a name of ours.
-    let section = if section.starts_with("users.") {
-        "users.NAME"
-    } else {
-        section.trim_end_matches(|char: char| char == '.' || char.is_ascii_digit())
-    };
+    let section = section_of(section);
     if matches!(key, "password" | "requirepass") {
         return "unknown key; passwords are never written here: use password_file or password_env"
             .to_owned();
@@ -342,6 +389,19 @@ fn explain(path: &str, message: &str) -> String {
         (None, Some((right, _))) => format!("unknown key; `{key}` belongs into [{right}]"),
         (None, None) => format!("unknown key; known here: {}", known.join(", ")),
     }
+}
+
+/// A section's name without what a file adds to it: numbers, and what a user is called.
+fn section_of(path: &str) -> String {
+    let (path, user) = match path.split_once("users.") {
+        Some((before, _)) => (before, "users.NAME"),
+        None => (path, ""),
+    };
+    let parts = path.split('.');
+    let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let named: Vec<&str> = parts.filter(|part| !is_number(part)).collect();
+    let all = [named.join(".").as_str(), user].join(".");
+    all.trim_matches('.').to_owned()
 }
 
 fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {

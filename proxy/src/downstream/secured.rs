@@ -70,10 +70,11 @@ enum Step {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
-    /// The server's side of a handshake. `turn` is waited for before each step of it that may
+    /// The server's side of a handshake, of which `incoming` is there already. `turn` is waited for before each step of it that may
     /// compute for long.
     pub(super) async fn accept<T, F>(
         socket: S,
+        incoming: Vec<u8>,
         config: Arc<ServerConfig>,
         mut turn: impl FnMut() -> F,
     ) -> io::Result<Self>
@@ -84,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
         let mut this = Self {
             socket,
             tls,
-            incoming: Vec::with_capacity(HANDSHAKE_READ_BYTES),
+            incoming,
             early: Vec::new(),
             ended: false,
             outgoing: Vec::new(),
@@ -134,6 +135,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
                 }
             }
         }
+    }
+
+    /// Plain bytes that were read are to be read once more.
+    pub(super) fn unread(&mut self, mut plain: Vec<u8>) {
+        plain.append(&mut self.early);
+        self.early = plain;
     }
 
     /// The certificates that the client has shown, its own first.
@@ -373,7 +380,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
     }
 }
 
-fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+pub(super) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 

@@ -11,14 +11,34 @@ use prometheus::proto::{
 
 use super::{
     BUCKETS_NS, Cells, ConnectResult, Direction, ErrorKind, HandshakeResult, Metrics, PoisonReason,
-    RedirectKind, UpstreamState, Zone, process,
+    RedirectKind, Scope, UpstreamState, Zone, process,
 };
 
+/// The label that says which of several clusters a series is about.
+const CLUSTER_LABEL: &str = "cluster";
+/// What is counted of clients that have not named a cluster.
+const BEFORE_A_CLUSTER: [&str; 2] = ["keyway_handshakes_total", "keyway_errors_total"];
+/// There is one configuration, however many clusters.
+const OF_THE_FILE: &str = "keyway_config_reloads_total";
+
 impl Metrics {
-    /// The page that `/metrics` serves.
+    /// The page that `/metrics` serves, of these alone.
     #[must_use]
     pub fn page(&self) -> String {
-        let mut families = self.families(&self.cells());
+        Self::page_of(std::slice::from_ref(self))
+    }
+
+    /// The same of several: those of the process, and of each cluster.
+    #[must_use]
+    pub fn page_of(all: &[Self]) -> String {
+        let mut families: Vec<MetricFamily> = Vec::new();
+        for own in all.iter().flat_map(|own| own.families(&own.cells())) {
+            let same = |family: &&mut MetricFamily| family.name() == own.name();
+            match families.iter_mut().find(same) {
+                Some(family) => family.mut_metric().extend_from_slice(own.get_metric()),
+                None => families.push(own),
+            }
+        }
         // The encoder refuses a family without a value: no command has been used yet.
         families.retain(|family| !family.get_metric().is_empty());
         let encoded = prometheus::TextEncoder::new().encode_to_string(&families);
@@ -30,10 +50,24 @@ impl Metrics {
 
     pub(super) fn families(&self, cells: &[Arc<Cells>]) -> Vec<MetricFamily> {
         let mut families = self.clients(cells);
-        families.extend(upstream(cells));
-        families.extend(self.cluster());
-        families.extend(process::families());
+        if self.scope == Scope::Process {
+            // Only of clients that had no cluster yet; what else they count is the clusters'.
+            families.retain(|family| BEFORE_A_CLUSTER.contains(&family.name()));
+        } else {
+            families.extend(upstream(cells));
+            families.extend(self.cluster());
+        }
+        let Scope::Cluster(name) = &self.scope else {
+            families.push(build());
+            families.extend(process::families());
+            families.extend(self.reloads.families());
+            return families;
+        };
         families.extend(self.reloads.families());
+        families.retain(|family| family.name() != OF_THE_FILE);
+        families
+            .iter_mut()
+            .for_each(|family| name_all(family, name));
         families
     }
 
@@ -91,7 +125,7 @@ impl Metrics {
         ]
     }
 
-    fn cluster(&self) -> [MetricFamily; 4] {
+    fn cluster(&self) -> [MetricFamily; 3] {
         [
             counter(
                 "keyway_topology_looks_total",
@@ -112,13 +146,28 @@ impl Metrics {
                 "Slots that have an owner, of 16384.",
                 signed_of(self.control.slots_covered.load(Relaxed)),
             ),
-            gauges(
-                "keyway_build_info",
-                "Always 1; the version that runs.",
-                "version",
-                &[(env!("CARGO_PKG_VERSION"), 1)],
-            ),
         ]
+    }
+}
+
+fn build() -> MetricFamily {
+    gauges(
+        "keyway_build_info",
+        "Always 1; the version that runs.",
+        "version",
+        &[(env!("CARGO_PKG_VERSION"), 1)],
+    )
+}
+
+/// Gives all series of a family the label of a cluster.
+fn name_all(family: &mut MetricFamily, name: &str) {
+    for metric in family.mut_metric() {
+        let mut pair = LabelPair::default();
+        pair.set_name(CLUSTER_LABEL.to_owned());
+        pair.set_value(name.to_owned());
+        let mut labels = vec![pair];
+        labels.extend_from_slice(metric.get_label());
+        metric.set_label(labels);
     }
 }
 

@@ -32,6 +32,8 @@ labels! {
         Tls => "tls",
         /// Its place was needed.
         Evicted => "evicted",
+        /// It named no cluster of several, and none is for those who name none.
+        NoCluster => "no_cluster",
         /// There was no place for one more client.
         NoPlace => "no_place",
         /// Its address had as many as one may have.

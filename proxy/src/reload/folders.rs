@@ -53,7 +53,9 @@ impl Folders {
         let Some(watcher) = &mut self.watcher else {
             return;
         };
-        let wanted = folders(&files(config));
+        let own = config.clusters.iter().flat_map(|own| files(own));
+        let all: Vec<PathBuf> = files(config).into_iter().chain(own).collect();
+        let wanted = folders(&all);
         for gone in self.watched.difference(&wanted) {
             let _ = watcher.unwatch(gone); // it may exist no more
         }

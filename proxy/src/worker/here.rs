@@ -5,17 +5,22 @@ use std::{rc::Rc, sync::Arc};
 
 use dataplane::Dataplane;
 
-use super::{Clock, Counters, Plane, Worker, begin};
+use super::{
+    Plane,
+    counters::Counters,
+    hall::{self, Hall},
+    turns::Clock,
+};
 use crate::{
     acceptor::Accepted,
-    contract::{DiscoveryContext, WorkerContext},
+    contract::{DiscoveryContext, HallContext},
     discovery, downstream,
     net::Socket,
 };
 
 /// A worker without a thread of its own. It has no mail: there are no others.
 pub struct Here {
-    worker: Rc<Worker>,
+    hall: Rc<Hall>,
 }
 
 impl std::fmt::Debug for Here {
@@ -27,37 +32,42 @@ impl std::fmt::Debug for Here {
 impl Plane {
     /// Begins a worker, inside a tokio `LocalSet`.
     #[must_use]
-    pub fn begin_here(&self, context: WorkerContext) -> Here {
+    pub fn begin_here(&self, context: HallContext) -> Here {
         let counters = Arc::new(Counters::default());
-        self.shared.add_counters(&counters);
         Here {
-            worker: begin(context, Arc::clone(&self.shared), counters, Clock::exact()),
+            hall: hall::open(context, &self.clusters, counters, Clock::exact),
         }
     }
 
-    /// Follows the topology until the end.
+    /// Follows the topology of the first cluster until the end.
     pub fn discover_here(&self, context: DiscoveryContext) -> impl Future<Output = ()> + use<> {
-        discovery::run(context, Arc::clone(&self.shared))
+        let shared = self.clusters.first().cloned();
+        async {
+            if let Some(shared) = shared {
+                discovery::run(context, shared).await;
+            }
+        }
     }
 }
 
 impl Here {
     /// Serves a client.
     pub fn serve<S: Socket + 'static>(&self, accepted: Accepted<S>) {
-        self.worker.counters.connection_given();
-        let task = downstream::serve(Rc::clone(&self.worker), accepted);
+        self.hall.counters.connection_given();
+        let task = downstream::serve(Rc::clone(&self.hall), accepted);
         tokio::task::spawn_local(task);
     }
 
     /// Clients that are served.
     #[must_use]
     pub fn clients(&self) -> usize {
-        self.worker.counters.connections()
+        self.hall.counters.connections()
     }
 
     /// What is under way, kept back or lent; `None` at rest.
     #[must_use]
     pub fn unrest(&self) -> Option<String> {
-        self.worker.ask(Dataplane::unrest)
+        let worker = self.hall.worker(0)?;
+        worker.ask(Dataplane::unrest)
     }
 }

@@ -47,16 +47,19 @@ impl WorkerHost {
 
     /// Says what was not said at once, lest it be too much.
     pub(super) fn say_who_was_refused(&mut self) {
-        self.audit.due(clock::now()).iter().for_each(say_refused);
+        self.audit
+            .due(clock::now())
+            .iter()
+            .for_each(|line| say_refused(line, self.shared.name.as_deref()));
     }
 }
 
-fn say_refused(line: &audit::Line) {
+fn say_refused(line: &audit::Line, cluster: Option<&str>) {
     let client = line
         .client
         .map_or_else(|| "(various)".to_owned(), |ip| ip.to_string());
     tracing::warn!(
-        %client, user = %line.user, reason = %line.reason, times = line.times,
+        %client, cluster, user = %line.user, reason = %line.reason, times = line.times,
         "credentials refused"
     );
 }
@@ -142,7 +145,8 @@ impl Host for WorkerHost {
     fn credentials_refused(&mut self, client: SocketAddr, username: &[u8], reason: &str) {
         let now = clock::now();
         let line = self.audit.refused(client.ip(), username, reason, now);
-        line.iter().for_each(say_refused);
+        line.iter()
+            .for_each(|line| say_refused(line, self.shared.name.as_deref()));
     }
 
     fn read(&mut self, zone: Zone) {
@@ -198,7 +202,7 @@ impl Host for WorkerHost {
         // One line for the first failure, the second, the fourth: a dead node is no news.
         if failures.is_power_of_two() {
             tracing::warn!(
-                node = %addr, %reason, failures,
+                node = %addr, cluster = self.shared.name.as_deref(), %reason, failures,
                 "a connection to the node ended or could not be made; trying again"
             );
         }

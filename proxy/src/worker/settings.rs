@@ -22,10 +22,11 @@ const WORKER_OUTPUT_BYTES_MAX: usize = 1024 * 1024 * 1024;
 fn memory_of_all(config: &Config) -> usize {
     let usual = WORKER_OUTPUT_BYTES_MAX.saturating_mul(config.listen.workers);
     let half = || memory::available().map_or(usual, |bytes| bytes / 2);
-    config
-        .limits
-        .memory_bytes_max
-        .unwrap_or_else(|| usual.min(half()))
+    let tenant = config.tenant.as_ref();
+    let shared_by = tenant.filter(|tenant| tenant.shares_memory);
+    let all = config.limits.memory_bytes_max;
+    let all = all.unwrap_or_else(|| usual.min(half()));
+    all / shared_by.map_or(1, |tenant| tenant.of.max(1))
 }
 
 pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
@@ -38,6 +39,10 @@ pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
     shared.seats.set_rates(
         rate(limits.user_commands_per_second_max),
         rate(limits.user_bytes_per_second_max),
+    );
+    shared.seats.set_rates_of_all(
+        rate(limits.commands_per_second_max),
+        rate(limits.bytes_per_second_max),
     );
     Settings {
         limits: Limits {

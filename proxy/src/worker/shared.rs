@@ -25,6 +25,8 @@ const MOVED_MAX: usize = 1024;
 
 /// Shared by the workers and the discovery.
 pub(crate) struct Shared {
+    /// The cluster's name, if it is one of several.
+    pub(crate) name: Option<Box<str>>,
     view: ArcSwapAny<Arc<View>, RwLock<()>>,
     /// The built-in commands, and what is allowed of them.
     pub(crate) table: Arc<CommandTable>,
@@ -65,6 +67,7 @@ impl Shared {
             let _ = table.allow(name); // it may be the cluster's own
         }
         Self {
+            name: config.tenant.as_ref().map(|tenant| tenant.name.clone()),
             view: ArcSwapAny::new(Arc::new(View::unknown(default_user_open))),
             table: Arc::new(table),
             seats: Arc::default(),
@@ -114,6 +117,12 @@ impl Shared {
         if let Some((_, sender)) = all.iter().find(|(worker, _)| *worker == index) {
             let _ = sender.send(mail); // it may have ended
         }
+    }
+
+    /// Clients of all workers.
+    pub(crate) fn clients(&self) -> usize {
+        let counters = self.counters.read().unwrap_or_else(PoisonError::into_inner);
+        counters.iter().map(|worker| worker.connections()).sum()
     }
 
     pub(super) fn totals(&self) -> Totals {

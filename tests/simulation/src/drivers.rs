@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use keyway::{
     acceptor::{Accepted, Admission, Door},
     config::{Config, HostPort, Live},
-    contract::{DiscoveryContext, Readiness, Shutdown, Stage, WorkerContext},
+    contract::{DiscoveryContext, HallContext, Readiness, Shutdown, Stage, WorkerContext},
     dns::{Resolve, Resolving},
     metrics::Metrics,
     net::{DriverFault, Reach},
@@ -91,7 +91,7 @@ impl Drivers {
         let (sender, shutdown) = Shutdown::new();
         let metrics = Metrics::new([]);
         let plane = Plane::seeded(&config, seed);
-        let here = plane.begin_here(WorkerContext {
+        let worker = WorkerContext {
             index: 0,
             config: live.clone(),
             downstream_tls: CERTIFICATES.server.clone(),
@@ -99,6 +99,14 @@ impl Drivers {
             reach: reach.clone(),
             metrics: metrics.worker(),
             shutdown: shutdown.clone(),
+        };
+        let here = plane.begin_here(HallContext {
+            index: 0,
+            config: live.clone(),
+            downstream_tls: CERTIFICATES.server.clone(),
+            metrics: metrics.worker(),
+            shutdown: shutdown.clone(),
+            clusters: vec![worker],
         });
         task::spawn_local(plane.discover_here(DiscoveryContext {
             config: live,
@@ -298,6 +306,7 @@ impl Proxy for Drivers {
             stream,
             peer: ([127, 0, 0, 1], 1).into(),
             door: Door::Main,
+            cluster: Some(0),
             admission: Admission::alone().unwrap(),
         });
     }

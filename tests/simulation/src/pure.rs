@@ -196,6 +196,7 @@ impl Proxy for Pure {
             local: address,
             user: None,
             read_port: false,
+            stranger: false,
         };
         let now = world.instant();
         let key = world.proxy.plane.client_opened(opening, now);

@@ -16,10 +16,10 @@ const NO_PASSWORD: &str = "ERR AUTH <password> called without any password confi
     default user. Are you sure your configuration is correct?";
 
 /// Whether the client has to authenticate before anything else: it is nobody yet, and Valkey's
-/// `default` user has a password or is off.
+/// `default` user has a password or is off, or is not for it.
 #[must_use]
 pub fn must_authenticate(session: &Session, facts: &Facts) -> bool {
-    session.user == User::Default && !facts.default_user_open
+    session.user == User::Default && (!facts.default_user_open || session.stranger)
 }
 
 /// Refuses a request whose client [must authenticate](must_authenticate) first, and says whether

@@ -28,16 +28,6 @@ impl Checker<'_> {
                 typed.clients_per_user_max,
                 (1, 1_000_000),
             ),
-            user_commands_per_second_max: self.some(
-                "user_commands_per_second_max",
-                typed.user_commands_per_second_max,
-                (1, GIB),
-            ),
-            user_bytes_per_second_max: self.some(
-                "user_bytes_per_second_max",
-                typed.user_bytes_per_second_max,
-                (1, 1024 * GIB),
-            ),
             memory_bytes_max: self.some(
                 "memory_bytes_max",
                 typed.memory_bytes_max,
@@ -84,7 +74,37 @@ impl Checker<'_> {
             (64 * KIB, GIB),
         );
         self.timeouts(typed, &mut limits);
+        self.rates(typed, &mut limits);
         limits
+    }
+
+    fn rates(&mut self, typed: &typed::Limits, of: &mut Limits) {
+        let most = 1024 * GIB;
+        let rates = [
+            (
+                "user_commands_per_second_max",
+                typed.user_commands_per_second_max,
+                &mut of.user_commands_per_second_max,
+            ),
+            (
+                "user_bytes_per_second_max",
+                typed.user_bytes_per_second_max,
+                &mut of.user_bytes_per_second_max,
+            ),
+            (
+                "commands_per_second_max",
+                typed.commands_per_second_max,
+                &mut of.commands_per_second_max,
+            ),
+            (
+                "bytes_per_second_max",
+                typed.bytes_per_second_max,
+                &mut of.bytes_per_second_max,
+            ),
+        ];
+        for (key, value, place) in rates {
+            *place = self.some(key, value, (1, most));
+        }
     }
 
     fn timeouts(&mut self, typed: &typed::Limits, of: &mut Limits) {

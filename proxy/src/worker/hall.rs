@@ -1,0 +1,153 @@
+//! A worker's thread: one worker for each cluster, and the clients of whom it is not known yet whose
+//! they are. Once that is known, a client is its worker's alone, and the hall has no more to do with it.
+
+use std::{
+    cell::{Ref, RefCell, RefMut},
+    rc::Rc,
+    sync::Arc,
+};
+
+use rustls::pki_types::CertificateDer;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+
+use super::{
+    Buffers, LogBudget, Mail, Shared, Worker, begin, counters::Counters, follow_mail, turns::Clock,
+};
+use crate::{
+    acceptor::Accepted,
+    config::Live,
+    contract::{HallContext, Shutdown},
+    directory::Directory,
+    downstream,
+    metrics::WorkerMetrics,
+    tls::ServerTls,
+};
+
+/// What is shared of each cluster, and what its other workers have to say.
+pub(super) type Letters = Vec<(Arc<Shared>, mpsc::UnboundedReceiver<Mail>)>;
+
+/// What the tasks of one thread share.
+pub(crate) struct Hall {
+    /// The configuration of the process.
+    pub(crate) config: Live,
+    /// For clients that have not named a cluster.
+    pub(crate) downstream_tls: ServerTls,
+    /// Counts those.
+    pub(crate) metrics: Rc<WorkerMetrics>,
+    pub(crate) log: LogBudget,
+    pub(crate) shutdown: Shutdown,
+    /// All clients of the thread.
+    pub(crate) counters: Arc<Counters>,
+    clusters: Vec<Rc<Worker>>,
+    directory: RefCell<Directory>,
+    buffers: Buffers,
+    handshakes: Semaphore,
+}
+
+impl Hall {
+    /// The worker of a cluster.
+    pub(crate) fn worker(&self, cluster: usize) -> Option<&Rc<Worker>> {
+        self.clusters.get(cluster)
+    }
+
+    /// The only cluster whose user a client's certificate names, of those that users choose.
+    pub(crate) fn by_certificate(&self, certificate: &CertificateDer<'_>) -> Option<usize> {
+        let directory = self.directory();
+        let mut found = self.clusters.iter().enumerate().filter(|(place, worker)| {
+            let user = worker.by_certificate.borrow().user(certificate);
+            user.is_some_and(|user| directory.by_user(&user) == Some(*place))
+        });
+        let (place, _) = found.next()?;
+        found.next().is_none().then_some(place)
+    }
+
+    /// Who means which cluster.
+    pub(crate) fn directory(&self) -> Ref<'_, Directory> {
+        self.directory.borrow()
+    }
+
+    /// Lends the buffer that sockets are read into.
+    pub(crate) fn scratch(&self) -> RefMut<'_, Box<[u8]>> {
+        self.buffers.scratch.borrow_mut()
+    }
+
+    /// Lends the buffer that is encrypted into.
+    pub(crate) fn cipher(&self) -> RefMut<'_, Vec<u8>> {
+        self.buffers.cipher.borrow_mut()
+    }
+
+    /// Waits for the turn of a step of a handshake: one is computed between two looks at the
+    /// sockets, so that a storm of new clients does not keep those who are served from their
+    /// turns. Keep what it returns until the step is done.
+    pub(crate) async fn handshake_turn(&self) -> Option<SemaphorePermit<'_>> {
+        let permit = self.handshakes.acquire().await.ok();
+        tokio::task::yield_now().await;
+        permit
+    }
+}
+
+/// Serves what the acceptor gives, until the end.
+pub(super) async fn run(
+    context: HallContext,
+    letters: Letters,
+    counters: Arc<Counters>,
+    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+) {
+    let shutdown = context.shutdown.clone();
+    let (clusters, mail): (Vec<_>, Vec<_>) = letters.into_iter().unzip();
+    let hall = open(context, &clusters, counters, Clock::of_turns);
+    for (worker, mail) in hall.clusters.iter().zip(mail) {
+        tokio::task::spawn_local(follow_mail(Rc::clone(worker), mail));
+    }
+    let requested = shutdown.requested();
+    tokio::pin!(requested);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut requested => return,
+            next = accepted.recv() => match next {
+                Some(accepted) => downstream::begin(&hall, accepted),
+                None => return,
+            },
+        }
+    }
+}
+
+/// A hall whose workers' own tasks run.
+pub(super) fn open(
+    context: HallContext,
+    clusters: &[Arc<Shared>],
+    counters: Arc<Counters>,
+    clock: fn() -> Clock,
+) -> Rc<Hall> {
+    let buffers = Buffers::new();
+    let workers = context.clusters.into_iter().zip(clusters);
+    let workers = workers.map(|(context, shared)| {
+        let shared = Arc::clone(shared);
+        begin(context, shared, clock(), buffers.clone())
+    });
+    let clusters: Vec<_> = workers.collect();
+    let hall = Rc::new(Hall {
+        directory: RefCell::new(Directory::of(&context.config.get())),
+        config: context.config,
+        downstream_tls: context.downstream_tls,
+        shutdown: context.shutdown,
+        buffers,
+        metrics: Rc::new(context.metrics),
+        log: LogBudget::new(),
+        counters,
+        clusters,
+        handshakes: Semaphore::new(1),
+    });
+    tokio::task::spawn_local(follow_directory(Rc::clone(&hall)));
+    hall
+}
+
+/// Learns how clusters are chosen when that changes.
+async fn follow_directory(hall: Rc<Hall>) {
+    let mut changes = hall.config.changes();
+    while changes.changed().await.is_ok() {
+        let directory = Directory::of(&changes.borrow_and_update());
+        hall.directory.replace(directory);
+    }
+}
