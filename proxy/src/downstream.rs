@@ -19,7 +19,7 @@ use tokio::{
 use dataplane::{Ending, Key, Opening, Why};
 
 use crate::{
-    acceptor::{Accepted, Door},
+    acceptor::{Accepted, Admission, Door},
     metrics::{Direction, HandshakeResult},
     net::{DriverFault, Socket},
     worker::{Counters, Hall, Worker},
@@ -65,7 +65,7 @@ pub(crate) async fn serve<S: Socket>(hall: Rc<Hall>, accepted: Accepted<S>) {
     let handshake = Box::pin(async {
         tokio::select! {
             biased;
-            result = shake_hands(&hall, stream, &mut whose) => result,
+            result = shake_hands(&hall, stream, &mut whose, &admission) => result,
             () = sleep(hall.config.get().limits.handshake_timeout) => Err(Failure::Timeout),
             () = admission.evicted() => Err(Failure::Evicted),
         }
@@ -332,6 +332,7 @@ async fn shake_hands<S: Socket>(
     hall: &Hall,
     mut stream: S,
     whose: &mut Whose,
+    admission: &Admission,
 ) -> Result<Shaken<S>, Failure> {
     let local = stream.local_addr().map_err(Failure::Io)?;
     let mut first = [0_u8; 8];
@@ -344,7 +345,8 @@ async fn shake_hands<S: Socket>(
     let hello = whose.listen(hall, &mut stream).await?;
     let tls = whose.tls(hall).current();
     let config = Arc::clone(&tls.config);
-    match Secured::accept(stream, hello, config, || hall.handshake_turn()).await {
+    let understood = || admission.client_speaks();
+    match Secured::accept(stream, hello, config, || hall.handshake_turn(), understood).await {
         Ok(stream) => {
             // A session that is resumed brings its certificate along, and nobody looked at it.
             if stream.is_resumed()

@@ -70,13 +70,14 @@ enum Step {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
-    /// The server's side of a handshake, of which `incoming` is there already. `turn` is waited for before each step of it that may
-    /// compute for long.
+    /// The server's side of a handshake, of which `incoming` is there already. `turn` is waited for
+    /// before each step of it that may compute for long; `understood` is called with the client's hello.
     pub(super) async fn accept<T, F>(
         socket: S,
         incoming: Vec<u8>,
         config: Arc<ServerConfig>,
         mut turn: impl FnMut() -> F,
+        understood: impl Fn(),
     ) -> io::Result<Self>
     where
         F: Future<Output = T>,
@@ -95,6 +96,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
             let permit = turn().await;
             let step = this.handshake_steps();
             drop(permit);
+            if !this.outgoing.is_empty() {
+                understood();
+            }
             let flushed = this.flush().await;
             match step? {
                 Step::Traffic => {

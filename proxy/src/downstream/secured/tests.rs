@@ -90,9 +90,13 @@ async fn connected(
     let name = ServerName::try_from("localhost").unwrap();
     let connector = TlsConnector::from(client);
     let (ours, theirs) = tokio::join!(
-        Secured::accept(Narrow(near, width), Vec::new(), server, || {
-            std::future::ready(())
-        }),
+        Secured::accept(
+            Narrow(near, width),
+            Vec::new(),
+            server,
+            || std::future::ready(()),
+            || (),
+        ),
         connector.connect(name, far),
     );
     (ours.unwrap(), theirs.unwrap())
@@ -178,6 +182,7 @@ async fn what_comes_right_behind_the_handshake_is_read() {
         Vec::new(),
         server,
         || std::future::ready(()),
+        || (),
     ));
     let mut theirs = Box::pin(theirs);
     let mut server = None;
@@ -251,7 +256,8 @@ async fn a_handshake_that_is_none_ends_with_an_alert() {
     far.write_all(b"\x16\x03\x01\x00\x04\x01\x00\x00\x00")
         .await
         .unwrap();
-    let accepted = Secured::accept(near, Vec::new(), server, || std::future::ready(())).await;
+    let accepted =
+        Secured::accept(near, Vec::new(), server, || std::future::ready(()), || ()).await;
     let error = accepted.err().unwrap();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     let mut said = Vec::new();
