@@ -28,6 +28,7 @@ use crate::{
 
 mod node;
 mod readers;
+mod ready;
 
 pub(crate) use node::{Look, Node, look_at};
 use node::{LookError, counts_of};
@@ -80,6 +81,7 @@ pub(crate) async fn run(context: DiscoveryContext, shared: Arc<Shared>) {
         shared,
         topology: None,
         looks: 0,
+        found_at: None,
         failures: 0,
         turn: 0,
         table: None,
@@ -103,6 +105,8 @@ struct Discovery {
     shared: Arc<Shared>,
     topology: Option<Arc<Topology>>,
     looks: u64,
+    /// When the first topology was believed.
+    found_at: Option<Instant>,
     /// Looks in a row that found nothing.
     failures: u32,
     /// Makes every look begin with another node.
@@ -336,11 +340,11 @@ impl Discovery {
             databases: look.databases,
             sums: self.shared.view().facts.sums.clone(),
         };
-        if current.covers_all() {
-            self.context.readiness.ready();
-        } else {
-            let reason = format!("{} slots have no owner", current.holes());
-            self.context.readiness.not_ready(&reason);
+        let known_for = self.found_at.get_or_insert_with(Instant::now).elapsed();
+        let is_ready = self.context.readiness.reason().is_none();
+        match ready::why_not(current.holes(), is_ready, known_for) {
+            None => self.context.readiness.ready(),
+            Some(reason) => self.context.readiness.not_ready(&reason),
         }
         self.publish(topology, Arc::new(facts));
     }

@@ -124,6 +124,26 @@ fn probes_tell_living_from_ready() {
 }
 
 #[test]
+fn a_cluster_that_lost_some_slots_is_still_served() {
+    let cluster = RealCluster::start(Version::V9_1, 2, 0);
+    let keyway = Keyway::start(&cluster);
+    for node in 0..2 {
+        let mut client = cluster.client(node);
+        assert_eq!(text(&client.cmd(&["CLUSTER", "DELSLOTS", "0", "1"])), "OK");
+        let all = "cluster-require-full-coverage";
+        assert_eq!(text(&client.cmd(&["CONFIG", "SET", all, "no"])), "OK");
+    }
+    wait_until("a topology without them", 30, || {
+        let (_, page) = keyway.http("/metrics").unwrap_or_default();
+        page.contains("keyway_topology_slots_covered 16382")
+    });
+    assert_eq!(keyway.http("/readyz").unwrap_or_default().0, 200);
+    let mut client = keyway.client();
+    // The key's slot is 12182.
+    assert_eq!(text(&client.cmd(&["SET", "foo", "still served"])), "OK");
+}
+
+#[test]
 fn log_lines_are_json_and_carry_no_keys() {
     let cluster = RealCluster::start(Version::V9_1, 1, 0);
     let keyway = Keyway::start(&cluster);

@@ -133,7 +133,10 @@ async fn stalled_handshakes_keep_nobody_out() {
     }
     let _good = world.connect().await;
     world.wait_given(3).await;
-    assert!(began.elapsed() >= HANDSHAKE_PATIENCE / 5, "pushed out too soon");
+    assert!(
+        began.elapsed() >= HANDSHAKE_PATIENCE / 5,
+        "pushed out too soon"
+    );
     let first = world.workers[0].taken.lock().unwrap().remove(0);
     timeout(Duration::from_secs(1), first.admission.evicted())
         .await
