@@ -60,7 +60,7 @@ pub struct Bound {
 }
 
 /// Where clients come, with the key that says so. The first is `listen.address`.
-fn entrances(config: &Config) -> Vec<(Entrance, &'static str, SocketAddr)> {
+pub(crate) fn entrances(config: &Config) -> Vec<(Entrance, &'static str, SocketAddr)> {
     // To everyone's ports, if there are several clusters.
     let of_all = config.clusters.is_empty().then_some(0);
     let mut all = vec![(

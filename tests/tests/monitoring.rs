@@ -22,7 +22,15 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// What an on-call engineer can read at three in the morning.
 const ALERTS_MAX: usize = 15;
 /// Labels that Prometheus gives, and those whose values are no closed set.
-const FREE_LABELS: [&str; 6] = ["job", "namespace", "instance", "le", "command", "version"];
+const FREE_LABELS: [&str; 7] = [
+    "job",
+    "namespace",
+    "instance",
+    "cluster",
+    "le",
+    "command",
+    "version",
+];
 const DASHBOARDS: [&str; 3] = ["overview", "upstream", "clients"];
 
 fn read(path: impl AsRef<Path>) -> String {

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use keyway_tests::{
     Certificates, Client, ClusterOptions, Keyway, RealCluster, Settings, Version, ports,
-    text as shown, trusting, wait_until,
+    run_to_end, text as shown, tools, trusting, wait_until,
 };
 use resp::Value;
 
@@ -540,6 +541,81 @@ fn a_failover_and_the_end_of_one_cluster_do_not_touch_another() {
     assert!(topology("?cluster=b").1.contains(&first));
     assert!(!topology("?cluster=a").1.contains(&first));
     assert_eq!(topology("?cluster=c").0, 404);
+}
+
+#[test]
+fn pages_and_tools_tell_of_the_cluster_that_is_asked_for() {
+    let [a, b] = [(); 2].map(|()| RealCluster::start(Version::V9_1, 1, 0));
+    let tenants = [
+        Tenant::new("a", &a, "server_names = [\"a.test\"]"),
+        Tenant::new(
+            "b",
+            &b,
+            "server_names = [\"b.test\"]\n[cluster.reads]\nzone = \"z-b\"",
+        ),
+    ];
+    let world = World::new(&tenants, Settings::default());
+    let (admin, config) = (world.keyway.admin(), world.keyway.config());
+    let of = |index: usize| [&a, &b][index].nodes()[0].addr();
+    let tool = |arguments: &[&str]| {
+        let mut command = Command::new(tools::keyway());
+        let output = run_to_end(command.args(arguments), Duration::from_secs(30));
+        (output.code, output.stdout + &output.stderr)
+    };
+    exercise(&mut world.by_name("b.test"), "b", "name", 5);
+    for (cluster, own, other) in [(None, 0, 1), (Some("a"), 0, 1), (Some("b"), 1, 0)] {
+        let query = cluster.map_or(String::new(), |name| format!("?cluster={name}"));
+        let (_, page) = world
+            .keyway
+            .http(&format!("/topology{query}"))
+            .expect("a page");
+        assert!(
+            page.contains(&of(own)) && !page.contains(&of(other)),
+            "{page}"
+        );
+        let (status, _) = world
+            .keyway
+            .http(&format!("/readyz{query}"))
+            .expect("a page");
+        assert_eq!(status, 200);
+        let options: Vec<&str> = cluster
+            .iter()
+            .flat_map(|name| ["--cluster", name])
+            .collect();
+        for [name, words @ ..] in [["topology", "", ""], ["explain", "GET", "k"]] {
+            let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+            let (code, text) = tool(&[&[name, "--admin", &admin], &options[..], &words].concat());
+            assert_eq!(code, Some(0), "{text}");
+            assert!(
+                text.contains(&of(own)) && !text.contains(&of(other)),
+                "{text}"
+            );
+        }
+        let of_top = ["top", "--json", "--count", "1", "--admin", &admin];
+        let (_, text) = tool(&[&of_top[..], &options].concat());
+        let name = format!("\"name\":\"{}\"", cluster.unwrap_or("a"));
+        assert!(
+            text.contains(&name) && text.contains("\"names\":[\"a\",\"b\"]"),
+            "{text}"
+        );
+    }
+    for arguments in [
+        &["topology", "--cluster", "c", "--admin", &admin][..],
+        &["doctor", "--cluster", "c", "--config", &config],
+    ] {
+        let (code, text) = tool(arguments);
+        assert!(code != Some(0) && text.contains("a, b"), "{text}");
+    }
+    let (_, text) = tool(&["doctor", "--config", &config]);
+    assert!(text.contains(&of(0)) && text.contains(&of(1)), "{text}");
+    let (_, text) = tool(&["doctor", "--cluster", "b", "--config", &config]);
+    assert!(!text.contains(&of(0)) && text.contains(&of(1)), "{text}");
+    let (code, text) = tool(&["check", "--config", &config]);
+    assert!(
+        code == Some(0) && text.matches("[[cluster]]").count() == 2,
+        "{text}"
+    );
+    assert!(text.contains("zone = \"z-b\""), "{text}");
 }
 
 #[test]

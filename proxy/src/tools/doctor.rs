@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use serde::Serialize;
 
-use super::{FAILED, run, say, say_json};
+use super::{FAILED, run, say, say_json, source::of_cluster};
 use crate::config::Config;
 
 mod cluster;
@@ -18,6 +18,9 @@ pub(crate) struct Options {
     /// The configuration to look at.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Which of several clusters; all of them without.
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
     /// The findings as JSON.
     #[arg(long)]
     json: bool,
@@ -115,9 +118,13 @@ async fn examine(options: &Options) -> Findings {
         Ok(config) => {
             findings.fine("configuration", options.config.display().to_string());
             local::examine(&config, &mut findings).await;
-            if let Some(context) = nodes::context(&config, &mut findings) {
-                let looked = nodes::examine(&context, &mut findings).await;
-                cluster::examine(&context, looked, &mut findings).await;
+            match chosen(&config, options.cluster.as_deref()) {
+                Ok(all) => {
+                    for own in all {
+                        examine_cluster(&own, &mut findings).await;
+                    }
+                }
+                Err(text) => findings.fail("cluster", text, "name one that is there"),
             }
         }
         Err(problems) => {
@@ -129,6 +136,27 @@ async fn examine(options: &Options) -> Findings {
     }
     findings.ok = findings.count(State::Failed) == 0;
     findings
+}
+
+/// The clusters to look at.
+fn chosen(config: &Config, name: Option<&str>) -> Result<Vec<Config>, String> {
+    if name.is_none() && !config.clusters.is_empty() {
+        let all = config.clusters.iter().map(|own| (**own).clone());
+        return Ok(all.collect());
+    }
+    let own = of_cluster(config, name).map_err(|failure| failure.to_string())?;
+    Ok(vec![own])
+}
+
+async fn examine_cluster(config: &Config, findings: &mut Findings) {
+    if let Some(tenant) = &config.tenant {
+        let found = format!("{}: what follows is about it", tenant.name);
+        findings.fine("cluster", found);
+    }
+    if let Some(context) = nodes::context(config, findings) {
+        let looked = nodes::examine(&context, findings).await;
+        cluster::examine(&context, looked, findings).await;
+    }
 }
 
 fn text(findings: &Findings) -> String {

@@ -2,6 +2,7 @@
 //! cluster that a configuration names.
 
 use std::{
+    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -46,6 +47,61 @@ pub(crate) struct Source {
     /// Admin port of the Keyway to ask; <http://127.0.0.1:9121> without.
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     pub(crate) admin: Option<String>,
+    /// Which of several clusters; the first without.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
+}
+
+/// The admin port that is asked, and about which cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Admin {
+    /// `host:port`.
+    address: String,
+    cluster: Option<String>,
+}
+
+impl Admin {
+    /// Asks about the first cluster.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        Self {
+            address: reachable(address).to_string(),
+            cluster: None,
+        }
+    }
+
+    fn path(&self, page: &str) -> String {
+        match &self.cluster {
+            Some(name) => format!("{page}?cluster={name}"),
+            None => page.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.address)
+    }
+}
+
+/// The configuration of a cluster: that of this name, or the first.
+pub(crate) fn of_cluster(config: &Config, name: Option<&str>) -> Result<Config, Failure> {
+    let named = |own: &&Arc<Config>| {
+        let tenant = own.tenant.as_ref();
+        name.is_none_or(|name| tenant.is_some_and(|tenant| &*tenant.name == name))
+    };
+    match (config.clusters.iter().find(named), name) {
+        (Some(own), _) => Ok((**own).clone()),
+        (None, None) => Ok(config.clone()),
+        (None, Some(name)) => {
+            let all = config.clusters.iter().filter_map(|own| own.tenant.as_ref());
+            let names: Vec<&str> = all.map(|tenant| &*tenant.name).collect();
+            let known = match names.is_empty() {
+                true => "the configuration has one [cluster], without a name".to_owned(),
+                false => format!("the configuration has {}", names.join(", ")),
+            };
+            Err(Failure::Mistake(format!("--cluster {name}: {known}")))
+        }
+    }
 }
 
 /// A topology, and who told it.
@@ -69,13 +125,22 @@ impl Source {
         })
     }
 
-    /// `host:port` of the admin port that is meant.
-    pub(crate) fn admin(&self, config: Option<&Config>) -> Result<String, Failure> {
-        match (&self.admin, config) {
-            (Some(url), _) => host_of(url).map_err(Failure::Mistake),
-            (None, Some(config)) => Ok(reachable(config.admin.address).to_string()),
-            (None, None) => Ok(ADMIN.to_owned()),
+    /// The admin port that is meant.
+    pub(crate) fn admin(&self, config: Option<&Config>) -> Result<Admin, Failure> {
+        let plain = |name: &String| name.bytes().all(|byte| byte.is_ascii_graphic());
+        if let Some(name) = self.cluster.as_ref().filter(|name| !plain(name)) {
+            let text = format!("--cluster {name:?}: no cluster has such a name");
+            return Err(Failure::Mistake(text));
         }
+        let address = match (&self.admin, config) {
+            (Some(url), _) => host_of(url).map_err(Failure::Mistake)?,
+            (None, Some(config)) => reachable(config.admin.address).to_string(),
+            (None, None) => ADMIN.to_owned(),
+        };
+        Ok(Admin {
+            address,
+            cluster: self.cluster.clone(),
+        })
     }
 
     /// The topology as a running Keyway has it, or else as the cluster says.
@@ -99,7 +164,8 @@ impl Source {
             let advice = "name its admin port by --admin, or its configuration by --config";
             return Err(Failure::Failed(format!("{trouble}; {advice}")));
         };
-        let (topology, by) = from_cluster(&config).await.map_err(|text| {
+        let own = of_cluster(&config, self.cluster.as_deref())?;
+        let (topology, by) = from_cluster(&own).await.map_err(|text| {
             Failure::Failed(format!("{trouble}; and no node of the cluster: {text}"))
         })?;
         Ok(Told {
@@ -111,8 +177,10 @@ impl Source {
 }
 
 /// A page of JSON.
-pub(crate) async fn page<T: DeserializeOwned>(admin: &str, path: &str) -> Result<T, String> {
-    let body = timeout(PAGE_TIMEOUT, fetch(admin, path)).await;
+pub(crate) async fn page<T: DeserializeOwned>(admin: &Admin, page: &str) -> Result<T, String> {
+    let path = admin.path(page);
+    let admin = &admin.address;
+    let body = timeout(PAGE_TIMEOUT, fetch(admin, &path)).await;
     let body = body.unwrap_or_else(|_| Err("no answer in time".to_owned()));
     let body = body.map_err(|text| format!("no Keyway answers at http://{admin}{path}: {text}"))?;
     serde_json::from_slice(&body)
@@ -134,6 +202,10 @@ async fn fetch(admin: &str, path: &str) -> Result<Vec<u8>, String> {
     let status = head.lines().next().unwrap_or_default();
     match status.split(' ').nth(1) {
         Some("200") => Ok(answer.split_off(end + 4)),
+        Some("404") => {
+            let why = answer.split_off(end + 4);
+            Err(String::from_utf8_lossy(&why).trim().to_owned())
+        }
         _ => Err(format!("it says {status:?}")),
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Failure, run, say,
-    source::{Source, page},
+    source::{Admin, Source, page},
     time_of,
 };
 use crate::report::Status;
@@ -72,7 +72,7 @@ pub(crate) fn show(options: &Options) -> ExitCode {
     }
 }
 
-async fn show_lines(admin: &str, options: &Options) -> Result<(), Failure> {
+async fn show_lines(admin: &Admin, options: &Options) -> Result<(), Failure> {
     let mut turns = tokio::time::interval(EVERY);
     let (mut shown, mut failures) = (0, 0);
     let mut before: Option<Status> = None;

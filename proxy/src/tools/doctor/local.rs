@@ -11,15 +11,16 @@ use crate::{
     events::unix_ms,
     expiry, files,
     report::{Certificate, Status},
-    tls::Loaded,
-    tools::source::{page, reachable},
+    server::entrances,
+    tls::AllLoaded,
+    tools::source::{Admin, page},
 };
 
 /// A certificate that ends sooner is to be renewed now.
 const DAYS_MIN: i64 = 14;
 
 pub(super) async fn examine(config: &Config, findings: &mut Findings) {
-    match Loaded::load(config) {
+    match AllLoaded::load(config) {
         Ok(_) => findings.fine("certificate files", "they load, and keys fit"),
         Err(problem) => {
             findings.fail("certificate files", problem.to_string(), "correct the file");
@@ -29,17 +30,23 @@ pub(super) async fn examine(config: &Config, findings: &mut Findings) {
     for certificate in &certificates {
         ends(certificate, &format!("{}:", certificate.key), findings);
     }
+    for own in &config.clusters {
+        let name = own.tenant.as_ref().map_or("", |tenant| &tenant.name);
+        let theirs = expiry::of(own, unix_ms());
+        let new = |one: &&Certificate| !certificates.iter().any(|known| known.file == one.file);
+        for certificate in theirs.iter().filter(new) {
+            let whose = format!("{name}: {}:", certificate.key);
+            ends(certificate, &whose, findings);
+        }
+    }
     if let Some(own) = certificates.first() {
         names(own, config, findings);
     }
-    let running = page::<Status>(&reachable(config.admin.address).to_string(), "/status").await;
+    let running = page::<Status>(&Admin::at(config.admin.address), "/status").await;
     let running = running.ok();
-    let ports = [
-        Some(("listen.address", config.listen.address)),
-        config.reads.address.map(|reads| ("reads.address", reads)),
-        Some(("admin.address", config.admin.address)),
-    ];
-    for (key, address) in ports.into_iter().flatten() {
+    let clients = entrances(config).into_iter();
+    let ports = clients.map(|(_, key, address)| (key, address));
+    for (key, address) in ports.chain([("admin.address", config.admin.address)]) {
         port(key, address, running.as_ref(), findings);
     }
     match files::fit(&mut config.clone()) {

@@ -7,13 +7,13 @@ use std::{
 
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
-use super::{EVERY, Failure, Seen, draw, page};
+use super::{Admin, EVERY, Failure, Seen, draw, page};
 
 /// Keys are looked for this often.
 const KEYS_EVERY: Duration = Duration::from_millis(50);
 
 /// Shows until `q`, or so many seconds.
-pub(super) async fn show(admin: &str, count: Option<u64>) -> Result<(), Failure> {
+pub(super) async fn show(admin: &Admin, count: Option<u64>) -> Result<(), Failure> {
     let mut seen = Seen::default();
     look(admin, &mut seen).await;
     if let Some(text) = seen.trouble.take() {
@@ -26,7 +26,7 @@ pub(super) async fn show(admin: &str, count: Option<u64>) -> Result<(), Failure>
 }
 
 async fn follow(
-    admin: &str,
+    admin: &Admin,
     count: Option<u64>,
     seen: &mut Seen,
     terminal: &mut ratatui::DefaultTerminal,
@@ -65,7 +65,7 @@ fn ends(key: event::KeyEvent) -> bool {
 }
 
 /// What cannot be looked at now stays as it was, and the screen says so.
-async fn look(admin: &str, seen: &mut Seen) {
+async fn look(admin: &Admin, seen: &mut Seen) {
     seen.trouble = None;
     match page(admin, "/status").await {
         Ok(status) => seen.status = status,
