@@ -10,8 +10,8 @@ use super::problem::{Origin, Problem, Problems};
 use super::typed;
 use super::{
     Admin, ClientAuth, ClientIdentity, Cluster, ClusterTls, Config, Credentials, CrossSlot, Drain,
-    DrainMode, HostPort, Listen, ListenTls, Log, LogFormat, NamedCertificate, Reload, TlsVersion,
-    Unauthenticated,
+    DrainMode, HostPort, HotKeys, Listen, ListenTls, Log, LogFormat, NamedCertificate, Reload,
+    TlsVersion, Unauthenticated,
 };
 
 mod limits;
@@ -49,6 +49,9 @@ pub(super) fn check(
     let listen = checker.listen(typed.listen);
     let cluster = checker.cluster(typed.cluster);
     let reads = checker.reads(typed.reads, listen.as_ref());
+    let hot_keys = HotKeys {
+        coalesce: typed.hot_keys.coalesce.unwrap_or_default(),
+    };
     let clients = listen.as_ref().map(|listen| &listen.tls.clients);
     let users = checker.users(typed.users, clients);
     let admin_commands = checker.admin_commands(typed.admin_commands);
@@ -71,6 +74,7 @@ pub(super) fn check(
             listen,
             cluster,
             reads,
+            hot_keys,
             users,
             admin_commands,
             limits,

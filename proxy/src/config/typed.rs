@@ -23,6 +23,7 @@ pub(super) struct File {
     pub(super) listen: Listen,
     pub(super) cluster: Cluster,
     pub(super) reads: Reads,
+    pub(super) hot_keys: HotKeys,
     pub(super) users: BTreeMap<String, User>,
     pub(super) admin_commands: AdminCommands,
     pub(super) limits: Limits,
@@ -93,6 +94,12 @@ pub(super) struct Reads {
     pub(super) zones: Option<BTreeMap<String, String>>,
     pub(super) max_lag_ms: Option<Whole>,
     pub(super) readonly_flag: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct HotKeys {
+    pub(super) coalesce: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]
@@ -185,7 +192,7 @@ impl<'de> Deserialize<'de> for Whole {
 }
 
 /// Every section by its dotted path, with its keys; sub-sections are keys of their parent too.
-pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 14] {
+pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 15] {
     [
         ("", fields::names::<File>()),
         ("listen", fields::names::<Listen>()),
@@ -197,6 +204,7 @@ pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 14] {
         ("cluster", fields::names::<Cluster>()),
         ("cluster.tls", fields::names::<ClusterTls>()),
         ("reads", fields::names::<Reads>()),
+        ("hot_keys", fields::names::<HotKeys>()),
         ("users.NAME", fields::names::<User>()),
         ("admin_commands", fields::names::<AdminCommands>()),
         ("limits", fields::names::<Limits>()),

@@ -122,7 +122,7 @@ impl Metrics {
     }
 }
 
-fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 9] {
+fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 10] {
     let states: Vec<(&str, i64)> = UpstreamState::LABELS
         .iter()
         .enumerate()
@@ -167,6 +167,12 @@ fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 9] {
             "Commands that a node sent elsewhere; clients do not see these.",
             "kind",
             by(RedirectKind::LABELS, cells, |cells| &cells.redirects),
+        ),
+        counter(
+            "keyway_coalesced_total",
+            "Commands that were not sent: they got the reply of another that asked the same ([hot_keys] coalesce).",
+            "",
+            vec![("", sum(cells, |cells| &cells.coalesced))],
         ),
         counter(
             "keyway_reads_total",

@@ -145,6 +145,10 @@ impl Host for WorkerHost {
         line.iter().for_each(say_refused);
     }
 
+    fn coalesced(&mut self) {
+        self.metrics.coalesced();
+    }
+
     fn read(&mut self, zone: Zone) {
         self.metrics.read(zone_of(zone));
     }
