@@ -53,6 +53,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// `[reads]`: where reads may go.
     pub reads: Reads,
+    /// `[hot_keys]`: what is done about keys that many ask for.
+    pub hot_keys: HotKeys,
     /// `[users.NAME]`: users that Keyway knows itself.
     pub users: Vec<MappedUser>,
     /// `[admin_commands]`: refused commands that are allowed, by name.
@@ -158,6 +160,13 @@ pub struct Credentials {
     pub password: Secret,
     /// Where the password came from, for the summary: `file /run/x` or `environment variable X`.
     pub source: Box<str>,
+}
+
+/// `[hot_keys]`: what is done about keys that many ask for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HotKeys {
+    /// Reads that ask the same at the same moment are asked once.
+    pub coalesce: bool,
 }
 
 /// `[users.NAME]`: a user that Keyway knows itself.
@@ -438,6 +447,7 @@ impl Config {
                 tls: None,
             },
             reads: Reads::default(),
+            hot_keys: HotKeys::default(),
             users: Vec::new(),
             admin_commands: Vec::new(),
             limits: Limits::default(),

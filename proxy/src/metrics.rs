@@ -60,6 +60,7 @@ struct Cells {
     /// The same in finer steps, for quantiles of a few seconds.
     times: [AtomicU64; Times::BUCKETS],
     client_bytes: [AtomicU64; Direction::COUNT],
+    coalesced: AtomicU64,
     reads: [AtomicU64; Zone::COUNT],
     node_received: [AtomicU64; Zone::COUNT],
     node_sent: [AtomicU64; Zone::COUNT],
@@ -85,6 +86,7 @@ impl Cells {
             latency_sum_ns: AtomicU64::default(),
             times: std::array::from_fn(|_| AtomicU64::default()),
             client_bytes: Default::default(),
+            coalesced: AtomicU64::default(),
             reads: Default::default(),
             node_received: Default::default(),
             node_sent: Default::default(),
@@ -280,6 +282,11 @@ impl WorkerMetrics {
     /// Plain bytes from or to clients.
     pub fn client_bytes(&self, direction: Direction, n: u64) {
         add_to(&self.cells.client_bytes, direction as usize, n);
+    }
+
+    /// A command gets the reply of another.
+    pub fn coalesced(&self) {
+        add(&self.cells.coalesced, 1);
     }
 
     /// A read was sent that may go to a replica.

@@ -20,6 +20,7 @@ mod certificates;
 pub mod chaos;
 mod client;
 mod cluster;
+pub mod hot_keys;
 mod keyway;
 mod load;
 mod names;

@@ -289,6 +289,7 @@ fn settings() -> Settings {
             clients_max: 100_000,
         },
         cross_slot: routing::CrossSlot::Split,
+        coalesce: false,
         workers: 1,
         service: None,
         users: Arc::default(),

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use crate::builtin;
 use crate::category::Categories;
 use crate::flags::{Flags, KeyFlags};
-use crate::handling::{Disposition, Handling};
+use crate::handling::{self, Disposition, Handling};
 use crate::index::NameIndex;
 use crate::keys::{self, ByHand};
 use crate::kinds::{self, KindSet};
@@ -94,6 +94,7 @@ pub struct Command {
     kinds: [KindSet; 2],
     disposition: Disposition,
     slow: bool,
+    alike: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -132,6 +133,7 @@ impl Command {
             by_hand: keys::by_hand(&row),
             kinds,
             slow: disposition.is_script() || SLOW.contains(&&*row.name),
+            alike: answers_alike(&row, disposition),
             disposition,
             row,
         }
@@ -243,6 +245,14 @@ impl Command {
         self.slow
     }
 
+    /// Two of its requests that are the same, with nothing between them, have the same reply: it
+    /// only reads the keys that it names, and what it says is not chance.
+    #[inline]
+    #[must_use]
+    pub fn answers_alike(&self) -> bool {
+        self.alike
+    }
+
     /// Some of its requests may keep their connection waiting.
     #[inline]
     #[must_use]
@@ -318,6 +328,28 @@ impl Command {
     pub(crate) fn disposition(&self) -> Disposition {
         self.disposition
     }
+}
+
+fn answers_alike(row: &Row, disposition: Disposition) -> bool {
+    let shared = matches!(
+        disposition,
+        Disposition::Always(Handling::Shared | Handling::Split(_))
+    );
+    let by_chance = || {
+        row.tips
+            .iter()
+            .any(|tip| &**tip == "nondeterministic_output")
+    };
+    let only_reads = |spec: &KeySpec| spec.flags.contains(KeyFlags::RO);
+    shared
+        && row.flags.contains(Flags::READONLY)
+        && !row.flags.contains(Flags::BLOCKING)
+        && handling::keys_are_known(row)
+        && row.key_specs.iter().all(only_reads)
+        // Beside the keys that it names it reads others.
+        && !row.name.starts_with("sort")
+        && !row.learned
+        && !by_chance()
 }
 
 /// All commands that Keyway knows.

@@ -6,9 +6,9 @@ use bytes::BytesMut;
 use resp::Protocol;
 use session::Route;
 use topology::{NodeAddr, NodeId, Role, Topology};
-use upstream::{Backoff, Connection, Phase};
+use upstream::{Abandoned, Backoff, Connection, Phase};
 
-use crate::{figures::Times, reads::Zone, slots::Key, ticket::Ticket};
+use crate::{coalesce::Coalescer, figures::Times, reads::Zone, slots::Key, ticket::Ticket};
 
 /// One attempt at one node connection. A channel that connects again has another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,6 +95,8 @@ pub(crate) struct Channel {
     pub(crate) purpose: Purpose,
     pub(crate) zone: Zone,
     pub(crate) connection: Connection<Ticket>,
+    /// Commands that get the reply of another.
+    pub(crate) reads: Coalescer,
     /// The route of the current attempt, whose number it is.
     pub(crate) route: Route,
     pub(crate) backoff: Backoff,
@@ -129,6 +131,12 @@ impl Channel {
         topology
             .node_by_addr(&self.addr)
             .is_some_and(|node| Some(node.id) == self.node && Some(node.role) == self.role)
+    }
+
+    /// Everything without a whole reply, oldest first. The connection is over.
+    pub(crate) fn abandon(&mut self) -> Vec<Abandoned<Ticket>> {
+        let abandoned = self.connection.abandon();
+        self.reads.spread(abandoned)
     }
 
     /// Whether another command may be queued.

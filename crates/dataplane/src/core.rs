@@ -13,6 +13,7 @@ use crate::{
     action::Action,
     budget::Budget,
     channel::{Channel, Profile, Purpose},
+    coalesce::Coalescer,
     confirm::Unrest,
     figures::Times,
     host::Host,
@@ -244,6 +245,7 @@ impl<H: Host> Core<H> {
             profile,
             purpose,
             connection,
+            reads: Coalescer::default(),
             route,
             backoff: Backoff::new(seed),
             connect_at: None,
@@ -315,7 +317,7 @@ impl<H: Host> Core<H> {
             _ => None,
         };
         let from = channel.addr.clone();
-        for abandoned in channel.connection.abandon() {
+        for abandoned in channel.abandon() {
             self.signals.push(signal_of(
                 abandoned,
                 (&from, channel.profile.replica),
@@ -358,7 +360,7 @@ impl<H: Host> Core<H> {
         };
         let from = channel.addr.clone();
         let before = channel.connection.phase();
-        let abandoned = channel.connection.abandon();
+        let abandoned = channel.abandon();
         let (profile, node) = (channel.profile, channel.node);
         for abandoned in abandoned {
             self.signals.push(signal_of(

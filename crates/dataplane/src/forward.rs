@@ -12,6 +12,7 @@ use topology::NodeAddr;
 use crate::{
     channel::{Lane, Profile},
     client::State,
+    coalesce::{Group, REQUEST_BYTES_MAX},
     core::Core,
     host::{Host, Planted},
     slots::Key,
@@ -114,6 +115,12 @@ impl<H: Host> Core<H> {
             },
             Way::Held(until) => self.held(*until, Bytes::copy_from_slice(request), now),
         };
+        let alike = match &way {
+            Way::Channel(channel) if self.settings.coalesce => {
+                self.joinable(*channel, (command, request), &keys, merge.is_none())
+            }
+            _ => None,
+        };
         let silent = !client.session.take_reply_wanted();
         let op = Op {
             slot,
@@ -130,10 +137,16 @@ impl<H: Host> Core<H> {
         };
         match way {
             Way::Channel(channel) => {
-                self.count_read(channel, form);
                 let protocol = client.session.protocol;
-                let ticket = Ticket::new(key, (place, 0), command, (form, writes), protocol);
-                self.push(channel, ticket, request, None, now);
+                let mut ticket = Ticket::new(key, (place, 0), command, (form, writes), protocol);
+                if let Some(alike) = alike {
+                    match self.join(channel, alike, request, ticket) {
+                        Some(group) => ticket.group = group,
+                        None => return Took::Yes,
+                    }
+                }
+                self.count_read(channel, form);
+                self.enqueue(channel, ticket, (request, None), false, now);
             }
             Way::Held(_) => self.list_as_held(client, key),
         }
@@ -284,6 +297,44 @@ impl<H: Host> Core<H> {
         }))
     }
 
+    /// The key by which a command can join one that asks the same. The other commands on its keys
+    /// cannot be joined any more, unless it asks the same as they.
+    fn joinable(
+        &mut self,
+        channel: Key,
+        (command, request): (&Command, &[u8]),
+        keys: &Keys,
+        plain: bool,
+    ) -> Option<u32> {
+        let reads = plain && command.answers_alike() && request.len() <= REQUEST_BYTES_MAX;
+        let key = keys.single().filter(|_| reads);
+        if key.is_none()
+            && !self.host.has_planted(Planted::JoinsBeforeWrites)
+            && let Some(channel) = self.channels.get_mut(channel)
+        {
+            // What a script does is known to nobody.
+            if keys.are_all() || keys.is_empty() || command.is_script() {
+                channel.reads.close_all();
+            } else {
+                channel.reads.close(keys.fingerprints());
+            }
+        }
+        key
+    }
+
+    /// Has a read wait for the reply of one that asks the same. If there is none, it is the one
+    /// that others can join, in this group.
+    fn join(&mut self, channel: Key, key: u32, request: &[u8], ticket: Ticket) -> Option<Group> {
+        let Some(channel) = self.channels.get_mut(channel) else {
+            return Some(Group::NONE);
+        };
+        if channel.reads.join(key, request, ticket) {
+            self.host.coalesced();
+            return None;
+        }
+        Some(channel.reads.lead(key, request))
+    }
+
     /// Queues a command on a channel.
     pub(crate) fn push(
         &mut self,
@@ -298,6 +349,22 @@ impl<H: Host> Core<H> {
 
     /// Queues a command on a channel, perhaps behind an `ASKING`.
     pub(crate) fn push_as(
+        &mut self,
+        key: Key,
+        ticket: Ticket,
+        (request, owned): (&[u8], Option<&Bytes>),
+        asking: bool,
+        now: Instant,
+    ) {
+        if let Some(channel) = self.channels.get_mut(key) {
+            channel.reads.close_all();
+        }
+        self.enqueue(key, ticket, (request, owned), asking, now);
+    }
+
+    /// The same for a command that others may have joined, or after which they may not join those
+    /// that they may not.
+    fn enqueue(
         &mut self,
         key: Key,
         ticket: Ticket,

@@ -75,6 +75,8 @@ pub enum Planted {
     SendsTwice,
     /// I4: a command that never left is forgotten when its connection is lost.
     Forgets,
+    /// I2: a read joins one that is before a write to its key.
+    JoinsBeforeWrites,
 }
 
 /// The outside of a dataplane.
@@ -102,6 +104,8 @@ pub trait Host {
     fn credentials_refused(&mut self, client: SocketAddr, username: &[u8], reason: &str) {
         let _ = (client, username, reason); // not everyone keeps a log
     }
+    /// A command was not sent: it gets the reply of another that asks the same.
+    fn coalesced(&mut self) {}
     /// A read was sent that may go to a replica.
     fn read(&mut self, zone: Zone);
     /// The proxy gave an error of its own.

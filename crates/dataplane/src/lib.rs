@@ -15,6 +15,7 @@ mod auth;
 mod budget;
 mod channel;
 mod client;
+mod coalesce;
 mod confirm;
 mod core;
 mod fan_out;

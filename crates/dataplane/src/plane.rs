@@ -432,6 +432,7 @@ impl<H: Host> Dataplane<H> {
             spare,
             host,
             from: &channel.addr,
+            reads: &mut channel.reads,
             replica: channel.profile.replica,
             budget,
             messages,
@@ -483,6 +484,7 @@ impl<H: Host> Dataplane<H> {
     pub fn channel_wrote(&mut self, attempt: Attempt, count: usize, now: Instant) {
         if let Some(channel) = self.current(attempt) {
             channel.connection.written(count, now);
+            channel.reads.close_all();
             let zone = channel.zone;
             self.core.host.node_bytes(zone, 0, count);
         }

@@ -18,6 +18,7 @@ use crate::{
     budget::Budget,
     channel::BULKY_FOR,
     client::{Client, State, Unguarded, Why},
+    coalesce::{Coalescer, Group},
     core::Signal,
     host::{Host, Planted, RedirectKind},
     messages::{Event, Messages, event_of, split_push},
@@ -37,6 +38,7 @@ pub(crate) struct Sink<'a, H> {
     pub(crate) spare: &'a mut Spare,
     pub(crate) host: &'a mut H,
     pub(crate) from: &'a NodeAddr,
+    pub(crate) reads: &'a mut Coalescer,
     pub(crate) messages: &'a mut Messages,
     pub(crate) replica: bool,
     pub(crate) budget: &'a mut Budget,
@@ -68,6 +70,69 @@ impl<H: Host> Sink<'_, H> {
             signal: retry::Signal::Error(class),
             reply: Vec::new(),
             request: Bytes::new(),
+            from: self.from.clone(),
+            replica: self.replica,
+            deliver: false,
+        });
+    }
+
+    /// An error for one of those who asked.
+    fn error_to(&mut self, ticket: Ticket, reply: &[u8], request: &Retained<'_>) {
+        let line = reply
+            .strip_prefix(b"-")
+            .and_then(|line| line.strip_suffix(b"\r\n"));
+        if ticket.probe && !line.is_some_and(|line| line.starts_with(b"NO")) {
+            self.messages.events.push(Event::Allowed(ticket));
+            return;
+        }
+        if let Some(topic) = ticket.topic {
+            if let (Some(topic), Some(line)) = (topic, line) {
+                self.messages.events.push(event_of(topic, line, self.from));
+            }
+            return;
+        }
+        let class = line.map_or(ErrorClass::Other, ErrorClass::of);
+        if let Some(kind) = kind_of(&class) {
+            self.host.redirect(kind);
+        }
+        if ticket.confirms {
+            self.answered(ticket, class);
+            return;
+        }
+        let ask = matches!(&class, ErrorClass::Redirect(redirect) if redirect.ask);
+        let barred = line.is_some_and(|line| line.starts_with(b"NOPERM "));
+        if let Some(slot) = ticket.page.filter(|_| ticket.is_block() && (ask || barred)) {
+            self.scan_unguarded(ticket, slot, barred);
+            return;
+        }
+        let unseen = !ticket.is_block() && ticket.nature.script && line.is_some_and(is_noscript);
+        let signal = if unseen {
+            retry::Signal::NoScript
+        } else {
+            retry::Signal::Error(class)
+        };
+        if retry::verdict(&signal, ticket.nature) == Verdict::Deliver {
+            let mut shown = Vec::new();
+            let own = [&b"EXECABORT "[..], b"CROSSSLOT "];
+            if matches!(signal, retry::Signal::Error(ErrorClass::Redirect(_))) {
+                resp::write::error(&mut shown, SLOT_IS_MOVING.as_bytes());
+            } else if let Some(line) =
+                line.filter(|line| ticket.is_exec() && !own.iter().any(|own| line.starts_with(own)))
+            {
+                // One of its commands could not be queued, which the client was told it was.
+                let mut text = b"EXECABORT Transaction discarded because of: ".to_vec();
+                text.extend_from_slice(line);
+                resp::write::error(&mut shown, &text);
+            }
+            let reply = if shown.is_empty() { reply } else { &shown };
+            self.pass_on(ticket, reply, true, true);
+            return;
+        }
+        self.signals.push(Signal {
+            ticket,
+            signal,
+            reply: reply.to_vec(),
+            request: request.to_bytes(),
             from: self.from.clone(),
             replica: self.replica,
             deliver: false,
@@ -159,68 +224,25 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
             self.budget.earn();
         }
         self.pass_on(ticket, bytes, done, true);
+        if ticket.group.is_some() {
+            let others = self.reads.take(ticket.group);
+            for other in &others {
+                self.pass_on(*other, bytes, done, true);
+            }
+            self.reads.give_back(ticket.group, others, done);
+        }
     }
 
-    fn error(&mut self, ticket: Ticket, reply: &[u8], request: Retained<'_>) {
-        let line = reply
-            .strip_prefix(b"-")
-            .and_then(|line| line.strip_suffix(b"\r\n"));
-        if ticket.probe && !line.is_some_and(|line| line.starts_with(b"NO")) {
-            self.messages.events.push(Event::Allowed(ticket));
-            return;
-        }
-        if let Some(topic) = ticket.topic {
-            if let (Some(topic), Some(line)) = (topic, line) {
-                self.messages.events.push(event_of(topic, line, self.from));
+    fn error(&mut self, mut ticket: Ticket, reply: &[u8], request: Retained<'_>) {
+        let group = std::mem::replace(&mut ticket.group, Group::NONE);
+        self.error_to(ticket, reply, &request);
+        if group.is_some() {
+            let others = self.reads.take(group);
+            for other in &others {
+                self.error_to(*other, reply, &request);
             }
-            return;
+            self.reads.give_back(group, others, true);
         }
-        let class = line.map_or(ErrorClass::Other, ErrorClass::of);
-        if let Some(kind) = kind_of(&class) {
-            self.host.redirect(kind);
-        }
-        if ticket.confirms {
-            self.answered(ticket, class);
-            return;
-        }
-        let ask = matches!(&class, ErrorClass::Redirect(redirect) if redirect.ask);
-        let barred = line.is_some_and(|line| line.starts_with(b"NOPERM "));
-        if let Some(slot) = ticket.page.filter(|_| ticket.is_block() && (ask || barred)) {
-            self.scan_unguarded(ticket, slot, barred);
-            return;
-        }
-        let unseen = !ticket.is_block() && ticket.nature.script && line.is_some_and(is_noscript);
-        let signal = if unseen {
-            retry::Signal::NoScript
-        } else {
-            retry::Signal::Error(class)
-        };
-        if retry::verdict(&signal, ticket.nature) == Verdict::Deliver {
-            let mut shown = Vec::new();
-            let own = [&b"EXECABORT "[..], b"CROSSSLOT "];
-            if matches!(signal, retry::Signal::Error(ErrorClass::Redirect(_))) {
-                resp::write::error(&mut shown, SLOT_IS_MOVING.as_bytes());
-            } else if let Some(line) =
-                line.filter(|line| ticket.is_exec() && !own.iter().any(|own| line.starts_with(own)))
-            {
-                // One of its commands could not be queued, which the client was told it was.
-                let mut text = b"EXECABORT Transaction discarded because of: ".to_vec();
-                text.extend_from_slice(line);
-                resp::write::error(&mut shown, &text);
-            }
-            let reply = if shown.is_empty() { reply } else { &shown };
-            self.pass_on(ticket, reply, true, true);
-            return;
-        }
-        self.signals.push(Signal {
-            ticket,
-            signal,
-            reply: reply.to_vec(),
-            request: request.to_bytes(),
-            from: self.from.clone(),
-            replica: self.replica,
-            deliver: false,
-        });
     }
 
     fn push(&mut self, frame: &[u8], head: Option<(Ticket, Retained<'_>)>) -> bool {

@@ -70,6 +70,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What becomes of `MGET` and its like over several slots.
     pub cross_slot: CrossSlot,
+    /// Reads that ask the same at the same moment are asked once.
+    pub coalesce: bool,
     /// Workers of the whole proxy.
     pub workers: usize,
     /// The proxy's own user, if it has one.

@@ -121,6 +121,7 @@ impl<H: Host> Dataplane<H> {
                 continue;
             };
             channel.connection.pipeline_mut().relax();
+            channel.reads.relax();
             if let Some(at) = channel.connect_at {
                 if at <= now {
                     channel.connect_at = None;

@@ -5,7 +5,7 @@ use resp::Protocol;
 use routing::{Slot, retry::Nature};
 use session::{Form, Place};
 
-use crate::slots::Key;
+use crate::{coalesce::Group, slots::Key};
 
 /// Who waits for a reply, and what it may look like.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +13,8 @@ pub(crate) struct Ticket {
     pub(crate) client: Key,
     pub(crate) place: Place,
     pub(crate) part: u16,
+    /// Others that get the same reply.
+    pub(crate) group: Group,
     pub(crate) kinds: KindSet,
     pub(crate) hops: u8,
     /// It was sent behind an `ASKING`.
@@ -58,6 +60,7 @@ impl Ticket {
             client,
             place,
             part,
+            group: Group::NONE,
             kinds: if matches!(form, Form::Probe | Form::Confirm) {
                 KindSet::ANY
             } else {
@@ -90,6 +93,7 @@ impl Ticket {
             client: nobody,
             place: Place(0),
             part: 0,
+            group: Group::NONE,
             kinds: KindSet::ANY,
             hops: 0,
             asked: false,

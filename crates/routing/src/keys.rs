@@ -59,6 +59,21 @@ impl Keys {
         self.some.iter().any(|key| other.some.contains(key))
     }
 
+    /// The fingerprint of the one key that there is.
+    #[inline]
+    #[must_use]
+    pub fn single(&self) -> Option<u32> {
+        match self.some.as_slice() {
+            [key] if !self.all => Some(*key),
+            _ => None,
+        }
+    }
+
+    /// The fingerprints of all keys that are named.
+    pub fn fingerprints(&self) -> impl Iterator<Item = u32> + '_ {
+        self.some.iter().copied()
+    }
+
     /// Whether there is more than one, but not every key.
     #[must_use]
     pub fn are_several(&self) -> bool {

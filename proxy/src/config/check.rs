@@ -10,8 +10,8 @@ use super::problem::{Origin, Problem, Problems};
 use super::typed;
 use super::{
     Admin, ClientAuth, ClientIdentity, Cluster, ClusterTls, Config, Credentials, CrossSlot, Drain,
-    DrainMode, HostPort, Listen, ListenTls, Log, LogFormat, NamedCertificate, Reload, TlsVersion,
-    Unauthenticated,
+    DrainMode, HostPort, HotKeys, Listen, ListenTls, Log, LogFormat, NamedCertificate, Reload,
+    TlsVersion, Unauthenticated,
 };
 
 mod clusters;
@@ -76,6 +76,9 @@ impl Checker<'_> {
         };
         let cluster = checker.cluster(*cluster);
         let reads = checker.reads(typed.reads, listen.as_ref());
+        let hot_keys = HotKeys {
+            coalesce: typed.hot_keys.coalesce.unwrap_or_default(),
+        };
         let clients = listen.as_ref().map(|listen| &listen.tls.clients);
         let users = checker.users(typed.users, clients);
         let admin_commands = checker.admin_commands(typed.admin_commands);
@@ -98,6 +101,7 @@ impl Checker<'_> {
             listen: listen?,
             cluster: cluster?,
             reads,
+            hot_keys,
             users,
             admin_commands,
             limits,

@@ -184,7 +184,9 @@ impl Config {
             .collect();
         writeln!(f, "zones = {{ {} }}", zones.join(", "))?;
         millis(f, "max_lag_ms", reads.max_lag)?;
-        writeln!(f, "readonly_flag = {}", reads.readonly_flag)
+        writeln!(f, "readonly_flag = {}", reads.readonly_flag)?;
+        section(f, "hot_keys")?;
+        writeln!(f, "coalesce = {}", self.hot_keys.coalesce)
     }
 
     fn write_users(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -201,7 +201,7 @@ x = 1
              password_file or password_env",
             "k.toml:13: limits.clients_max: -1 is out of range; 1 to 1000000",
             "k.toml:14: limits.deadline_ms: 0 is out of range; 1 to 3600000 milliseconds",
-            "k.toml:15: extra: unknown key; known here: listen, cluster, reads, users, admin_commands, limits, reload, drain, admin, log",
+            "k.toml:15: extra: unknown key; known here: listen, cluster, reads, hot_keys, users, admin_commands, limits, reload, drain, admin, log",
         ]
     );
 }

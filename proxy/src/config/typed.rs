@@ -27,6 +27,7 @@ pub(super) struct File {
     pub(super) listen: Listen,
     pub(super) cluster: Clusters,
     pub(super) reads: Reads,
+    pub(super) hot_keys: HotKeys,
     pub(super) users: BTreeMap<String, User>,
     pub(super) admin_commands: AdminCommands,
     pub(super) limits: Limits,
@@ -137,6 +138,12 @@ pub(super) struct Reads {
 
 #[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
+pub(super) struct HotKeys {
+    pub(super) coalesce: Option<bool>,
+}
+
+#[derive(Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct User {
     pub(super) password_file: Option<String>,
     pub(super) password_env: Option<String>,
@@ -227,7 +234,7 @@ impl<'de> Deserialize<'de> for Whole {
 }
 
 /// Every section by its dotted path, with its keys; sub-sections are keys of their parent too.
-pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 20] {
+pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 21] {
     [
         ("", fields::names::<File>()),
         ("listen", fields::names::<Listen>()),
@@ -239,6 +246,7 @@ pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 20] {
         ("cluster", fields::names::<Cluster>()),
         ("cluster.tls", fields::names::<ClusterTls>()),
         ("reads", fields::names::<Reads>()),
+        ("hot_keys", fields::names::<HotKeys>()),
         ("users.NAME", fields::names::<User>()),
         ("admin_commands", fields::names::<AdminCommands>()),
         ("limits", fields::names::<Limits>()),

@@ -171,7 +171,7 @@ fn name_all(family: &mut MetricFamily, name: &str) {
     }
 }
 
-fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 9] {
+fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 10] {
     let states: Vec<(&str, i64)> = UpstreamState::LABELS
         .iter()
         .enumerate()
@@ -216,6 +216,12 @@ fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 9] {
             "Commands that a node sent elsewhere; clients do not see these.",
             "kind",
             by(RedirectKind::LABELS, cells, |cells| &cells.redirects),
+        ),
+        counter(
+            "keyway_coalesced_total",
+            "Commands that were not sent: they got the reply of another that asked the same ([hot_keys] coalesce).",
+            "",
+            vec![("", sum(cells, |cells| &cells.coalesced))],
         ),
         counter(
             "keyway_reads_total",

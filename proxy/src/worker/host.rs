@@ -149,6 +149,10 @@ impl Host for WorkerHost {
             .for_each(|line| say_refused(line, self.shared.name.as_deref()));
     }
 
+    fn coalesced(&mut self) {
+        self.metrics.coalesced();
+    }
+
     fn read(&mut self, zone: Zone) {
         self.metrics.read(zone_of(zone));
     }

@@ -67,6 +67,7 @@ pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
             CrossSlot::Split => routing::CrossSlot::Split,
             CrossSlot::Refuse => routing::CrossSlot::Refuse,
         },
+        coalesce: config.hot_keys.coalesce,
         workers: config.listen.workers,
         service: config
             .cluster

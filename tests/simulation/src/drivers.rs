@@ -466,5 +466,6 @@ fn config(weather: &Weather, nodes: &[NodeAddr]) -> Config {
     limits.reply_timeout = Duration::from_secs(1);
     limits.in_flight_max = weather.in_flight_max;
     limits.leases_max = 4;
+    config.hot_keys.coalesce = weather.coalesce;
     config
 }

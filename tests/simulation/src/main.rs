@@ -143,6 +143,7 @@ fn follow(
             Ok(report) => {
                 sum.answered += report.answered;
                 sum.unknown += report.unknown;
+                sum.coalesced += report.coalesced;
                 sum.events += report.events;
                 sum.digest = report.digest;
             }
@@ -162,6 +163,7 @@ fn follow(
     let Report {
         answered,
         unknown,
+        coalesced,
         events,
         digest,
     } = sum;
@@ -170,7 +172,7 @@ fn follow(
         Some(failure) => Err(failure),
         None => Ok(format!(
             "{seeds} seeds, {answered} replies checked, {unknown} writes with unknown outcome, \
-             {events} events, {took:.1} s, last trace {digest:016x}"
+             {coalesced} reads coalesced, {events} events, {took:.1} s, last trace {digest:016x}"
         )),
     }
 }

@@ -181,7 +181,11 @@ impl World<Pure> {
             return Err(format!("at rest: long after everything, {gauge}"));
         }
         let unknown = self.proxy.plane.host().unknown_outcomes;
-        Ok(self.report(unknown))
+        let coalesced = self.proxy.plane.host().coalesced;
+        Ok(Report {
+            coalesced,
+            ..self.report(unknown)
+        })
     }
 }
 
@@ -425,6 +429,7 @@ fn settings(seed: u64, weather: &Weather) -> Settings {
             clients_max: 100,
         },
         cross_slot: routing::CrossSlot::Split,
+        coalesce: weather.coalesce,
         workers: 1,
         service: None,
         users: Arc::default(),

@@ -83,7 +83,10 @@ impl Client {
     /// Writes one more command, or one transaction.
     pub(crate) fn speak(&mut self, rng: &mut Rng, history: &mut History, weather: &Weather) {
         let tag = TAGS[rng.below(TAGS.len())];
-        let list = format!("{{{tag}}}:l{}", rng.below(2));
+        let mut list = format!("{{{tag}}}:l{}", rng.below(2));
+        if weather.coalesce && self.sent.len().is_multiple_of(2) {
+            list = format!("{{{}}}:l0", TAGS[0]);
+        }
         match rng.below(100) {
             0..8 if weather.transactions => self.transact(rng, history, tag, false),
             8..11 if weather.transactions => self.transact(rng, history, tag, true),

@@ -52,6 +52,8 @@ pub(crate) struct Weather {
     pub(crate) readers: bool,
     /// Clients beside the others that listen to what those publish.
     pub(crate) listeners: usize,
+    /// Reads that ask the same are asked once, and many ask for one list.
+    pub(crate) coalesce: bool,
 }
 
 impl Weather {
@@ -81,6 +83,7 @@ impl Weather {
             resp3: some(40),
             readers: some(35),
             listeners: 0,
+            coalesce: false,
             shards: 2,
             replicas: 0,
             lag: Duration::ZERO,
@@ -117,6 +120,7 @@ impl Weather {
         // By chance of its own: a run without listeners is what it was before there were any.
         let mut apart = Rng::new(!rng.clone().next());
         weather.listeners = *apart.pick(&[0, 0, 1, 2]).unwrap_or(&0);
+        weather.coalesce = apart.chance(50);
         weather
     }
 

@@ -67,6 +67,8 @@ pub struct Report {
     pub answered: usize,
     /// Writes whose outcome nobody was told.
     pub unknown: usize,
+    /// Reads that got the reply of another.
+    pub coalesced: usize,
     /// Events of the trace.
     pub events: u64,
     /// The trace as one number.
@@ -324,6 +326,7 @@ impl<P: Proxy> World<P> {
         Report {
             answered: self.answered + answered,
             unknown,
+            coalesced: 0,
             events: self.trace.events(),
             digest: self.trace.digest(),
         }

@@ -12,12 +12,13 @@ use simulation::{Failure, Planted, run};
 const SEEDS: u64 = 500;
 
 fn all_pass(seeds: std::ops::Range<u64>) {
-    let (mut answered, mut unknown) = (0, 0);
+    let (mut answered, mut unknown, mut coalesced) = (0, 0, 0);
     for seed in seeds {
         match run(seed, None, false) {
             Ok(report) => {
                 answered += report.answered;
                 unknown += report.unknown;
+                coalesced += report.coalesced;
             }
             Err(Failure { seed, what }) => {
                 panic!("{what}\nreplay: tests/simulate --seed {seed} --trace")
@@ -27,6 +28,7 @@ fn all_pass(seeds: std::ops::Range<u64>) {
     // The world is neither mute nor harmless.
     assert!(answered > 50_000, "only {answered} replies were checked");
     assert!(unknown > 100, "only {unknown} outcomes were unknown");
+    assert!(coalesced > 300, "only {coalesced} reads were not sent");
 }
 
 #[test]
@@ -71,6 +73,12 @@ fn a_command_that_overtakes_another_on_its_key_is_found() {
     let what = found(Planted::NoBarrier);
     let kinds = ["order", "linearizability", "stale"];
     assert!(kinds.iter().any(|kind| what.starts_with(kind)), "{what}");
+}
+
+#[test]
+fn a_read_that_joins_one_before_a_write_is_found() {
+    let what = found(Planted::JoinsBeforeWrites);
+    assert!(what.starts_with("stale"), "{what}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub(crate) struct Gauges {
     in_flight: i64,
     phases: BTreeMap<&'static str, i64>,
     pub(crate) unknown_outcomes: usize,
+    pub(crate) coalesced: usize,
 }
 
 impl Gauges {
@@ -48,6 +49,9 @@ fn name(phase: Phase) -> &'static str {
 impl Host for Gauges {
     fn request(&mut self, _: Option<CommandId>, _: Duration) {}
     fn redirect(&mut self, _: RedirectKind) {}
+    fn coalesced(&mut self) {
+        self.coalesced += 1;
+    }
     fn error(&mut self, kind: ErrorKind) {
         self.unknown_outcomes += usize::from(kind == ErrorKind::UnknownOutcome);
     }

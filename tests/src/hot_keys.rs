@@ -1,0 +1,147 @@
+//! One key that many connections read at once, and what that costs the node it is on.
+
+use std::sync::{Barrier, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::{Client, text};
+use crate::cluster::RealCluster;
+use crate::keyway::{Keyway, Settings};
+
+const KEY: &str = "config:hot";
+const THREADS: usize = 4;
+
+/// How one key is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading<'a> {
+    /// Lines of `[hot_keys]`.
+    pub hot_keys: &'a str,
+    /// Connections.
+    pub clients: usize,
+    /// Reads that each of them sends at once.
+    pub depth: usize,
+    /// How often each of them does.
+    pub rounds: usize,
+}
+
+/// What that came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// Reads that were answered, each with the right value.
+    pub reads: u64,
+    /// Commands that the nodes ran for them.
+    pub at_nodes: u64,
+    /// From the first read to the last reply.
+    pub took: Duration,
+    /// Processor time of the nodes.
+    pub node_cpu: Duration,
+    /// Processor time of Keyway.
+    pub keyway_cpu: Duration,
+}
+
+impl Cost {
+    /// Reads in a second.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        number(self.reads) / self.took.as_secs_f64()
+    }
+
+    /// Reads for each command at a node.
+    #[must_use]
+    pub fn reads_per_command(&self) -> f64 {
+        number(self.reads) / number(self.at_nodes.max(1))
+    }
+}
+
+fn number(count: u64) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+/// Has one key read through a Keyway of its own.
+///
+/// # Panics
+/// A reply is not the key's value.
+#[must_use]
+pub fn read_one_key(cluster: &RealCluster, reading: Reading<'_>) -> Cost {
+    let settings = Settings {
+        sections: format!("[hot_keys]\n{}\n", reading.hot_keys),
+        ..Settings::default()
+    };
+    let keyway = Keyway::with(cluster, &settings);
+    let value = format!("value {}", keyway.port());
+    assert_eq!(text(&keyway.client().cmd(&["SET", KEY, &value])), "OK");
+    let mut batch = Vec::new();
+    (0..reading.depth).for_each(|_| resp::write::request(&mut batch, &["GET", KEY]));
+    let (ready, over) = (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
+    let last = Mutex::new(Instant::now());
+    let share = reading.clients / THREADS;
+    let mut before = (0, Duration::ZERO, Duration::ZERO, Instant::now());
+    let now = || {
+        let (commands, cpu) = spent(cluster);
+        (commands, cpu, cpu_of(keyway.pid()), Instant::now())
+    };
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let mut clients: Vec<Client> = (0..share).map(|_| keyway.client()).collect();
+                for client in &mut clients {
+                    assert_eq!(text(&client.cmd(&["GET", KEY])), value); // it is warm
+                }
+                ready.wait();
+                ready.wait();
+                for _ in 0..reading.rounds {
+                    clients.iter_mut().for_each(|client| client.raw(&batch));
+                    for client in &mut clients {
+                        (0..reading.depth).for_each(|_| assert_eq!(text(&client.read()), value));
+                    }
+                }
+                *last.lock().unwrap() = Instant::now();
+                over.wait();
+            });
+        }
+        ready.wait();
+        before = now();
+        ready.wait();
+        over.wait();
+    });
+    let after = now();
+    let reads = share * THREADS * reading.depth * reading.rounds;
+    Cost {
+        reads: u64::try_from(reads).unwrap(),
+        at_nodes: after.0 - before.0,
+        took: last.lock().unwrap().duration_since(before.3),
+        node_cpu: after.1 - before.1,
+        keyway_cpu: after.2 - before.2,
+    }
+}
+
+/// The `GET`s that the nodes have run, and the processor time that they have used.
+fn spent(cluster: &RealCluster) -> (u64, Duration) {
+    let mut all = (0, Duration::ZERO);
+    for index in 0..cluster.nodes().len() {
+        let mut node = cluster.client(index);
+        let stats = text(&node.cmd(&["INFO", "commandstats"]));
+        let calls = stats
+            .lines()
+            .find_map(|line| line.strip_prefix("cmdstat_get:calls="))
+            .and_then(|rest| rest.split(',').next()?.parse::<u64>().ok());
+        all.0 += calls.unwrap_or_default();
+        let cpu = text(&node.cmd(&["INFO", "cpu"]));
+        let seconds: f64 = cpu
+            .lines()
+            .filter(|line| line.starts_with("used_cpu_user:") || line.starts_with("used_cpu_sys:"))
+            .filter_map(|line| line.split(':').nth(1)?.trim().parse::<f64>().ok())
+            .sum();
+        all.1 += Duration::from_secs_f64(seconds);
+    }
+    all
+}
+
+/// The processor time of a process, in the ticks of a hundredth that the system counts.
+fn cpu_of(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let behind_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = behind_name.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
+}
