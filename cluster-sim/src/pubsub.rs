@@ -12,6 +12,7 @@ use topology::Slot;
 use crate::{
     cluster::Cluster,
     commands::{Outcome, glob, integer},
+    layout::Version,
     node::{Connection, NodeIndex},
 };
 
@@ -30,6 +31,10 @@ impl Subscriptions {
             TopicKind::Pattern => &mut self.patterns,
             TopicKind::Shard => &mut self.shards,
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.channels.is_empty() && self.patterns.is_empty() && self.shards.is_empty()
     }
 
     /// As confirmations tell it: sharded channels are counted apart.
@@ -78,6 +83,14 @@ pub(crate) fn run(
         && let Err(error) = cluster.check_channels(connection, &names, about.begin)
     {
         return Some(Err(error));
+    }
+    // 8.0 refuses to end what is not there at all.
+    let nothing = connection.subscriptions.is_empty();
+    if !about.begin && nothing && cluster.layout.version == Version::V8_0 {
+        let name = command.name();
+        return Some(Err(format!(
+            "NOSUB '{name}' command executed not in subscribed mode"
+        )));
     }
     if names.is_empty() {
         let all = connection.subscriptions.of(about.kind);

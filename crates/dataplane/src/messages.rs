@@ -31,6 +31,15 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// A connection that carries nothing is asked for an echo this often, so that it is known to live.
 const ECHO: Duration = Duration::from_secs(1);
 
+/// Goes out right behind the end of a subscription, whose reply is the reply to this: what the node
+/// says to the end itself cannot be counted. A node that loses a slot ends the subscriptions to its
+/// sharded channels by itself, with a push that is no different from an answer, and then answers
+/// `SUNSUBSCRIBE` with `MOVED`; when the slot has come back meanwhile, with another push; when
+/// nothing else is subscribed to on the connection, with a push (9.1) or with `NOSUB` (8.0).
+/// `HELLO` is allowed to everybody, whatever the ACL (`ECHO` is not), and is neither a push nor an
+/// error.
+const LAST: &[u8] = b"*1\r\n$5\r\nHELLO\r\n";
+
 /// How far a subscription is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -55,14 +64,18 @@ pub(crate) struct Topic {
 /// Something happened to a subscription.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Confirmed(Key),
+    /// On this connection.
+    Confirmed(Key, Key),
+    /// A node has ended it by itself, on this connection.
+    Ended(Key, Key),
     /// The error line, without `-` and CRLF.
     Refused(Key, Vec<u8>),
     /// It is at another node.
     Moved(Key, Redirect, NodeAddr),
     /// It is to be tried again.
     Again(Key),
-    /// A whole message that came right behind one of these: who is confirmed first gets it.
+    /// A whole message that came on this connection right behind one of these: who is confirmed
+    /// first gets it.
     Message(TopicKind, Key, Bytes),
     /// Not of a subscription: a user may do what it asked for.
     Allowed(Ticket),
@@ -93,31 +106,61 @@ impl Messages {
         self.topics.get(key)
     }
 
-    /// Who gets a message; nobody, when nobody is subscribed (any more).
-    pub(crate) fn subscribers(&self, identity: Key, kind: TopicKind, name: &[u8]) -> &[Key] {
+    /// Who gets a message that came on a connection; nobody, when nobody is subscribed (any more),
+    /// or not there: the end of an older subscription to the same topic may still be on its way to
+    /// another node, and who heard both would hear all twice.
+    pub(crate) fn subscribers(&self, channel: Key, kind: TopicKind, name: &[u8]) -> &[Key] {
         let topic = self
-            .by_name
-            .get(&(identity, kind))
-            .and_then(|names| names.get(name))
-            .and_then(|key| self.topics.get(*key));
+            .named(channel, kind, name)
+            .filter(|key| self.is_confirmed_on(*key, channel))
+            .and_then(|key| self.topics.get(key));
         topic.map_or(&[], |topic| &topic.subscribers)
     }
 
-    /// A node has ended a subscription by itself: its slot has moved.
-    pub(crate) fn ended(&mut self, identity: Key, name: &[u8]) {
-        let key = self
-            .by_name
-            .get(&(identity, TopicKind::Shard))
-            .and_then(|names| names.get(name));
-        if let Some(key) = key {
-            self.events.push(Event::Again(*key));
+    /// A node says that a subscription is over: because it was asked to end it, or because its slot
+    /// has moved. Which of the two does not matter: whoever is subscribed there anew is not yet
+    /// confirmed when the first is said.
+    pub(crate) fn ended(&mut self, channel: Key, name: &[u8]) {
+        if let Some(key) = self.named(channel, TopicKind::Shard, name) {
+            self.events.push(Event::Ended(channel, key));
         }
+    }
+
+    /// The topic of this name of those whose messages the connection carries.
+    fn named(&self, channel: Key, kind: TopicKind, name: &[u8]) -> Option<Key> {
+        let mut homes = self.homes.iter();
+        let home = homes.find(|home| home.channel == channel)?;
+        let names = self.by_name.get(&(home.identity, kind))?;
+        names.get(name).copied()
     }
 
     pub(crate) fn is_confirmed(&self, key: Key) -> bool {
         self.topics
             .get(key)
             .is_some_and(|topic| matches!(topic.state, State::On { confirmed, .. } if confirmed))
+    }
+
+    pub(crate) fn is_confirmed_on(&self, key: Key, channel: Key) -> bool {
+        let on = State::On {
+            channel,
+            confirmed: true,
+        };
+        self.topics.get(key).is_some_and(|topic| topic.state == on)
+    }
+
+    /// A subscription was confirmed on a connection. Returns whether that is where it is.
+    pub(crate) fn confirm(&mut self, key: Key, channel: Key) -> bool {
+        if let Some(topic) = self.topics.get_mut(key)
+            && let State::On {
+                channel: on,
+                confirmed,
+            } = &mut topic.state
+            && *on == channel
+        {
+            *confirmed = true;
+            return true;
+        }
+        false
     }
 
     /// The topic of this name, made when it is new.
@@ -207,15 +250,11 @@ impl<H: Host> Core<H> {
                 TopicKind::Pattern => "PUNSUBSCRIBE",
                 TopicKind::Shard => "SUNSUBSCRIBE",
             };
-            let ticket = Ticket::of_topic(None);
-            self.say_on(channel, word, &topic.name, ticket, now);
+            let mut request = Vec::with_capacity(topic.name.len() + 64);
+            resp::write::request(&mut request, &[word.as_bytes(), &topic.name]);
+            request.extend_from_slice(LAST);
+            self.push(channel, Ticket::of_topic(None), &request, None, now);
         }
-    }
-
-    fn say_on(&mut self, channel: Key, word: &str, name: &Bytes, ticket: Ticket, now: Instant) {
-        let mut request = Vec::with_capacity(name.len() + 48);
-        resp::write::request(&mut request, &[word.as_bytes(), name]);
-        self.push(channel, ticket, &request, None, now);
     }
 
     /// Sends every subscription that is due.
@@ -247,7 +286,9 @@ impl<H: Host> Core<H> {
                 TopicKind::Pattern => "PSUBSCRIBE",
                 TopicKind::Shard => "SSUBSCRIBE",
             };
-            self.say_on(channel, word, &name, Ticket::of_topic(Some(key)), now);
+            let mut request = Vec::with_capacity(name.len() + 48);
+            resp::write::request(&mut request, &[word.as_bytes(), &name]);
+            self.push(channel, Ticket::of_topic(Some(key)), &request, None, now);
         }
     }
 
@@ -282,15 +323,6 @@ impl<H: Host> Core<H> {
             echoed_at: now,
         });
         Some(channel)
-    }
-
-    /// A subscription was confirmed; by whom, is known.
-    pub(crate) fn topic_confirmed(&mut self, key: Key) {
-        if let Some(topic) = self.messages.topics.get_mut(key)
-            && let State::On { confirmed, .. } = &mut topic.state
-        {
-            *confirmed = true;
-        }
     }
 
     /// What a node said of a subscription that is not its end.

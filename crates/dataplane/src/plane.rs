@@ -436,7 +436,7 @@ impl<H: Host> Dataplane<H> {
             replica: channel.profile.replica,
             budget,
             messages,
-            identity: channel.profile.identity,
+            channel: key,
             output_max: settings.limits.client_output_bytes_max,
             now,
         };

@@ -42,8 +42,8 @@ pub(crate) struct Sink<'a, H> {
     pub(crate) messages: &'a mut Messages,
     pub(crate) replica: bool,
     pub(crate) budget: &'a mut Budget,
-    /// As whom the connection runs.
-    pub(crate) identity: Key,
+    /// The connection they come from.
+    pub(crate) channel: Key,
     pub(crate) output_max: usize,
     pub(crate) now: Instant,
 }
@@ -220,6 +220,9 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
             }
             return;
         }
+        if ticket.topic.is_some() {
+            return; // what was asked behind the end of a subscription
+        }
         if done {
             self.budget.earn();
         }
@@ -257,25 +260,24 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
                 let Some(Some(topic)) = asked_for(kind, name, head) else {
                     return false;
                 };
-                self.messages.events.push(Event::Confirmed(topic));
+                self.messages
+                    .events
+                    .push(Event::Confirmed(self.channel, topic));
                 return true;
             }
-            b"unsubscribe" | b"punsubscribe" | b"sunsubscribe" => {
-                if asked_for(kind, name, head) == Some(None) {
-                    return true;
-                }
-                self.messages.ended(self.identity, name);
+            b"sunsubscribe" => {
+                self.messages.ended(self.channel, name);
                 return false;
             }
             _ => return false,
         };
         if !self.messages.events.is_empty() {
             let frame = Bytes::copy_from_slice(frame);
-            let message = Event::Message(topic_kind, self.identity, frame);
+            let message = Event::Message(topic_kind, self.channel, frame);
             self.messages.events.push(message);
             return false;
         }
-        for key in self.messages.subscribers(self.identity, topic_kind, name) {
+        for key in self.messages.subscribers(self.channel, topic_kind, name) {
             if let Some(client) = self.clients.get_mut(*key) {
                 let state = &mut client.state;
                 deliver(state, frame, self.output_max, self.spare);
@@ -328,8 +330,7 @@ fn kind_of(class: &ErrorClass) -> Option<RedirectKind> {
 /// A client's key beside the state it leads to.
 pub(crate) type Named<'a> = (&'a mut State, Key);
 
-/// The topic of the request that a push answers: the same word about the same name. A node ends
-/// subscriptions by itself too, while it still owes an answer about others.
+/// The topic of the request that a push answers: the same word about the same name.
 fn asked_for(
     kind: &[u8],
     name: &[u8],

@@ -301,10 +301,8 @@ impl<H: Host> Dataplane<H> {
         while !self.core.messages.events.is_empty() {
             for event in std::mem::take(&mut self.core.messages.events) {
                 match event {
-                    Event::Confirmed(topic) => {
-                        self.core.topic_confirmed(topic);
-                        // Ended in the same breath, it is asked for again: they go on waiting.
-                        if !self.core.messages.is_confirmed(topic) {
+                    Event::Confirmed(channel, topic) => {
+                        if !self.core.messages.confirm(topic, channel) {
                             continue;
                         }
                         for key in self.core.messages.take_waiters(topic) {
@@ -329,8 +327,13 @@ impl<H: Host> Dataplane<H> {
                     Event::Moved(topic, redirect, from) => {
                         self.core.topic_again(topic, Some((&redirect, &from)), now);
                     }
-                    Event::Message(kind, identity, frame) => {
-                        self.deliver_late(kind, identity, &frame);
+                    Event::Message(kind, channel, frame) => {
+                        self.deliver_late(kind, channel, &frame);
+                    }
+                    Event::Ended(channel, topic) => {
+                        if self.core.messages.is_confirmed_on(topic, channel) {
+                            self.core.topic_again(topic, None, now);
+                        }
                     }
                     Event::Allowed(ticket) => self.allowed(ticket, now),
                     Event::Again(topic) => self.core.topic_again(topic, None, now),
@@ -341,12 +344,12 @@ impl<H: Host> Dataplane<H> {
     }
 
     /// A message that came right behind the confirmation of a subscription to it.
-    fn deliver_late(&mut self, kind: TopicKind, identity: Key, frame: &[u8]) {
+    fn deliver_late(&mut self, kind: TopicKind, channel: Key, frame: &[u8]) {
         let Some((_, name)) = split_push(frame) else {
             return;
         };
         let messages = &self.core.messages;
-        let subscribers = messages.subscribers(identity, kind, name).to_vec();
+        let subscribers = messages.subscribers(channel, kind, name).to_vec();
         let output_max = self.core.settings.limits.client_output_bytes_max;
         for key in subscribers {
             if let Some(client) = self.clients.get_mut(key) {

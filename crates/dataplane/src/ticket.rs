@@ -23,7 +23,8 @@ pub(crate) struct Ticket {
     pub(crate) confirms: bool,
     pub(crate) nature: Nature,
     preludes: u16,
-    /// It begins a subscription (of a topic) or ends one: a push is its reply.
+    /// It begins a subscription (of a topic): a push is its reply. Or it ends one: what is behind
+    /// it has the reply.
     pub(crate) topic: Option<Option<Key>>,
     /// It is a page of `SCAN` from this slot on.
     pub(crate) page: Option<Slot>,
@@ -126,10 +127,16 @@ impl Ticket {
 impl upstream::Ticket for Ticket {
     #[inline]
     fn accepts(&self, first_byte: u8) -> bool {
-        if self.topic.is_some() {
-            return first_byte == b'-';
+        match self.topic {
+            None => self.kinds.contains(first_byte),
+            Some(Some(_)) => first_byte == b'-',
+            Some(None) => matches!(first_byte, b'-' | b'%'),
         }
-        self.kinds.contains(first_byte)
+    }
+
+    #[inline]
+    fn skips_errors(&self) -> bool {
+        self.topic == Some(None)
     }
 
     #[inline]

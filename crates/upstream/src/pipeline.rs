@@ -33,6 +33,12 @@ pub trait Ticket: Copy {
         false
     }
 
+    /// Whether errors that come before its reply are none of it: the request is several commands,
+    /// and what the node says to those before the last is any number of errors and pushes.
+    fn skips_errors(&self) -> bool {
+        false
+    }
+
     /// The node may take as long as it likes to answer: the command blocks.
     fn is_patient(&self) -> bool {
         false
@@ -360,8 +366,8 @@ impl<T: Ticket> Pipeline<T> {
             return Err(Poison::Unsolicited);
         };
         let written = self.queued_bytes - self.outbox.unwritten();
-        let prelude =
-            matches!(&head.owner, Owner::Caller(ticket) if self.preludes < ticket.preludes());
+        let prelude = matches!(&head.owner, Owner::Caller(ticket)
+            if self.preludes < ticket.preludes() || (first == b'-' && ticket.skips_errors()));
         if written < head.body.len() && !(prelude && written > 0) {
             return Err(if written == 0 {
                 Poison::Unsolicited
@@ -482,6 +488,7 @@ impl<T: Ticket> Pipeline<T> {
                     }
                     return Ok(());
                 }
+                Owner::Caller(ticket) if ticket.skips_errors() => return Ok(()),
                 Owner::Caller(ticket) => {
                     let void = ticket.needs_preludes() || reply.starts_with(b"-EXECABORT ");
                     let refused = void && !self.trouble.is_empty();

@@ -23,6 +23,7 @@ pub(crate) struct Tag(pub(crate) usize, pub(crate) &'static [u8]);
 pub(crate) const BLOCK: usize = 90_003;
 pub(crate) const STRICT: usize = 90_005;
 pub(crate) const PATIENT: usize = 90_004;
+pub(crate) const LENIENT: usize = 90_006;
 
 impl Tag {
     pub(crate) fn any(number: usize) -> Self {
@@ -49,6 +50,10 @@ impl Ticket for Tag {
 
     fn is_patient(&self) -> bool {
         self.0 == PATIENT
+    }
+
+    fn skips_errors(&self) -> bool {
+        self.0 == LENIENT
     }
 }
 

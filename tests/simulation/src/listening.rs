@@ -1,6 +1,6 @@
 //! What is published, and what clients that listen hear of it.
 //!
-//! A message names its channel and its number. Nobody hears one twice (but where nodes lie), before the subscription is
+//! A message names its channel and its number. Nobody hears one twice, before the subscription is
 //! confirmed or after its end; those of one client on a sharded channel come in the order in which
 //! they were sent (others may come by two nodes when the slot moves). Messages get lost while a
 //! node is, as on a server: what counts is that, once the faults are over, everybody who is
@@ -41,9 +41,6 @@ pub(crate) struct Messages {
     all: Vec<Message>,
     /// Those from this one on were sent when the faults were over.
     last_words: Option<usize>,
-    /// Nodes make up where slots are: while the end of a subscription is on its way to one node, the
-    /// next may begin at another, and both are heard.
-    pub(crate) may_repeat: bool,
 }
 
 impl Messages {
@@ -113,14 +110,14 @@ impl Listening {
         if !self.confirmed.contains(&channel) {
             return Err(format!("`{text}` is heard by who is not subscribed"));
         }
-        if !self.heard.insert(number) && !messages.may_repeat {
+        if !self.heard.insert(number) {
             return Err(format!("at most once: `{text}` is heard twice"));
         }
         let message = &mut messages.all[number];
         message.heard = true;
         if is_sharded(channel) {
             let before = self.last.insert((channel, message.client), number);
-            if before.is_some_and(|before| before > number) && !messages.may_repeat {
+            if before.is_some_and(|before| before > number) {
                 return Err(format!("order: `{text}` is heard after a later message"));
             }
         }

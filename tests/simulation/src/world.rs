@@ -92,8 +92,7 @@ impl<P: Proxy> World<P> {
             seed,
             ..Layout::default()
         };
-        let mut history = History::default();
-        history.messages.may_repeat = weather.misdirections;
+        let history = History::default();
         let count = weather.shards * (1 + weather.replicas);
         let sockets: Vec<_> = (0..count as u8)
             .map(|node| ([10, 0, 0, node + 1], 6379).into())

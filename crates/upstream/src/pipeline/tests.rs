@@ -8,7 +8,7 @@ use resp::Value;
 
 use super::*;
 use crate::testing::{
-    BLOCK, Event, Feed, Inbox, PATIENT, STRICT, Tag, push, request, start, write,
+    BLOCK, Event, Feed, Inbox, LENIENT, PATIENT, STRICT, Tag, push, request, start, write,
 };
 
 /// A pipeline with these requests, all of them written.
@@ -163,6 +163,27 @@ fn a_reply_is_void_without_what_had_to_come_before() {
     let mut pipeline = written(&[Tag::any(STRICT)]);
     let events = answered(&mut pipeline, b"+OK\r\n+OK\r\n:1\r\n").unwrap();
     assert_eq!(events, [piece(STRICT, b":1\r\n")]);
+}
+
+#[test]
+fn errors_before_the_reply_are_none_of_it() {
+    for errors in ["", "-MOVED 1 a:1\r\n", "-ERR a\r\n-ERR b\r\n"] {
+        let mut pipeline = written(&[Tag::any(LENIENT), Tag::any(1)]);
+        let replies = format!("{errors}%0\r\n-ERR its own\r\n");
+        let events = answered(&mut pipeline, replies.as_bytes()).unwrap();
+        let expected = [piece(LENIENT, b"%0\r\n"), error(1, b"-ERR its own\r\n")];
+        assert_eq!(events, expected, "{errors:?}");
+    }
+    // They may come while the end of the request is still to be written, and nothing else may.
+    for (reply, result) in [
+        (&b"-ERR a\r\n"[..], Ok(Vec::new())),
+        (b"%0\r\n", Err(Poison::Early)),
+    ] {
+        let mut pipeline = Pipeline::new(1);
+        push(&mut pipeline, Tag::any(LENIENT), start());
+        write(&mut pipeline, 10, start());
+        assert_eq!(answered(&mut pipeline, reply), result);
+    }
 }
 
 #[test]
