@@ -13,6 +13,7 @@ use crate::{
     channel::{Attempt, Purpose},
     client::{Client, Ending, State, Why},
     core::Core,
+    heat::Heat,
     host::Host,
     intake::{OUTPUT_PAUSES_BYTES, request_limits},
     replies::Sink,
@@ -70,6 +71,12 @@ impl<H: Host> Dataplane<H> {
     /// Who runs this.
     pub fn host(&mut self) -> &mut H {
         &mut self.core.host
+    }
+
+    /// What this worker's commands weigh.
+    #[must_use]
+    pub fn heat(&self) -> &Heat {
+        &self.core.heat
     }
 
     /// Clients now.
@@ -410,6 +417,7 @@ impl<H: Host> Dataplane<H> {
             settings,
             messages,
             budget,
+            heat,
             ..
         } = &mut self.core;
         let Some(channel) = channels.get_mut(key) else {
@@ -425,6 +433,8 @@ impl<H: Host> Dataplane<H> {
             replica: channel.profile.replica,
             budget,
             messages,
+            heat,
+            table: &self.table,
             identity: channel.profile.identity,
             output_max: settings.limits.client_output_bytes_max,
             now,

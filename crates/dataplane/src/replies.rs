@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use command::TopicKind;
+use command::{CommandTable, TopicKind};
 use resp::Protocol;
 use routing::{
     ErrorClass, Page, Slot,
@@ -19,11 +19,12 @@ use crate::{
     channel::BULKY_FOR,
     client::{Client, State, Unguarded, Why},
     core::Signal,
+    heat::Heat,
     host::{Host, Planted, RedirectKind},
     messages::{Event, Messages, event_of, split_push},
     scripts::is_noscript,
     slots::{Key, Slots},
-    ticket::Ticket,
+    ticket::{About, Ticket},
 };
 
 /// The most that the parts of one split command's reply may hold until the last one is there.
@@ -40,6 +41,8 @@ pub(crate) struct Sink<'a, H> {
     pub(crate) messages: &'a mut Messages,
     pub(crate) replica: bool,
     pub(crate) budget: &'a mut Budget,
+    pub(crate) heat: &'a mut Heat,
+    pub(crate) table: &'a CommandTable,
     /// As whom the connection runs.
     pub(crate) identity: Key,
     pub(crate) output_max: usize,
@@ -161,6 +164,12 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
         self.pass_on(ticket, bytes, done, true);
     }
 
+    #[inline(always)]
+    fn replied(&mut self, ticket: &Ticket, request: Retained<'_>, bytes: usize) {
+        self.heat
+            .answered(ticket, request.bytes(), bytes, (self.table, self.now));
+    }
+
     fn error(&mut self, ticket: Ticket, reply: &[u8], request: Retained<'_>) {
         let line = reply
             .strip_prefix(b"-")
@@ -185,7 +194,10 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
         }
         let ask = matches!(&class, ErrorClass::Redirect(redirect) if redirect.ask);
         let barred = line.is_some_and(|line| line.starts_with(b"NOPERM "));
-        if let Some(slot) = ticket.page.filter(|_| ticket.is_block() && (ask || barred)) {
+        if let About::Page(slot) = ticket.about
+            && ticket.is_block()
+            && (ask || barred)
+        {
             self.scan_unguarded(ticket, slot, barred);
             return;
         }
@@ -209,6 +221,7 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
                 resp::write::error(&mut shown, &text);
             }
             let reply = if shown.is_empty() { reply } else { &shown };
+            self.replied(&ticket, request, reply.len());
             self.pass_on(ticket, reply, true, true);
             return;
         }
