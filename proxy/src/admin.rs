@@ -1,5 +1,6 @@
-//! The admin port: the status page at `/`, `/metrics`, `/livez`, `/readyz`, `/status`, `/topology`
-//! and `/slowlog`, in plain HTTP, on loopback by default. It only reads, and shows no keys and no values.
+//! The admin port: the status page at `/`, `/metrics`, `/livez`, `/readyz`, `/status`, `/topology`,
+//! `/heat` and `/slowlog`, in plain HTTP, on loopback by default. It only reads, and shows no values, and
+//! no keys unless the configuration says so.
 
 use std::{convert::Infallible, io, net::TcpListener, sync::Arc, time::Duration};
 
@@ -107,12 +108,28 @@ fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
         "/status" => json(pages.bodies.status(&pages.board)),
         "/slowlog" => json(pages.bodies.slow(&pages.board)),
         "/topology" => json(pages.bodies.topology(&pages.board)),
+        "/heat" => match slots_asked_for(request.uri().query()) {
+            Ok(None) => json(pages.bodies.heat(&pages.board)),
+            Ok(Some(slots)) => json(bodies::heat_of(&pages.board, slots)),
+            Err(mistake) => text(StatusCode::BAD_REQUEST, mistake.to_owned()),
+        },
         _ => text(
             StatusCode::NOT_FOUND,
-            "there are /, /metrics, /livez, /readyz, /status, /topology and /slowlog here\n"
+            "there are /, /metrics, /livez, /readyz, /status, /topology, /heat and /slowlog here\n"
                 .to_owned(),
         ),
     }
+}
+
+/// `?slots=N`: how many of the hottest slots are listed.
+fn slots_asked_for(query: Option<&str>) -> Result<Option<usize>, &'static str> {
+    let Some(query) = query else {
+        return Ok(None);
+    };
+    let number = query.strip_prefix("slots=").and_then(|n| n.parse().ok());
+    number
+        .map(Some)
+        .ok_or("what can be asked for is /heat?slots=NUMBER\n")
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {

@@ -107,6 +107,11 @@ impl SlotCounts {
         self.0.copy_from_slice(&*other.0);
     }
 
+    /// Forgets everything, without giving memory back.
+    pub fn clear(&mut self) {
+        self.0.fill(SlotCount::default());
+    }
+
     /// The sum over all slots.
     #[must_use]
     pub fn total(&self) -> SlotCount {

@@ -154,6 +154,7 @@ pub(super) struct Drain {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Admin {
     pub(super) address: Option<String>,
+    pub(super) show_keys: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]
