@@ -1,5 +1,6 @@
-//! The admin port: the status page at `/`, `/metrics`, `/livez`, `/readyz`, `/status`, `/topology`
-//! and `/slowlog`, in plain HTTP, on loopback by default. It only reads, and shows no keys and no values.
+//! The admin port: the status page at `/`, `/metrics`, `/livez`, `/readyz`, `/status`, `/topology`,
+//! `/heat` and `/slowlog`, in plain HTTP, on loopback by default. It only reads, and shows no values, and
+//! no keys unless the configuration says so.
 
 use std::{convert::Infallible, io, net::TcpListener, sync::Arc, time::Duration};
 
@@ -163,9 +164,14 @@ fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
         "/status" => json(shown.bodies.status(&shown.board)),
         "/slowlog" => json(shown.bodies.slow(&shown.board)),
         "/topology" => json(shown.bodies.topology(&shown.board)),
+        "/heat" => match slots_asked_for(request.uri().query()) {
+            Ok(None) => json(shown.bodies.heat(&shown.board)),
+            Ok(Some(slots)) => json(bodies::heat_of(&shown.board, slots)),
+            Err(mistake) => text(StatusCode::BAD_REQUEST, mistake.to_owned()),
+        },
         _ => text(
             StatusCode::NOT_FOUND,
-            "there are /, /metrics, /livez, /readyz, /status, /topology and /slowlog here\n"
+            "there are /, /metrics, /livez, /readyz, /status, /topology, /heat and /slowlog here\n"
                 .to_owned(),
         ),
     }
@@ -178,6 +184,19 @@ fn readiness<'a>(pages: &'a Pages, shown: &'a Shown, asked_for: bool) -> &'a Rea
     } else {
         &pages.readiness
     }
+}
+
+/// `?slots=N`: how many of the hottest slots are listed.
+fn slots_asked_for(query: Option<&str>) -> Result<Option<usize>, &'static str> {
+    let pairs = query.into_iter().flat_map(|query| query.split('&'));
+    let mut others = pairs.filter(|pair| !pair.starts_with("cluster="));
+    let Some(pair) = others.next() else {
+        return Ok(None);
+    };
+    let number = pair.strip_prefix("slots=").and_then(|n| n.parse().ok());
+    number
+        .map(Some)
+        .ok_or("what can be asked for is /heat?slots=NUMBER\n")
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {

@@ -300,6 +300,8 @@ pub enum DrainMode {
 pub struct Admin {
     /// Address to bind; loopback by default.
     pub address: SocketAddr,
+    /// Whether `/heat` names keys.
+    pub show_keys: bool,
 }
 
 /// `[log]`: what is written to standard error.
@@ -374,6 +376,7 @@ impl Default for Admin {
     fn default() -> Self {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 9121)),
+            show_keys: false,
         }
     }
 }

@@ -203,6 +203,8 @@ fn configuration(
     let mut config = Config::with_defaults(listen, seeds.collect());
     config.admin = Admin {
         address: loopback(admin_port),
+        // Whoever tries it out has no others' keys.
+        show_keys: true,
     };
     config.reads.address = Some(loopback(read_port));
     config.reads.zone = (!options.valkey).then(|| OWN_ZONE.into());

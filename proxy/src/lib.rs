@@ -24,6 +24,7 @@ pub mod drain;
 pub mod events;
 mod expiry;
 pub mod files;
+pub mod heat;
 pub mod memory;
 pub mod metrics;
 pub mod net;

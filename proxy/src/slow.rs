@@ -46,6 +46,11 @@ impl SlowLog {
         all.push_back(slow);
     }
 
+    pub(crate) fn clear(&self) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.clear();
+    }
+
     pub(crate) fn all(&self) -> Vec<Slow> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter().cloned().collect()

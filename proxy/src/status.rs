@@ -14,10 +14,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use topology::Topology;
 
 use crate::{
+    clock,
     config::{self, Config, CrossSlot},
     contract::{Readiness, Shutdown},
     events::unix_ms,
-    expiry,
+    expiry, heat,
     metrics::{Metrics, Totals},
     report::{self, Latency, Live, Second},
     slow::Slow,
@@ -83,6 +84,15 @@ impl Board {
     #[must_use]
     pub fn slow(&self) -> Vec<Slow> {
         self.observer.slow()
+    }
+
+    /// `/heat`, with so many slots.
+    #[must_use]
+    pub fn heat(&self, slots: usize) -> heat::report::Report {
+        let view = self.observer.view();
+        let show_keys = self.config.get().admin.show_keys;
+        let sum = self.observer.heat().sum();
+        heat::report::Report::of(&sum, view.topology.as_deref(), (slots, show_keys))
     }
 
     /// `/topology`
@@ -209,6 +219,7 @@ impl Sampler {
     }
 
     fn sample(&mut self) {
+        self.board.observer.heat().add_up(clock::now());
         let now = self.metrics.totals();
         let at = Instant::now();
         let seconds = at.duration_since(self.sampled_at).as_secs_f64().max(0.001);

@@ -11,7 +11,7 @@ use resp::OwnedRequest;
 
 const HEAD: &str = "# Commands
 
-Every command of Valkey 9.1, and what Keyway does with it. Written by a test from the table that Keyway routes by; do not edit.
+Every command of Valkey 9.1, what Keyway does with it, and [its own](#keyway). Written by a test from the table that Keyway routes by; do not edit.
 `./tests/compat` compares each of them with one real server that has all slots; [the differences](../tests/rows/differences.txt) that
 remain are listed with a reason.
 
@@ -72,6 +72,22 @@ const NOTES: &[(&str, &str)] = &[
     ("flushall", "not at one moment: each shard for itself"),
     ("flushdb", "not at one moment: each shard for itself"),
     ("function|list", "all shards have the same"),
+    (
+        "keyway|bigkeys",
+        "`[COUNT n]`: keys whose values were seen to be big, of 16 KiB or more",
+    ),
+    (
+        "keyway|hotkeys",
+        "`[COUNT n] [BY OPS\\|BYTES]`: from a sample; what is ten seconds old counts half",
+    ),
+    (
+        "keyway|hotslots",
+        "`[COUNT n] [BY OPS\\|BYTES]`: rates, and exact counts since the start",
+    ),
+    (
+        "keyway|slowlog",
+        "`GET [n]`, `LEN`, `RESET`: commands that took long for Keyway's clients",
+    ),
     ("info", "of Keyway and the cluster's size"),
     ("latency|histogram", "of one node"),
     ("memory|stats", "of one node"),
@@ -136,6 +152,8 @@ fn way(command: &Command) -> &'static str {
         Handling::Transaction(_) => "session",
         Handling::Subscription(_) => "subscription",
         Handling::Local(_) => "here",
+        Handling::Clients if command.name() == "keyway|help" => "here",
+        Handling::Clients if command.is_own() => "here, when Valkey lets the user `SLOWLOG GET`",
         Handling::Clients => "here, for the clients of all workers, when Valkey lets the user",
         Handling::Refused(Refusal::Harmful)
             if CommandTable::builtin()

@@ -23,7 +23,7 @@ const IMPORTS: [(&str, &[&str]); 10] = [
     (
         "crates/dataplane",
         &[
-            "resp", "command", "topology", "routing", "session", "upstream",
+            "resp", "command", "topology", "heat", "routing", "session", "upstream",
         ],
     ),
     ("cluster-sim", &["resp", "command", "topology", "heat"]),
@@ -37,6 +37,7 @@ const IMPORTS: [(&str, &[&str]); 10] = [
             "session",
             "upstream",
             "dataplane",
+            "heat",
             "cluster-sim",
         ],
     ),

@@ -7,13 +7,17 @@ use crate::table::{LegacyRange, Row};
 
 const TABLE: &str = include_str!("../data/commands.tsv");
 
+/// Keyway's own commands, in the same form.
+const OWN: &str = include_str!("../data/own-commands.tsv");
+
 /// The remarks on key specs: name, number of the spec from 0, text.
 const NOTES: &str = include_str!("../data/key-spec-notes.tsv");
 
 /// The rows of the built-in table. A malformed row would be a mistake of ours: a test reads them
 /// all, and here it is left out.
 pub(crate) fn rows() -> Vec<Row> {
-    let mut rows: Vec<Row> = TABLE.lines().skip(1).filter_map(row).collect();
+    let own = OWN.lines().skip(1);
+    let mut rows: Vec<Row> = TABLE.lines().skip(1).chain(own).filter_map(row).collect();
     for (name, number, text) in notes() {
         if let Some(row) = rows.iter_mut().find(|row| *row.name == *name)
             && let Some(spec) = row.key_specs.get_mut(number)
@@ -106,7 +110,10 @@ mod tests {
             assert!(row(line).is_some(), "malformed: {line}");
         }
         assert_eq!(lines.len() - 1, 399);
-        assert_eq!(rows().len(), 399);
+        for line in OWN.lines().skip(1) {
+            assert!(row(line).is_some(), "malformed: {line}");
+        }
+        assert_eq!(rows().len(), 399 + 6);
     }
 
     #[test]

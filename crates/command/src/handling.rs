@@ -283,7 +283,8 @@ impl Disposition {
             "xread" | "xreadgroup" => Self::Streams,
             "config|get" => Self::ConfigGet,
             "client|kill" | "client|list" | "client|pause" | "client|unblock"
-            | "client|unpause" => Self::Always(Handling::Clients),
+            | "client|unpause" | "keyway|bigkeys" | "keyway|help" | "keyway|hotkeys"
+            | "keyway|hotslots" | "keyway|slowlog" => Self::Always(Handling::Clients),
             "wait" | "waitaof" => Self::Always(Handling::Wait),
             // Valkey 9.1.2 does not see the keys of MSETEX when it looks for the slot: no MOVED, no
             // CROSSSLOT, and a node that does not own the slot writes there and says 1.

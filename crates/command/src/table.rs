@@ -311,6 +311,12 @@ impl Command {
         self.row.name.contains('|')
     }
 
+    /// Whether it is Keyway's own, which no server has.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        &*self.row.group == "keyway"
+    }
+
     pub(crate) fn row(&self) -> &Row {
         &self.row
     }
@@ -453,11 +459,14 @@ impl CommandTable {
         self.commands.iter()
     }
 
-    /// The commands that are no subcommands, by id.
+    /// Those of the servers: what `COMMAND` tells of, by id.
+    pub(crate) fn of_servers(&self) -> impl Iterator<Item = &Command> + Clone {
+        self.commands.iter().filter(|command| !command.is_own())
+    }
+
+    /// The same without subcommands.
     pub(crate) fn top_level(&self) -> impl Iterator<Item = &Command> + Clone {
-        self.commands
-            .iter()
-            .filter(|command| !command.is_subcommand())
+        self.of_servers().filter(|command| !command.is_subcommand())
     }
 
     /// How many there are; ids are below.

@@ -96,6 +96,12 @@ impl Coalescer {
         }
     }
 
+    /// How many joined.
+    pub(crate) fn joined(&self, group: Group) -> usize {
+        let waiting = group.index().and_then(|index| self.groups.get(index));
+        waiting.map_or(0, |waiting| waiting.others.len())
+    }
+
     /// Those who joined, to be given back.
     pub(crate) fn take(&mut self, group: Group) -> Vec<Ticket> {
         let waiting = group.index().and_then(|index| self.groups.get_mut(index));

@@ -16,6 +16,7 @@ use crate::{
     coalesce::Coalescer,
     confirm::Unrest,
     figures::Times,
+    heat::Heat,
     host::Host,
     identity::Identities,
     inquiry::Pause,
@@ -67,6 +68,7 @@ pub(crate) struct Core<H> {
     pub(crate) reads: Reads,
     pub(crate) unrest: Unrest,
     pub(crate) scripts: Scripts,
+    pub(crate) heat: Box<Heat>,
     pub(crate) pause: Option<Pause>,
     pub(crate) identities: Identities,
     /// Changes whenever the way of any command may: a new topology, a lost connection.
@@ -94,6 +96,7 @@ impl<H: Host> Core<H> {
         Self {
             identities: Identities::new(settings.service.clone(), settings.seed),
             hasher: foldhash::fast::FixedState::with_seed(settings.seed),
+            heat: Box::new(Heat::new(settings.seed)),
             view: View::unknown(!settings.users.has_default()),
             settings,
             leases: Leases::default(),

@@ -122,6 +122,7 @@ impl<H: Host> Core<H> {
             _ => None,
         };
         let silent = !client.session.take_reply_wanted();
+        let heats = slot.filter(|_| !keys.are_all());
         let op = Op {
             slot,
             node: None,
@@ -139,6 +140,7 @@ impl<H: Host> Core<H> {
             Way::Channel(channel) => {
                 let protocol = client.session.protocol;
                 let mut ticket = Ticket::new(key, (place, 0), command, (form, writes), protocol);
+                ticket.about = ticket.about.or_keys_of(heats);
                 if let Some(alike) = alike {
                     match self.join(channel, alike, request, ticket) {
                         Some(group) => ticket.group = group,
@@ -186,6 +188,8 @@ impl<H: Host> Core<H> {
             client.calm = 0; // whatever the last part found
         }
         let silent = !client.session.take_reply_wanted();
+        // What goes to every shard is about no slot in particular.
+        let about_keys = split.parts.iter().all(|part| !part.keys.are_all());
         let mut ops = Vec::with_capacity(ways.len());
         let mut requests = split.parts;
         for (part, (way, form)) in requests.iter_mut().zip(&ways) {
@@ -217,7 +221,11 @@ impl<H: Host> Core<H> {
             };
             self.count_read(channel, form);
             let how = (Form::Plain, command.may_write());
-            let ticket = Ticket::new(key, (place, number), command, how, client.session.protocol);
+            let mut ticket =
+                Ticket::new(key, (place, number), command, how, client.session.protocol);
+            ticket.about = ticket
+                .about
+                .or_keys_of(Some(part.slot).filter(|_| about_keys));
             self.push(channel, ticket, &part.request, Some(&part.request), now);
         }
         if holds {

@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use command::CommandId;
-use session::User;
+use resp::Protocol;
+use session::{User, local::keyway::Question};
 use topology::NodeAddr;
 
 use upstream::{CloseReason, Phase};
@@ -122,6 +123,11 @@ pub trait Host {
     fn channel_lost(&mut self, addr: &NodeAddr, reason: &CloseReason, failures: u32);
     /// A node has owed an answer for so long that nothing more is sent to it until it comes.
     fn channel_stalled(&mut self, addr: &NodeAddr);
+    /// Writes the answer to a question about the whole proxy.
+    fn keyway(&mut self, question: Question, protocol: Protocol, out: &mut Vec<u8>) {
+        let _ = question; // not everyone keeps count
+        resp::write::null_array(out, protocol);
+    }
     /// Numbers that are not this worker's alone.
     fn totals(&self) -> Totals;
     /// Whether this fault is planted. Only the simulation says so, to show that it finds it: for

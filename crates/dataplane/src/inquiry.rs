@@ -8,7 +8,10 @@ use resp::Request;
 use routing::Keys;
 use session::{
     Form, Place,
-    local::{self, Inquiry, Shown},
+    local::{
+        self, Inquiry, Shown,
+        keyway::{HELP, Question},
+    },
 };
 
 use crate::{
@@ -73,6 +76,15 @@ impl<H: Host> Core<H> {
                 return None;
             }
         };
+        if inquiry == Inquiry::Keyway(Question::Help) {
+            resp::write::array(&mut self.scratch, HELP.len());
+            for line in HELP {
+                resp::write::simple(&mut self.scratch, line);
+            }
+            let silent = !client.session.take_reply_wanted();
+            self.reply_here(client, Some(command.id()), silent, now);
+            return None;
+        }
         let mut probe = Vec::new();
         resp::write::request(&mut probe, inquiry.probe());
         let sending = Sending {
@@ -120,6 +132,7 @@ impl<H: Host> Core<H> {
                 let text: Vec<u8> = lines.into_iter().flat_map(|(_, line)| line).collect();
                 resp::write::verbatim(&mut reply, protocol, b"txt", text);
             }
+            Inquiry::Keyway(question) => self.host.keyway(question, protocol, &mut reply),
             Inquiry::Kill { strict: true, .. } if count == 0 => {
                 resp::write::error(&mut reply, "ERR No such client");
             }
@@ -144,7 +157,6 @@ impl<H: Host> Dataplane<H> {
     /// Valkey does not mind: the workers are asked.
     pub(crate) fn allowed(&mut self, ticket: Ticket, now: Instant) {
         let key = ticket.client;
-        let others = self.core.settings.workers.saturating_sub(1);
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
@@ -152,8 +164,12 @@ impl<H: Host> Dataplane<H> {
         let Some(pending) = client.state.inquiry.as_deref_mut() else {
             return;
         };
-        pending.left = others;
         let inquiry = pending.inquiry.clone();
+        let others = match inquiry {
+            Inquiry::Keyway(_) => 0,
+            _ => self.core.settings.workers.saturating_sub(1),
+        };
+        pending.left = others;
         if others > 0 {
             self.core.actions.push(Action::AskWorkers {
                 client: key,
@@ -236,6 +252,7 @@ impl<H: Host> Dataplane<H> {
                 });
             }
             Inquiry::Unpause => self.core.pause = None,
+            Inquiry::Keyway(_) => {} // the host knows
             Inquiry::Unblock { id, error } => answer.count = self.unblock(*id, *error, now),
         }
         answer

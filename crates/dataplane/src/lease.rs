@@ -134,6 +134,7 @@ impl<H: Host> Core<H> {
         }
         client.leasing = true;
         let silent = !client.session.take_reply_wanted();
+        let heats = sending.slot.filter(|_| !sending.keys.is_empty());
         let op = Op {
             node: None,
             slot: sending.slot,
@@ -150,7 +151,8 @@ impl<H: Host> Core<H> {
         match channel.filter(|_| route.is_some()) {
             Some(channel) => {
                 let how = (sending.form, sending.writes);
-                let ticket = Ticket::new(key, (place, 0), command, how, profile.protocol);
+                let mut ticket = Ticket::new(key, (place, 0), command, how, profile.protocol);
+                ticket.about = ticket.about.or_keys_of(heats);
                 self.push(channel, ticket, sending.request, None, now);
             }
             None => self.list_as_held(client, key),

@@ -21,6 +21,7 @@ mod core;
 mod fan_out;
 mod figures;
 mod forward;
+mod heat;
 mod host;
 mod identity;
 mod inquiry;
@@ -44,6 +45,7 @@ mod transaction;
 mod users;
 mod view;
 
+pub use self::heat::Heat;
 pub use action::Action;
 pub use channel::{Attempt, takes_bulk_lane};
 pub use client::{Ending, Why};

@@ -13,6 +13,7 @@ use crate::{
     channel::{Attempt, Purpose},
     client::{Client, Ending, State, Why},
     core::Core,
+    heat::Heat,
     host::Host,
     intake::{OUTPUT_PAUSES_BYTES, request_limits},
     replies::Sink,
@@ -73,6 +74,12 @@ impl<H: Host> Dataplane<H> {
     /// Who runs this.
     pub fn host(&mut self) -> &mut H {
         &mut self.core.host
+    }
+
+    /// What this worker's commands weigh.
+    #[must_use]
+    pub fn heat(&self) -> &Heat {
+        &self.core.heat
     }
 
     /// Clients now.
@@ -420,6 +427,7 @@ impl<H: Host> Dataplane<H> {
             settings,
             messages,
             budget,
+            heat,
             ..
         } = &mut self.core;
         let Some(channel) = channels.get_mut(key) else {
@@ -437,6 +445,8 @@ impl<H: Host> Dataplane<H> {
             budget,
             messages,
             channel: key,
+            heat,
+            table: &self.table,
             output_max: settings.limits.client_output_bytes_max,
             now,
         };

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use command::TopicKind;
+use command::{CommandTable, TopicKind};
 use resp::Protocol;
 use routing::{
     ErrorClass, Page, Slot,
@@ -20,11 +20,12 @@ use crate::{
     client::{Client, State, Unguarded, Why},
     coalesce::{Coalescer, Group},
     core::Signal,
+    heat::Heat,
     host::{Host, Planted, RedirectKind},
     messages::{Event, Messages, event_of, split_push},
     scripts::is_noscript,
     slots::{Key, Slots},
-    ticket::Ticket,
+    ticket::{About, Ticket},
 };
 
 /// The most that the parts of one split command's reply may hold until the last one is there.
@@ -44,6 +45,8 @@ pub(crate) struct Sink<'a, H> {
     pub(crate) budget: &'a mut Budget,
     /// The connection they come from.
     pub(crate) channel: Key,
+    pub(crate) heat: &'a mut Heat,
+    pub(crate) table: &'a CommandTable,
     pub(crate) output_max: usize,
     pub(crate) now: Instant,
 }
@@ -101,7 +104,10 @@ impl<H: Host> Sink<'_, H> {
         }
         let ask = matches!(&class, ErrorClass::Redirect(redirect) if redirect.ask);
         let barred = line.is_some_and(|line| line.starts_with(b"NOPERM "));
-        if let Some(slot) = ticket.page.filter(|_| ticket.is_block() && (ask || barred)) {
+        if let About::Page(slot) = ticket.about
+            && ticket.is_block()
+            && (ask || barred)
+        {
             self.scan_unguarded(ticket, slot, barred);
             return;
         }
@@ -125,6 +131,9 @@ impl<H: Host> Sink<'_, H> {
                 resp::write::error(&mut shown, &text);
             }
             let reply = if shown.is_empty() { reply } else { &shown };
+            let about = (self.table, self.now);
+            self.heat
+                .answered(&ticket, request.bytes(), reply.len(), about);
             self.pass_on(ticket, reply, true, true);
             return;
         }
@@ -233,6 +242,17 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
                 self.pass_on(*other, bytes, done, true);
             }
             self.reads.give_back(ticket.group, others, done);
+        }
+    }
+
+    #[inline(always)]
+    fn replied(&mut self, ticket: &Ticket, request: Retained<'_>, bytes: usize) {
+        let about = (self.table, self.now);
+        self.heat.answered(ticket, request.bytes(), bytes, about);
+        if ticket.group.is_some() {
+            for _ in 0..self.reads.joined(ticket.group) {
+                self.heat.answered(ticket, request.bytes(), bytes, about);
+            }
         }
     }
 

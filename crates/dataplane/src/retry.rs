@@ -411,6 +411,8 @@ impl<H: Host> Core<H> {
             (form, op.writes),
             profile.protocol,
         );
+        let heats = op.slot.filter(|_| !op.keys.are_all());
+        ticket.about = ticket.about.or_keys_of(heats);
         ticket.hops = held.hops;
         match ripeness(order, (place, part), held, self.view.looks, now) {
             Ripeness::Now => {}

@@ -43,6 +43,7 @@ impl<H: Host> Dataplane<H> {
         if now.saturating_duration_since(self.swept_at) >= SWEEP {
             self.swept_at = now;
             self.sweep_clients(now);
+            self.core.heat.tick(now);
             self.core.tick_leases(now);
             self.core.unrest.tick(now);
             self.tick_subscribing(now);

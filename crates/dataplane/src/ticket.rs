@@ -7,6 +7,25 @@ use session::{Form, Place};
 
 use crate::{coalesce::Group, slots::Key};
 
+/// What a command is about, as far as that matters when its reply has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    /// No keys; or those of every shard.
+    Nothing,
+    /// Keys of this slot, whose heat it counts for.
+    Keys(Slot),
+    /// A page of `SCAN`, from this slot on.
+    Page(Slot),
+}
+
+impl About {
+    /// What keys of a slot make of it.
+    #[inline]
+    pub(crate) fn or_keys_of(self, slot: Option<Slot>) -> Self {
+        slot.map_or(self, Self::Keys)
+    }
+}
+
 /// Who waits for a reply, and what it may look like.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket {
@@ -26,8 +45,7 @@ pub(crate) struct Ticket {
     /// It begins a subscription (of a topic): a push is its reply. Or it ends one: what is behind
     /// it has the reply.
     pub(crate) topic: Option<Option<Key>>,
-    /// It is a page of `SCAN` from this slot on.
-    pub(crate) page: Option<Slot>,
+    pub(crate) about: About,
     patient: bool,
     is_exec: bool,
     waits: bool,
@@ -73,9 +91,9 @@ impl Ticket {
             nature,
             preludes,
             topic: None,
-            page: match form {
-                Form::Page(slot, _) => Some(slot),
-                _ => None,
+            about: match form {
+                Form::Page(slot, _) => About::Page(slot),
+                _ => About::Nothing,
             },
             patient: matches!(form, Form::Leased(0) | Form::Wait(_)) && command.is_blocking(),
             waits: matches!(form, Form::Wait(_)),
@@ -105,11 +123,21 @@ impl Ticket {
             },
             preludes: 0,
             topic: Some(topic),
-            page: None,
+            about: About::Nothing,
             patient: false,
             is_exec: false,
             probe: false,
             waits: false,
+        }
+    }
+
+    /// As how many commands it counts: those of a transaction count each.
+    #[inline]
+    pub(crate) fn operations(&self) -> u64 {
+        if self.is_exec {
+            u64::from(self.preludes.saturating_sub(1).max(1))
+        } else {
+            1
         }
     }
 

@@ -1,7 +1,7 @@
 //! One worker's hot keys: a sample of its requests in two bounded lists, by operations and by bytes.
 //!
 //! A request that is not in the sample costs a decrement and a comparison. One that is costs a hash
-//! of the key and two places in heaps, and allocates nothing where the key is known. Requests are
+//! of the key and two places in heaps, and allocates nothing. Requests are
 //! taken at random distances around one in `every`, so that a client whose pipeline repeats in step
 //! with the sampling hides nothing. What the lists say is scaled back to all requests.
 //!
@@ -72,6 +72,32 @@ impl HotKeys {
         };
         keys.left = keys.distance();
         keys
+    }
+
+    /// Looks at one request in so many from the next one on.
+    pub fn look_at_one_in(&mut self, every: u32) {
+        let every = every.max(1);
+        if every < self.sampling.every {
+            self.left = self.left.min(every);
+        }
+        self.sampling.every = every;
+    }
+
+    /// One request in so many is looked at.
+    #[must_use]
+    pub fn every(&self) -> u32 {
+        self.sampling.every
+    }
+
+    /// How much time the weights stand for at `now`: under a steady load, a weight divided by this is
+    /// what comes in a second.
+    #[must_use]
+    pub fn span(&self, now: Duration) -> Duration {
+        let half_life = self.sampling.half_life.max(Duration::from_millis(1));
+        let since = now.saturating_sub(self.halved_until);
+        // What is left of all the half-lives before: a half, a quarter, an eighth...
+        let before = (self.halved_until.as_secs_f64() / half_life.as_secs_f64()).round();
+        since + half_life.mul_f64(1.0 - 0.5_f64.powf(before.max(0.0)))
     }
 
     /// A request passes: whether it is one to look at. Its key and bytes go to [`HotKeys::record`],
@@ -213,6 +239,32 @@ mod tests {
         assert_eq!(keys.by_operations().total(), 128);
         keys.advance(Duration::from_secs(1_000_000_000));
         assert!(keys.by_operations().is_empty());
+    }
+
+    #[test]
+    fn a_weight_divided_by_its_span_is_the_rate() {
+        let mut keys = HotKeys::new(sampling(1), 5);
+        for second in 0..45 {
+            let now = Duration::from_secs(second + 1);
+            (0..100).for_each(|_| keys.hit(b"key", 10));
+            let seen = keys.by_operations().total() as f64;
+            let rate = seen / keys.span(now).as_secs_f64();
+            assert!((rate - 100.0).abs() < 1.0, "{rate} after {now:?}");
+            keys.advance(now);
+        }
+    }
+
+    #[test]
+    fn another_distance_leaves_the_weights_true() {
+        let mut keys = HotKeys::new(sampling(64), 5);
+        (0..64_000).for_each(|_| keys.hit(b"key", 1));
+        keys.look_at_one_in(1);
+        assert_eq!(keys.every(), 1);
+        (0..64_000).for_each(|_| keys.hit(b"key", 1));
+        keys.look_at_one_in(16);
+        (0..64_000).for_each(|_| keys.hit(b"key", 1));
+        let seen = keys.by_operations().total() as f64;
+        assert!((seen / 192_000.0 - 1.0).abs() < 0.1, "{seen}");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use topology::Slot;
 
+const SLOTS: usize = Slot::COUNT as usize;
+
 /// What went through one slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlotCount {
@@ -34,11 +36,16 @@ impl SlotCount {
 
 /// Counts for all slots: 512 KiB, owned by one worker, which only ever adds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SlotCounts(Box<[SlotCount]>);
+pub struct SlotCounts(Box<[SlotCount; SLOTS]>);
 
 impl Default for SlotCounts {
     fn default() -> Self {
-        Self(vec![SlotCount::default(); usize::from(Slot::COUNT)].into_boxed_slice())
+        // Not by way of the stack, which it might be too big for.
+        let all = vec![SlotCount::default(); SLOTS].into_boxed_slice();
+        Self(
+            all.try_into()
+                .unwrap_or_else(|_| Box::new([SlotCount::default(); SLOTS])),
+        )
     }
 }
 
@@ -64,6 +71,25 @@ impl SlotCounts {
         }
     }
 
+    /// So many commands of this slot were answered: all of it at once, where one place knows it.
+    #[inline]
+    pub fn answered(
+        &mut self,
+        slot: Slot,
+        (reads, operations): (bool, u64),
+        (bytes_in, bytes_out): (u64, u64),
+    ) {
+        if let Some(count) = self.0.get_mut(usize::from(slot.get())) {
+            if reads {
+                count.reads += operations;
+            } else {
+                count.writes += operations;
+            }
+            count.bytes_in += bytes_in;
+            count.bytes_out += bytes_out;
+        }
+    }
+
     /// What went through a slot.
     #[must_use]
     pub fn get(&self, slot: Slot) -> SlotCount {
@@ -74,6 +100,24 @@ impl SlotCounts {
     /// Every slot and what went through it.
     pub fn iter(&self) -> impl Iterator<Item = (Slot, SlotCount)> {
         Slot::all().zip(self.0.iter().copied())
+    }
+
+    /// Takes over another's counts, without a new allocation.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.0.copy_from_slice(&*other.0);
+    }
+
+    /// Forgets everything, without giving memory back.
+    pub fn clear(&mut self) {
+        self.0.fill(SlotCount::default());
+    }
+
+    /// The sum over all slots.
+    #[must_use]
+    pub fn total(&self) -> SlotCount {
+        self.0.iter().fold(SlotCount::default(), |sum, count| {
+            sum.with(*count, u64::saturating_add)
+        })
     }
 
     /// Adds what another worker counted.
@@ -106,7 +150,7 @@ impl SlotCounts {
     }
 
     fn join(&mut self, other: &Self, join: fn(u64, u64) -> u64) {
-        for (count, other) in self.0.iter_mut().zip(&other.0) {
+        for (count, other) in self.0.iter_mut().zip(other.0.iter()) {
             *count = count.with(*other, join);
         }
     }
@@ -125,7 +169,7 @@ mod tests {
         let (mut one, mut two) = (SlotCounts::default(), SlotCounts::default());
         one.request(slot(0), true, 10);
         one.reply(slot(0), 100);
-        one.request(slot(16383), false, 7);
+        one.answered(slot(16383), (false, 1), (7, 0));
         let earlier = one.clone();
         one.request(slot(16383), false, 5);
         two.request(slot(16383), true, 1);
@@ -139,6 +183,9 @@ mod tests {
         };
         assert_eq!(all.get(slot(0)), count(1, 0, 10, 100));
         assert_eq!(all.get(slot(16383)), count(1, 2, 13, 0));
+        assert_eq!(all.total(), count(2, 2, 23, 100));
+        two.copy_from(&all);
+        assert_eq!(two, all);
         assert_eq!(one.since(&earlier).get(slot(16383)), count(0, 1, 5, 0));
         assert_eq!(one.since(&earlier).get(slot(0)), SlotCount::default());
     }

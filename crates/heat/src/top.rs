@@ -26,11 +26,40 @@ pub struct HotKey {
     pub at_most: u64,
 }
 
+/// A key's bytes, in place: counting another key allocates nothing.
+#[derive(Clone, Debug)]
+struct Name {
+    len: usize,
+    bytes: [u8; KEY_BYTES_MAX],
+}
+
+impl Name {
+    fn of(key: &[u8]) -> Self {
+        let mut name = Self {
+            len: 0,
+            bytes: [0; KEY_BYTES_MAX],
+        };
+        name.set(key);
+        name
+    }
+
+    fn set(&mut self, key: &[u8]) {
+        for (into, byte) in self.bytes.iter_mut().zip(key) {
+            *into = *byte;
+        }
+        self.len = key.len().min(KEY_BYTES_MAX);
+    }
+
+    fn get(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
 /// One counted key. `place` is where `heap` has it.
 #[derive(Clone, Debug)]
 struct Entry {
     hash: u64,
-    key: Vec<u8>,
+    key: Name,
     at_least: u64,
     at_most: u64,
     place: usize,
@@ -56,7 +85,8 @@ impl Top {
             capacity,
             entries: Vec::with_capacity(capacity),
             heap: Vec::with_capacity(capacity),
-            index: HashTable::with_capacity(capacity),
+            // Twice as many, so that those that were taken out never make it grow.
+            index: HashTable::with_capacity(2 * capacity),
             total: 0,
         }
     }
@@ -91,14 +121,13 @@ impl Top {
             .map_or(0, |entry| entry.at_most)
     }
 
-    /// Adds to a key's weight. `hash` is the key's, always from the same function. Allocates only
-    /// for the first `capacity` keys, and where a key is longer than every one its place had.
+    /// Adds to a key's weight. `hash` is the key's, always from the same function. Allocates nothing.
     pub fn add(&mut self, hash: u64, key: &[u8], weight: u64) {
         let key = key.get(..KEY_BYTES_MAX).unwrap_or(key);
         self.total = self.total.saturating_add(weight);
         let is_it = |&at: &usize| {
             let entry = self.entries.get(at);
-            entry.is_some_and(|entry| entry.hash == hash && entry.key == key)
+            entry.is_some_and(|entry| entry.hash == hash && entry.key.get() == key)
         };
         let at = match self.index.find(hash, is_it) {
             Some(&at) => at,
@@ -134,7 +163,7 @@ impl Top {
     #[must_use]
     pub fn heaviest(&self, count: usize) -> Vec<HotKey> {
         let all = self.entries.iter().map(|entry| HotKey {
-            key: entry.key.clone(),
+            key: entry.key.get().to_vec(),
             at_least: entry.at_least,
             at_most: entry.at_most,
         });
@@ -154,8 +183,8 @@ impl Top {
         for stream in streams {
             let floor = stream.floor();
             for entry in &stream.entries {
-                let found = merged.entry(&entry.key).or_insert_with(|| HotKey {
-                    key: entry.key.clone(),
+                let found = merged.entry(entry.key.get()).or_insert_with(|| HotKey {
+                    key: entry.key.get().to_vec(),
                     at_least: 0,
                     at_most: floors,
                 });
@@ -170,7 +199,7 @@ impl Top {
         let at = self.entries.len();
         self.entries.push(Entry {
             hash,
-            key: key.to_vec(),
+            key: Name::of(key),
             at_least: 0,
             at_most: 0,
             place: self.heap.len(),
@@ -188,8 +217,7 @@ impl Top {
                 found.remove();
             }
             entry.hash = hash;
-            entry.key.clear();
-            entry.key.extend_from_slice(key);
+            entry.key.set(key);
             entry.at_least = 0;
         }
         self.enter(hash, at);
@@ -277,7 +305,7 @@ impl Top {
         debug_assert!(
             self.entries
                 .iter()
-                .all(|entry| entry.at_least <= entry.at_most && entry.key.len() <= KEY_BYTES_MAX)
+                .all(|entry| entry.at_least <= entry.at_most && entry.key.len <= KEY_BYTES_MAX)
         );
     }
 }

@@ -25,6 +25,7 @@ mod client;
 mod cluster;
 mod info;
 mod inquiry;
+pub mod keyway;
 mod number;
 mod silence;
 

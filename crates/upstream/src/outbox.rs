@@ -20,6 +20,16 @@ pub enum Retained<'a> {
 }
 
 impl Retained<'_> {
+    /// The request's bytes.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Small(bytes) => bytes,
+            Self::Big(bytes) => bytes,
+        }
+    }
+
     /// The request's bytes as an owned, cheaply cloned buffer.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {

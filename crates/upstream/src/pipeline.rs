@@ -52,6 +52,13 @@ pub trait Replies<T> {
     /// A reply of [`CUT_BYTES_MIN`] or more is passed on as it arrives, so it needs no buffer.
     fn piece(&mut self, ticket: T, bytes: &[u8], done: bool);
 
+    /// That reply, of so many bytes, was whole; and the request that it answers. Not called for an
+    /// error.
+    #[inline]
+    fn replied(&mut self, ticket: &T, request: Retained<'_>, bytes: usize) {
+        let _ = (ticket, request, bytes); // not everyone counts
+    }
+
     /// A whole error reply (`-...\r\n`, or RESP3 `!`), with the request that it answers.
     fn error(&mut self, ticket: T, reply: &[u8], request: Retained<'_>);
 
@@ -140,6 +147,8 @@ pub struct Pipeline<T> {
     held: Vec<u8>,
     /// Some of the head's reply has been passed on already.
     head_in_part: bool,
+    /// Bytes of it that have been passed on, while there are more to come.
+    head_bytes: usize,
     /// Replies of the head that came before the one that counts.
     preludes: u16,
     /// The first error among them.
@@ -178,6 +187,7 @@ impl<T: Ticket> Pipeline<T> {
             framer: ReplyFramer::new(),
             held: Vec::new(),
             head_in_part: false,
+            head_bytes: 0,
             preludes: 0,
             trouble: Vec::new(),
             pushing: false,
@@ -395,15 +405,7 @@ impl<T: Ticket> Pipeline<T> {
         let walk = self.framer.advance(rest).map_err(|_| Poison::Malformed)?;
         let bytes = rest.get(..walk.consumed).unwrap_or_default();
         if self.pushing {
-            if !walk.done {
-                self.push_frame.extend_from_slice(bytes);
-            } else if self.push_frame.is_empty() {
-                self.pushed(bytes, replies);
-            } else {
-                let mut frame = std::mem::take(&mut self.push_frame);
-                frame.extend_from_slice(bytes);
-                self.pushed(&frame, replies);
-            }
+            self.walk_push(bytes, walk.done, replies);
             return Ok(walk.consumed);
         }
         if bytes.is_empty() && !walk.done {
@@ -415,19 +417,22 @@ impl<T: Ticket> Pipeline<T> {
             .or(bytes.first())
             .copied()
             .unwrap_or_default();
-        let whole = match self.in_flight.front().map(|head| &head.owner) {
-            Some(Owner::Caller(ticket))
+        let whole = match self.in_flight.front().map(|head| (&head.owner, &head.body)) {
+            Some((Owner::Caller(ticket), _))
                 if self.preludes < ticket.preludes()
                     || (ticket.needs_preludes() && !self.trouble.is_empty()) =>
             {
                 walk.done
             }
-            Some(Owner::Caller(ticket)) if self.head_in_part || !matches!(first, b'-' | b'!') => {
+            Some((Owner::Caller(ticket), body))
+                if self.head_in_part || !matches!(first, b'-' | b'!') =>
+            {
                 let short = self.held.len() + bytes.len() < CUT_BYTES_MIN && !self.head_in_part;
                 if short && !(walk.done && self.held.is_empty()) {
                     self.held.extend_from_slice(bytes);
                     if walk.done {
                         replies.piece(*ticket, &self.held, true);
+                        replies.replied(ticket, self.outbox.front(body), self.held.len());
                         self.held.clear();
                         self.pop();
                     }
@@ -435,12 +440,17 @@ impl<T: Ticket> Pipeline<T> {
                 }
                 if !self.held.is_empty() {
                     replies.piece(*ticket, &self.held, false);
+                    self.head_bytes += self.held.len();
                     self.held.clear();
                 }
                 replies.piece(*ticket, bytes, walk.done);
                 self.head_in_part = !walk.done;
                 if walk.done {
+                    let whole = self.head_bytes + bytes.len();
+                    replies.replied(ticket, self.outbox.front(body), whole);
                     self.pop();
+                } else {
+                    self.head_bytes += bytes.len();
                 }
                 return Ok(walk.consumed);
             }
@@ -457,6 +467,18 @@ impl<T: Ticket> Pipeline<T> {
             }
         }
         Ok(walk.consumed)
+    }
+
+    fn walk_push(&mut self, bytes: &[u8], done: bool, replies: &mut impl Replies<T>) {
+        if !done {
+            self.push_frame.extend_from_slice(bytes);
+        } else if self.push_frame.is_empty() {
+            self.pushed(bytes, replies);
+        } else {
+            let mut frame = std::mem::take(&mut self.push_frame);
+            frame.extend_from_slice(bytes);
+            self.pushed(&frame, replies);
+        }
     }
 
     fn pushed(&mut self, frame: &[u8], replies: &mut impl Replies<T>) {
@@ -512,6 +534,7 @@ impl<T: Ticket> Pipeline<T> {
 
     fn pop(&mut self) {
         self.head_in_part = false;
+        self.head_bytes = 0;
         self.preludes = 0;
         self.trouble.clear();
         if let Some(head) = self.in_flight.pop_front() {

@@ -70,7 +70,11 @@ pub(crate) enum Event {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Inbox(pub(crate) Vec<Event>);
+pub(crate) struct Inbox(
+    pub(crate) Vec<Event>,
+    /// What was told of whole replies: number, bytes of the request, bytes of the reply.
+    pub(crate) Vec<(usize, usize, usize)>,
+);
 
 impl Inbox {
     pub(crate) fn take(&mut self) -> Vec<Event> {
@@ -81,6 +85,10 @@ impl Inbox {
 impl Replies<Tag> for Inbox {
     fn piece(&mut self, ticket: Tag, bytes: &[u8], done: bool) {
         self.0.push(Event::Piece(ticket.0, bytes.to_vec(), done));
+    }
+
+    fn replied(&mut self, ticket: &Tag, request: Retained<'_>, bytes: usize) {
+        self.1.push((ticket.0, request.bytes().len(), bytes));
     }
 
     fn error(&mut self, ticket: Tag, reply: &[u8], request: Retained<'_>) {

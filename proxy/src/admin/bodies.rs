@@ -8,7 +8,7 @@ use std::{
 use hyper::body::Bytes;
 use serde::Serialize;
 
-use crate::status::Board;
+use crate::{heat::report::SLOTS_SHOWN, status::Board};
 
 /// A page is this old at most.
 const FRESH: Duration = Duration::from_millis(200);
@@ -22,6 +22,7 @@ pub struct Bodies {
     status: Arc<Kept>,
     topology: Arc<Kept>,
     slow: Arc<Kept>,
+    heat: Arc<Kept>,
 }
 
 impl Bodies {
@@ -35,10 +36,20 @@ impl Bodies {
         kept(&self.slow, || encoded(&board.slow()))
     }
 
+    /// `/heat`
+    pub(super) fn heat(&self, board: &Board) -> Bytes {
+        kept(&self.heat, || heat_of(board, SLOTS_SHOWN))
+    }
+
     /// `/topology`
     pub(super) fn topology(&self, board: &Board) -> Bytes {
         kept(&self.topology, || encoded(&board.topology()))
     }
+}
+
+/// `/heat?slots=`
+pub(super) fn heat_of(board: &Board, slots: usize) -> Bytes {
+    encoded(&board.heat(slots))
 }
 
 fn kept(page: &Kept, make: impl FnOnce() -> Bytes) -> Bytes {

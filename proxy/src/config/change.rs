@@ -74,7 +74,7 @@ impl Config {
         self.listen.reuse_port = before.listen.reuse_port;
         self.reads.address = before.reads.address;
         self.admin_commands.clone_from(&before.admin_commands);
-        self.admin = before.admin.clone();
+        self.admin.address = before.admin.address;
         self.reload.watch = before.reload.watch;
         self.log.format = before.log.format;
         if self.cluster.tls.is_some() != before.cluster.tls.is_some() {

@@ -425,7 +425,11 @@ impl Checker<'_> {
         let address = typed
             .address
             .and_then(|text| self.socket_address("admin.address", &text));
-        address.map_or_else(Admin::default, |address| Admin { address })
+        let usual = Admin::default();
+        Admin {
+            address: address.unwrap_or(usual.address),
+            show_keys: typed.show_keys.unwrap_or(usual.show_keys),
+        }
     }
 
     fn log(&mut self, typed: typed::Log) -> Log {

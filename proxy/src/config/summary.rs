@@ -32,6 +32,7 @@ impl fmt::Display for Config {
         millis(f, "grace_ms", self.drain.grace)?;
         section(f, "admin")?;
         text(f, "address", self.admin.address)?;
+        writeln!(f, "show_keys = {}", self.admin.show_keys)?;
         section(f, "log")?;
         text(f, "level", self.log.level.as_str().to_lowercase())?;
         let format = match self.log.format {

@@ -97,6 +97,7 @@ max_connection_age_ms = 24
 memory_bytes_max = 1048576
         [admin]
         address = "127.0.0.1:1"
+        show_keys = true
         [log]
         level = "warn"
         format = "json"

@@ -203,6 +203,7 @@ pub(super) struct Drain {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Admin {
     pub(super) address: Option<String>,
+    pub(super) show_keys: Option<bool>,
 }
 
 #[derive(Clone, Deserialize, Default)]

@@ -4,7 +4,8 @@ use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use command::CommandId;
 use dataplane::{CloseReason, ErrorKind, HandshakeError, Host, Phase, RedirectKind, Totals, Zone};
-use session::User;
+use resp::Protocol;
+use session::{User, local::keyway::Question};
 use topology::NodeAddr;
 
 use super::{
@@ -15,6 +16,7 @@ use super::{
 use crate::{
     clock,
     events::unix_ms,
+    heat,
     metrics::{self, ConnectResult, PoisonReason, UpstreamState, WorkerMetrics},
     slow::{Allowance, Slow},
 };
@@ -220,6 +222,10 @@ impl Host for WorkerHost {
                 "the node owes an answer for half a second; asking the cluster what became of it"
             );
         }
+    }
+
+    fn keyway(&mut self, question: Question, protocol: Protocol, out: &mut Vec<u8>) {
+        heat::answer(&self.shared, question, protocol, out);
     }
 
     fn totals(&self) -> Totals {

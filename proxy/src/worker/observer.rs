@@ -6,7 +6,7 @@ use dataplane::{NodeFigures, View};
 use topology::NodeId;
 
 use super::Shared;
-use crate::{events::Events, slow::Slow};
+use crate::{events::Events, heat::HeatBoard, slow::Slow};
 
 /// Reads what is shared. Takes no lock for longer than a pointer is copied.
 #[derive(Clone, Debug)]
@@ -26,6 +26,11 @@ impl Observer {
     /// Commands that took long.
     pub(crate) fn slow(&self) -> Vec<Slow> {
         self.0.slow.all()
+    }
+
+    /// Where the load is.
+    pub(crate) fn heat(&self) -> &HeatBoard {
+        &self.0.heat
     }
 
     /// How far each replica is behind, where that is known.

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use topology::{NodeAddr, NodeId, Slot};
 
 use super::{Mail, counters::Counters};
-use crate::{clock, config::Config, events::Events, slow::SlowLog};
+use crate::{clock, config::Config, events::Events, heat::HeatBoard, slow::SlowLog};
 
 /// Slots said to have moved that the discovery has not heard of yet. More are forgotten: it
 /// looks for itself.
@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) events: Events,
     /// Commands that took long.
     pub(crate) slow: SlowLog,
+    /// What all workers have counted.
+    pub(crate) heat: HeatBoard,
     lags: Mutex<Arc<HashMap<NodeId, Duration>>>,
     /// By worker.
     figures: Mutex<BTreeMap<usize, Arc<[NodeFigures]>>>,
@@ -84,6 +86,7 @@ impl Shared {
             seed,
             events: Events::default(),
             slow: SlowLog::default(),
+            heat: HeatBoard::default(),
             lags: Mutex::default(),
             figures: Mutex::default(),
         }

@@ -22,7 +22,7 @@ pub(super) fn reply(table: &CommandTable, request: Request<'_>, out: &mut impl S
         return write::error(out, "ERR syntax error");
     };
     let names: Vec<&str> = table
-        .iter()
+        .of_servers()
         .filter(|command| passes(command, &filter))
         .map(Command::name)
         .collect();

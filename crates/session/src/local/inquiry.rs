@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use resp::Request;
 
+use super::keyway::Question;
 use crate::state::{Session, User};
 
 /// What is asked of every worker.
@@ -28,6 +29,8 @@ pub enum Inquiry {
     },
     /// `CLIENT UNPAUSE`
     Unpause,
+    /// `KEYWAY`, which no worker need be asked for.
+    Keyway(Question),
     /// `CLIENT UNBLOCK`
     Unblock {
         /// The client.
@@ -57,7 +60,7 @@ pub struct Filter {
     not_self: bool,
 }
 
-const SYNTAX: &str = "ERR syntax error";
+pub(super) const SYNTAX: &str = "ERR syntax error";
 const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
 
 fn text(bytes: &[u8]) -> String {
@@ -75,6 +78,9 @@ impl Inquiry {
     /// The error line, without `-` and CRLF.
     pub fn parse(subcommand: &str, request: Request<'_>) -> Result<Self, String> {
         let args: Vec<&[u8]> = request.args().skip(2).collect();
+        if let Some(question) = Question::parse(subcommand, &args) {
+            return question.map(Self::Keyway);
+        }
         match (subcommand, args.as_slice()) {
             ("list", args) => Ok(Self::List(Filter::parse(args, false)?)),
             ("kill", [addr]) => Ok(Self::Kill {
@@ -103,6 +109,8 @@ impl Inquiry {
             Self::List(_) => &["CLIENT", "LIST", "ID", "9223372036854775807"],
             Self::Kill { .. } => &["CLIENT", "KILL", "ID", "9223372036854775807"],
             Self::Pause { .. } | Self::Unpause => &["CLIENT", "PAUSE", "none"],
+            // What both show is what other clients do, keys among it.
+            Self::Keyway(_) => &["SLOWLOG", "GET", "0"],
             Self::Unblock { .. } => &["CLIENT", "UNBLOCK", "9223372036854775807"],
         }
     }

@@ -114,6 +114,13 @@ fn check(sent: &[Sent], cuts: &[usize]) -> Result<(), TestCaseError> {
 
     let mut events = events.into_iter().peekable();
     let answers = sent.iter().filter(|one| !matches!(one, Sent::Push(_)));
+    let whole: Vec<_> = answers
+        .clone()
+        .enumerate()
+        .filter(|(_, one)| matches!(one, Sent::Reply(_)))
+        .map(|(number, one)| (number, request(number, 0).len(), one.bytes().len()))
+        .collect();
+    prop_assert_eq!(&inbox.1, &whole);
     for (expected, answer) in answers.enumerate() {
         let event = events.next().expect("a reply is missing");
         match (answer, event) {
