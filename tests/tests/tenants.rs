@@ -170,6 +170,17 @@ fn clients_by_name_by_port_and_by_user_have_their_own_cluster_only() {
             }
         }
     });
+    // A session of one cluster, shown at the other's port under the same name.
+    let sessions = trusting(&world.authority.ca, None);
+    let resumed = |port: &ports::Port, cluster: &str| {
+        let addr = format!("127.0.0.1:{}", port.number());
+        let client = Client::try_connect_with(&addr, "localhost", &sessions);
+        let mut client = client.expect("a connection");
+        exercise(&mut client, cluster, "port", 1); // behind its tickets
+        client.resumed()
+    };
+    assert!(!resumed(&port_a, "a") && resumed(&port_a, "a"));
+    assert!(!resumed(&port_b, "b") && resumed(&port_b, "b"));
     for (cluster, real) in [("a", &a), ("b", &b)] {
         let value = text(&real.client(0).cmd(&["GET", "k0"]));
         assert!(value.starts_with(&format!("{cluster}:k0:")), "{value}");
@@ -277,6 +288,7 @@ fn who_names_no_user_yet_has_no_cluster() {
     starts(&mut client, &["HELLO", "3"], "NOAUTH HELLO ");
     starts(&mut client, &["RESET"], "NOAUTH ");
     starts(&mut client, &["AUTH", "nobody", "pw"], "WRONGPASS ");
+    world.keyway.wait_logged("\"user\":\"nobody\"");
     starts(&mut client, &["AUTH", "pw"], "WRONGPASS ");
     // The cluster lets everybody in who does not authenticate, but this client is not everybody.
     starts(&mut client, &["AUTH", "alice", "wrong"], "WRONGPASS ");
@@ -543,6 +555,12 @@ fn a_failover_and_the_end_of_one_cluster_do_not_touch_another() {
     assert_eq!(topology("?cluster=c").0, 404);
 }
 
+fn tool(arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(tools::keyway());
+    let output = run_to_end(command.args(arguments), Duration::from_secs(30));
+    (output.code, output.stdout + &output.stderr)
+}
+
 #[test]
 fn pages_and_tools_tell_of_the_cluster_that_is_asked_for() {
     let [a, b] = [(); 2].map(|()| RealCluster::start(Version::V9_1, 1, 0));
@@ -557,11 +575,6 @@ fn pages_and_tools_tell_of_the_cluster_that_is_asked_for() {
     let world = World::new(&tenants, Settings::default());
     let (admin, config) = (world.keyway.admin(), world.keyway.config());
     let of = |index: usize| [&a, &b][index].nodes()[0].addr();
-    let tool = |arguments: &[&str]| {
-        let mut command = Command::new(tools::keyway());
-        let output = run_to_end(command.args(arguments), Duration::from_secs(30));
-        (output.code, output.stdout + &output.stderr)
-    };
     exercise(&mut world.by_name("b.test"), "b", "name", 5);
     for (cluster, own, other) in [(None, 0, 1), (Some("a"), 0, 1), (Some("b"), 1, 0)] {
         let query = cluster.map_or(String::new(), |name| format!("?cluster={name}"));

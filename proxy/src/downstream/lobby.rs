@@ -7,12 +7,16 @@
 use std::{
     future::poll_fn,
     io,
+    net::SocketAddr,
     task::{Context, Poll, ready},
 };
 
 use resp::{Request, RequestDecoder, RequestLimits};
 
-use super::secured::{Read, Secured};
+use super::{
+    secured::{Read, Secured},
+    whose::printable,
+};
 use crate::{directory::Directory, metrics::ErrorKind, net::Socket, worker::Hall};
 
 const NOAUTH: &str = "NOAUTH Authentication required.";
@@ -27,6 +31,7 @@ const DEFAULT_USER: &[u8] = b"default";
 
 /// What a client is owed and has sent, until it has chosen.
 struct Guest {
+    peer: SocketAddr,
     decoder: RequestDecoder,
     /// From the beginning of the first command that was not answered here.
     incoming: Vec<u8>,
@@ -38,8 +43,10 @@ struct Guest {
 enum Meant {
     /// A cluster, and what was sent is for it. With `false`, it is the usual one.
     Cluster(usize, bool),
-    /// None yet.
-    Nothing(&'static [u8]),
+    /// None yet: nobody has such a user, ..
+    Stranger(String),
+    /// .. or it has named none.
+    Nothing(&'static str),
     /// To leave.
     Quit,
 }
@@ -49,8 +56,10 @@ enum Meant {
 pub(super) async fn choose<S: Socket>(
     hall: &Hall,
     stream: &mut Secured<S>,
+    peer: SocketAddr,
 ) -> io::Result<Option<(usize, bool)>> {
     let mut guest = Guest {
+        peer,
         decoder: RequestDecoder::new(RequestLimits::UNAUTHENTICATED),
         incoming: Vec::new(),
         outgoing: Vec::new(),
@@ -120,10 +129,14 @@ impl Guest {
                 let meant = meaning(self.decoder.request(frame), &hall.directory());
                 match meant {
                     Meant::Cluster(cluster, by_user) => return Some((cluster, by_user)),
-                    Meant::Nothing(text) => {
-                        hall.metrics.error(ErrorKind::Auth);
-                        resp::write::error(&mut self.outgoing, text);
+                    Meant::Stranger(user) => {
+                        if hall.log.allows() {
+                            let (client, reason) = (self.peer, "no cluster has the user");
+                            tracing::warn!(%client, %user, reason, "credentials refused");
+                        }
+                        self.refuse(hall, WRONGPASS);
                     }
+                    Meant::Nothing(text) => self.refuse(hall, text),
                     Meant::Quit => {
                         self.outgoing.extend_from_slice(b"+OK\r\n");
                         self.leaves = true;
@@ -134,6 +147,13 @@ impl Guest {
             self.decoder.next();
         }
         None
+    }
+}
+
+impl Guest {
+    fn refuse(&mut self, hall: &Hall, text: &str) {
+        hall.metrics.error(ErrorKind::Auth);
+        resp::write::error(&mut self.outgoing, text.as_bytes());
     }
 }
 
@@ -153,10 +173,10 @@ fn meaning(request: Request<'_>, directory: &Directory) -> Meant {
         return Meant::Cluster(usual, false);
     }
     match user {
-        Some(_) => Meant::Nothing(WRONGPASS.as_bytes()),
+        Some(user) => Meant::Stranger(printable(&String::from_utf8_lossy(user))),
         None if is("quit") => Meant::Quit,
-        None if is("hello") => Meant::Nothing(NOAUTH_HELLO.as_bytes()),
-        None => Meant::Nothing(NOAUTH.as_bytes()),
+        None if is("hello") => Meant::Nothing(NOAUTH_HELLO),
+        None => Meant::Nothing(NOAUTH),
     }
 }
 

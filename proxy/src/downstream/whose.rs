@@ -117,7 +117,7 @@ impl Whose {
             let certified = certified.and_then(|chain| hall.by_certificate(chain.first()?));
             let chosen = match certified {
                 Some(cluster) => (cluster, false),
-                None => self.ask(hall, &mut stream).await?,
+                None => self.ask(hall, &mut stream, peer).await?,
             };
             stranger = chosen.1;
             self.is(hall, chosen.0);
@@ -163,11 +163,12 @@ impl Whose {
         &self,
         hall: &Hall,
         stream: &mut super::Secured<S>,
+        peer: SocketAddr,
     ) -> Option<(usize, bool)> {
         let within = hall.config.get().limits.auth_timeout;
         let chosen = tokio::select! {
             biased;
-            chosen = lobby::choose(hall, stream) => chosen.ok().flatten(),
+            chosen = lobby::choose(hall, stream, peer) => chosen.ok().flatten(),
             () = tokio::time::sleep(within) => None,
             () = hall.shutdown.shut() => None,
         };
@@ -193,7 +194,7 @@ impl Whose {
 }
 
 /// A name that a client has sent, for a line in the log.
-fn printable(name: &str) -> String {
+pub(super) fn printable(name: &str) -> String {
     let few = name.chars().take(100);
     few.map(|char| if char.is_ascii_graphic() { char } else { '?' })
         .collect()

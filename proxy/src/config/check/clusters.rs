@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::values::Checker;
-use crate::config::{Config, Tenant, typed};
+use crate::config::{Config, Tenant, TlsVersion, typed};
 
 /// Clusters at most: each has a thread that follows its topology.
 const CLUSTERS_MAX: usize = 100;
@@ -88,8 +88,20 @@ impl Checker<'_> {
             }
         }
         let mut config = self.single(typed.of_cluster(cluster))?;
-        config.tenant = Some(tenant?);
+        let tenant = tenant?;
+        self.compare_versions(&config, &tenant, typed.listen.tls.min_version.as_deref());
+        config.tenant = Some(tenant);
         Some(config)
+    }
+
+    /// Whom a user sends to a cluster has had everyone's handshake.
+    fn compare_versions(&mut self, own: &Config, tenant: &Tenant, usual: Option<&str>) {
+        let stricter = own.listen.tls.min_version == TlsVersion::V1_3 && usual != Some("1.3");
+        if stricter && (tenant.default || !tenant.user_names.is_empty()) {
+            let message = "is more than [listen.tls] min_version, whose handshake clients have had \
+                           that a user or default sends here; raise that";
+            self.wrong("listen.tls.min_version", message);
+        }
     }
 
     fn tenant(&mut self, typed: &typed::Cluster, of: usize) -> Option<Tenant> {

@@ -224,3 +224,17 @@ fn a_reload_says_which_cluster_changes_and_keeps_what_needs_a_restart() {
     assert_eq!(changes.at_start, ["cluster a (removed)"]);
     assert_eq!(without.clusters.len(), 2);
 }
+
+#[test]
+fn a_cluster_that_users_choose_is_no_stricter_than_the_handshake_they_had() {
+    let strict =
+        |section: &str| SEVERAL.replace(section, &format!("{section}\nmin_version = \"1.3\""));
+    let text = strict("[cluster.listen.tls]");
+    let found = problems(&text);
+    assert!(
+        found.len() == 1 && found[0].contains("cluster.1.listen.tls.min_version"),
+        "{found:#?}"
+    );
+    parse(&text.replace("\n[listen.tls]", "\n[listen.tls]\nmin_version = \"1.3\"")).unwrap();
+    parse(&text.replace("user_names = [\"alice\"]", "")).unwrap();
+}
