@@ -166,6 +166,8 @@ pub(crate) struct State {
     pub(crate) leasing: bool,
     pub(crate) watch: Option<Watch>,
     pub(crate) subscriptions: Option<Box<Subscriptions>>,
+    /// A command about all keys, which has no other in flight beside it.
+    pub(crate) alone: Option<Place>,
     /// The one that waits to be confirmed.
     pub(crate) subscribing: Option<Box<Pending>>,
     pub(crate) inquiry: Option<Box<inquiry::Pending>>,

@@ -186,6 +186,7 @@ impl<H: Host> Dataplane<H> {
                 unguarded: None,
                 doubted: Vec::new(),
                 subscriptions: None,
+                alone: None,
                 subscribing: None,
                 inquiry: None,
                 woken: false,
