@@ -65,6 +65,7 @@ impl<H: Host> Core<H> {
     pub(crate) fn change_identity(&mut self, client: &mut State, to: Key) {
         self.leave_identity(client.identity);
         client.unguarded = None;
+        client.uninformed = false;
         client.identity = to;
         if let Some(identity) = self.identities.get_mut(to) {
             identity.clients += 1;

@@ -175,6 +175,8 @@ pub(crate) struct State {
     pub(crate) doubted: Vec<Doubted>,
     /// Where its `SCAN` cannot have a guard.
     pub(crate) unguarded: Option<Unguarded>,
+    /// Its user may not ask for the epoch.
+    pub(crate) uninformed: bool,
     pub(crate) woken: bool,
     /// One of its parts has got its outcome, and others are kept back.
     pub(crate) poke: bool,

@@ -184,6 +184,7 @@ impl<H: Host> Dataplane<H> {
                 leasing: false,
                 watch: None,
                 unguarded: None,
+                uninformed: false,
                 doubted: Vec::new(),
                 subscriptions: None,
                 alone: None,
