@@ -1,9 +1,10 @@
-//! A worker on the runtime that it is begun on, with the discovery beside it: for simulations, which
-//! bring their own clock, network and clients.
+//! Workers on the runtime that they are begun on, with the discovery beside them: for simulations,
+//! which bring their own clock, network and clients.
 
 use std::{rc::Rc, sync::Arc};
 
 use dataplane::Dataplane;
+use tokio::sync::mpsc;
 
 use super::{Clock, Counters, Plane, Worker, begin};
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     net::Socket,
 };
 
-/// A worker without a thread of its own. It has no mail: there are no others.
+/// A worker without a thread of its own.
 pub struct Here {
     worker: Rc<Worker>,
 }
@@ -30,9 +31,16 @@ impl Plane {
     pub fn begin_here(&self, context: WorkerContext) -> Here {
         let counters = Arc::new(Counters::default());
         self.shared.add_counters(&counters);
-        Here {
-            worker: begin(context, Arc::clone(&self.shared), counters, Clock::exact()),
-        }
+        let (sender, mut mail) = mpsc::unbounded_channel();
+        self.shared.add_worker(context.index, sender);
+        let worker = begin(context, Arc::clone(&self.shared), counters, Clock::exact());
+        let reader = Rc::clone(&worker);
+        tokio::task::spawn_local(async move {
+            while let Some(mail) = mail.recv().await {
+                reader.read(mail);
+            }
+        });
+        Here { worker }
     }
 
     /// Follows the topology until the end.

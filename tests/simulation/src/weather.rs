@@ -52,6 +52,12 @@ pub(crate) struct Weather {
     pub(crate) readers: bool,
     /// Clients beside the others that listen to what those publish.
     pub(crate) listeners: usize,
+    /// Clients are several users, in several databases.
+    pub(crate) users: bool,
+    /// Some commands are about all keys, or about several.
+    pub(crate) fan_outs: bool,
+    /// Of the proxy, where its drivers run.
+    pub(crate) workers: usize,
 }
 
 impl Weather {
@@ -81,6 +87,9 @@ impl Weather {
             resp3: some(40),
             readers: some(35),
             listeners: 0,
+            users: false,
+            fan_outs: false,
+            workers: 1,
             shards: 2,
             replicas: 0,
             lag: Duration::ZERO,
@@ -117,6 +126,9 @@ impl Weather {
         // By chance of its own: a run without listeners is what it was before there were any.
         let mut apart = Rng::new(!rng.clone().next());
         weather.listeners = *apart.pick(&[0, 0, 1, 2]).unwrap_or(&0);
+        weather.users = apart.chance(25);
+        weather.fan_outs = apart.chance(30);
+        weather.workers = *apart.pick(&[1, 1, 2, 3]).unwrap_or(&1);
         weather
     }
 
