@@ -49,6 +49,19 @@ pub struct Cluster {
     /// Nobody is served until then, because a failover was decided.
     pub(crate) down_until: Duration,
     latencies: BTreeMap<(String, String), Duration>,
+    /// What has run, if somebody wants to know.
+    pub(crate) journal: Option<Vec<Ran>>,
+}
+
+/// A command that a node has run, for a client or within a transaction or a script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// As whom.
+    pub user: Vec<u8>,
+    /// In which database.
+    pub database: u32,
+    /// Its name and its arguments.
+    pub args: Vec<Vec<u8>>,
 }
 
 /// For how long every node says `CLUSTERDOWN` when a primary has failed, as a real cluster does
@@ -109,6 +122,7 @@ impl Cluster {
             now: Duration::ZERO,
             down_until: Duration::ZERO,
             latencies: BTreeMap::new(),
+            journal: None,
             layout,
         }
     }

@@ -5,6 +5,7 @@ use resp::{Protocol, Request, Value};
 use crate::{
     cluster::Cluster,
     commands::{Outcome, args, glob},
+    layout::Version,
     node::Connection,
     pubsub,
 };
@@ -41,7 +42,10 @@ pub(crate) fn run(
             Ok(Value::Simple("RESET".into()))
         }
         "select" => match args::integer(request.arg(1).unwrap_or_default()) {
-            Some(0) => ok(),
+            Some(number) if (0..i64::from(cluster.layout.databases)).contains(&number) => {
+                connection.database = u32::try_from(number).unwrap_or_default();
+                ok()
+            }
             Some(_) => Err("ERR DB index is out of range".to_owned()),
             None => Err(args::NOT_AN_INTEGER.to_owned()),
         },
@@ -54,7 +58,8 @@ pub(crate) fn run(
             ok()
         }
         name if name.starts_with("client|") => return client(connection, name, request),
-        "config|get" => Ok(config(request)),
+        "config|get" => Ok(config(cluster, request)),
+        "acl|whoami" => Ok(Value::bulk(&connection.user)),
         "time" => {
             let ms = cluster.unix_ms();
             let parts = [(ms / 1000).to_string(), (ms % 1000 * 1000).to_string()];
@@ -106,8 +111,12 @@ fn client(connection: &mut Connection, name: &str, request: Request<'_>) -> Opti
 }
 
 /// What clients probe for. Everything else has no value.
-fn config(request: Request<'_>) -> Value {
-    let known = [("appendonly", "no"), ("maxmemory", "0"), ("save", "")];
+fn config(cluster: &Cluster, request: Request<'_>) -> Value {
+    let databases = cluster.layout.databases.to_string();
+    let mut known = vec![("appendonly", "no"), ("maxmemory", "0"), ("save", "")];
+    if cluster.layout.version != Version::V8_0 {
+        known.push(("cluster-databases", &databases));
+    }
     let asked = |name: &str| {
         let mut patterns = request.args().skip(2);
         patterns.any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
@@ -142,6 +151,7 @@ fn auth(cluster: &Cluster, connection: &mut Connection, request: Request<'_>) ->
         return Err(WRONGPASS.to_owned());
     }
     connection.authenticated = true;
+    connection.user = user.to_vec();
     Ok(Value::Simple("OK".into()))
 }
 
@@ -157,15 +167,17 @@ fn hello(cluster: &Cluster, connection: &mut Connection, request: Request<'_>) -
         Some(_) => return Err("ERR Protocol version is not an integer or out of range".to_owned()),
     };
     let mut authenticated = connection.authenticated;
+    let mut user = connection.user.clone();
     let mut name = None;
     while let Some(option) = args.next() {
         if option.eq_ignore_ascii_case(b"auth")
-            && let (Some(user), Some(password)) = (args.next(), args.next())
+            && let (Some(named), Some(password)) = (args.next(), args.next())
         {
-            if !is_right(cluster, user, password) {
+            if !is_right(cluster, named, password) {
                 return Err(WRONGPASS.to_owned());
             }
             authenticated = true;
+            user = named.to_vec();
         } else if option.eq_ignore_ascii_case(b"setname")
             && let Some(given) = args.next()
         {
@@ -179,6 +191,7 @@ fn hello(cluster: &Cluster, connection: &mut Connection, request: Request<'_>) -
         return Err("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time".to_owned());
     }
     connection.authenticated = true;
+    connection.user = user;
     connection.protocol = protocol;
     if let Some(name) = name {
         connection.name = name;

@@ -10,7 +10,7 @@ use resp::Value;
 use topology::Slot;
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, Ran},
     commands::{self, Call},
     node::{NodeIndex, ShardIndex},
 };
@@ -121,6 +121,11 @@ impl Cluster {
             resp3: false,
         };
         commands::run(&name, &mut call)?.ok()
+    }
+
+    /// What nodes have run since this was called last; the first call only begins to keep it.
+    pub fn take_journal(&mut self) -> Vec<Ran> {
+        self.journal.replace(Vec::new()).unwrap_or_default()
     }
 
     /// The node runs the next `count` commands and answers none of them.

@@ -8,7 +8,7 @@ use topology::Slot;
 
 use crate::{
     blocking,
-    cluster::Cluster,
+    cluster::{Cluster, Ran},
     commands::{self, Call, Outcome},
     connection, introspection,
     node::{Connection, ConnectionId, NodeIndex},
@@ -307,6 +307,13 @@ impl Cluster {
             return Err(unknown(request));
         };
         let value = outcome?;
+        if let Some(journal) = &mut self.journal {
+            journal.push(Ran {
+                user: connection.user.clone(),
+                database: connection.database,
+                args: args.iter().map(|arg| arg.to_vec()).collect(),
+            });
+        }
         if command.is_write() && self.is_primary(here) {
             self.log(here, args.iter().map(|arg| arg.to_vec()).collect());
             let keys = keys_of(command, request);

@@ -38,6 +38,9 @@ pub struct Layout {
     pub default_password: Option<String>,
     /// More users, with their passwords. All may do everything.
     pub users: Vec<(String, String)>,
+    /// How many databases `SELECT` may choose (`cluster-databases` of 9.x). They share their keys:
+    /// what tells them apart is [`crate::Ran`].
+    pub databases: u32,
     /// How long a primary is dead before a replica takes over.
     pub node_timeout: Duration,
     /// How far replicas are behind.
@@ -57,6 +60,7 @@ impl Default for Layout {
             version: Version::default(),
             default_password: None,
             users: Vec::new(),
+            databases: 1,
             node_timeout: Duration::from_secs(2),
             replica_lag: Duration::ZERO,
             seed: 1,

@@ -34,7 +34,7 @@ mod zset;
 #[cfg(test)]
 mod tests;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Ran};
 pub use layout::{Layout, Version};
 pub use node::{ConnectionId, NodeIndex, ShardIndex};
 pub use serve::{ClusterHandle, Options, Running, serve};

@@ -59,6 +59,9 @@ pub(crate) struct Connection {
     pub(crate) latency: Duration,
     pub(crate) protocol: Protocol,
     pub(crate) authenticated: bool,
+    /// As whom its commands run.
+    pub(crate) user: Vec<u8>,
+    pub(crate) database: u32,
     pub(crate) name: Vec<u8>,
     pub(crate) readonly: bool,
     pub(crate) asking: bool,
@@ -82,6 +85,8 @@ impl Connection {
             latency,
             protocol: Protocol::Resp2,
             authenticated,
+            user: b"default".to_vec(),
+            database: 0,
             name: Vec::new(),
             readonly: false,
             asking: false,

@@ -26,6 +26,15 @@ pub(crate) fn run(
             scripts.insert(digest.clone(), arg(2));
             return Some(Ok(Value::bulk(digest)));
         }
+        "script|exists" => {
+            let known = |name: &[u8]| {
+                let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+                Value::Integer(scripts.contains_key(&name).into())
+            };
+            return Some(Ok(Value::Array(
+                request.args().skip(2).map(known).collect(),
+            )));
+        }
         "script|flush" => {
             scripts.clear();
             return Some(Ok(Value::Simple("OK".into())));

@@ -173,7 +173,7 @@ fn scan(call: &mut Call<'_>) -> Outcome {
             kind.eq_ignore_ascii_case(name.as_bytes())
         });
     }
-    let (next, names) = scan.step(keys.into_iter());
+    let (next, names) = scan.step_through_slots(keys);
     Ok(super::scan::reply(
         next,
         names.iter().map(Value::bulk).collect(),

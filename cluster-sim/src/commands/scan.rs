@@ -1,8 +1,15 @@
 //! `SCAN` and its like: cursors that lose nothing while keys come and go.
 
 use resp::Value;
+use topology::Slot;
 
 use super::{Call, args, glob};
+
+/// A cursor's low bits are its slot.
+const SLOT_BITS: u32 = 14;
+const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
+/// A node's cursor has at most 48 bits.
+const WITHIN_SLOT_MASK: u64 = (1 << (48 - SLOT_BITS)) - 1;
 
 const TYPES: [&[u8]; 6] = [b"string", b"list", b"set", b"zset", b"hash", b"stream"];
 
@@ -61,6 +68,36 @@ impl<'a> Scan<'a> {
         Ok(scan)
     }
 
+    /// The cursor of a walk through a node's keys: as in cluster mode, the slot is in its low bits.
+    /// Slots come one after the other, and a node goes on to its own next by itself.
+    pub(super) fn step_through_slots(&self, keys: Vec<Vec<u8>>) -> (u64, Vec<Vec<u8>>) {
+        let from = (self.cursor & SLOT_MASK, self.cursor >> SLOT_BITS);
+        let place_of = |key: &Vec<u8>| {
+            let slot = u64::from(Slot::of_key(key).get());
+            (slot, (place(key) & WITHIN_SLOT_MASK).max(1))
+        };
+        let keys = keys.into_iter().map(|key| (place_of(&key), key));
+        let mut left: Vec<_> = keys.filter(|(at, _)| *at >= from).collect();
+        left.sort_unstable();
+        let mut taken = self.count.min(left.len());
+        while taken > 0 && taken < left.len() && same(&left, taken - 1, taken) {
+            taken += 1;
+        }
+        let slot_before = taken.checked_sub(1).and_then(|at| left.get(at));
+        let next = left.get(taken).map_or(0, |((slot, place), _)| {
+            let goes_on = slot_before.is_some_and(|((before, _), _)| before == slot);
+            slot | if goes_on { place << SLOT_BITS } else { 0 }
+        });
+        left.truncate(taken);
+        let names = left.into_iter().map(|(_, name)| name);
+        (next, names.filter(|name| self.wants(name)).collect())
+    }
+
+    fn wants(&self, name: &[u8]) -> bool {
+        self.pattern
+            .is_none_or(|pattern| glob::matches(pattern, name))
+    }
+
     /// The cursor is a place in the order of the names' hashes, which does not change when others
     /// come or go. Returns the next one and the names.
     pub(super) fn step(&self, names: impl Iterator<Item = Vec<u8>>) -> (u64, Vec<Vec<u8>>) {
@@ -74,22 +111,18 @@ impl<'a> Scan<'a> {
         }
         let next = hashed.get(taken).map_or(0, |(place, _)| *place);
         hashed.truncate(taken);
-        let wanted = |name: &Vec<u8>| {
-            self.pattern
-                .is_none_or(|pattern| glob::matches(pattern, name))
-        };
         (
             next,
             hashed
                 .into_iter()
                 .map(|(_, name)| name)
-                .filter(wanted)
+                .filter(|name| self.wants(name))
                 .collect(),
         )
     }
 }
 
-fn same(hashed: &[(u64, Vec<u8>)], one: usize, other: usize) -> bool {
+fn same<T: PartialEq>(hashed: &[(T, Vec<u8>)], one: usize, other: usize) -> bool {
     hashed.get(one).map(|(place, _)| place) == hashed.get(other).map(|(place, _)| place)
 }
 

@@ -18,7 +18,7 @@ use crate::{
     channel::{Lane, Profile, Purpose},
     client::{PendingAuth, State},
     core::Core,
-    host::{ErrorKind, Host},
+    host::{ErrorKind, Host, Planted},
     plane::Dataplane,
     settings::Unauthenticated,
     slots::Key,
@@ -63,8 +63,12 @@ impl<H: Host> Core<H> {
 
     /// The client is somebody else from now on.
     pub(crate) fn change_identity(&mut self, client: &mut State, to: Key) {
+        if self.host.has_planted(Planted::StaysWho) {
+            return;
+        }
         self.leave_identity(client.identity);
         client.unguarded = None;
+        client.uninformed = false;
         client.identity = to;
         if let Some(identity) = self.identities.get_mut(to) {
             identity.clients += 1;

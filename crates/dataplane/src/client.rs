@@ -166,6 +166,8 @@ pub(crate) struct State {
     pub(crate) leasing: bool,
     pub(crate) watch: Option<Watch>,
     pub(crate) subscriptions: Option<Box<Subscriptions>>,
+    /// A command about all keys, which has no other in flight beside it.
+    pub(crate) alone: Option<Place>,
     /// The one that waits to be confirmed.
     pub(crate) subscribing: Option<Box<Pending>>,
     pub(crate) inquiry: Option<Box<inquiry::Pending>>,
@@ -173,6 +175,8 @@ pub(crate) struct State {
     pub(crate) doubted: Vec<Doubted>,
     /// Where its `SCAN` cannot have a guard.
     pub(crate) unguarded: Option<Unguarded>,
+    /// Its user may not ask for the epoch.
+    pub(crate) uninformed: bool,
     pub(crate) woken: bool,
     /// One of its parts has got its outcome, and others are kept back.
     pub(crate) poke: bool,

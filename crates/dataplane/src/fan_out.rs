@@ -142,8 +142,10 @@ impl<H: Host> Core<H> {
         let mut bytes = Vec::with_capacity(request.bytes().len() + 16);
         resp::write::request(&mut bytes, &args);
         let guarded = client.unguarded.is_none_or(|except| !except.covers(slot));
+        let epoch = topology.epoch().filter(|_| guarded && !client.uninformed);
         let (bytes, preludes) = if guarded {
-            (Page::guard(slot, &bytes), Page::GUARD_PRELUDES)
+            let asks = epoch.is_some();
+            (Page::guard(slot, &bytes, asks), Page::guard_preludes(asks))
         } else {
             (bytes, 0)
         };
@@ -152,7 +154,11 @@ impl<H: Host> Core<H> {
             foreign,
             mark: ours,
             guarded,
+            epoch,
         };
+        if mark == Page::AGAIN {
+            self.refresh();
+        }
         let sending = Sending {
             request: &bytes,
             slot: Some(slot),

@@ -74,6 +74,8 @@ pub enum Planted {
     NoBarrier,
     /// I3: a write whose outcome is unknown is sent again.
     SendsTwice,
+    /// I7: a client that has authenticated as somebody else goes on as who it was.
+    StaysWho,
     /// I4: a command that never left is forgotten when its connection is lost.
     Forgets,
     /// I2: a read joins one that is before a write to its key.

@@ -157,6 +157,12 @@ impl<H: Host> Core<H> {
             return Some(blocked);
         }
         let order = &client.session.order;
+        if client.alone.is_some() {
+            if order.open_part().map(|(place, _)| place) == client.alone {
+                return Some(Blocked::Barrier);
+            }
+            client.alone = None;
+        }
         if order.len() >= self.settings.limits.in_flight_max {
             return Some(Blocked::InFlight);
         }
@@ -274,6 +280,14 @@ impl<H: Host> Core<H> {
         table: &CommandTable,
         now: Instant,
     ) -> Option<Blocked> {
+        // What is about all keys has those before it done, and those behind it not begun: half of
+        // either could not be sent again without being seen in another order.
+        if matches!(plan, Plan::FanOut(_) | Plan::EveryNode(_) | Plan::Scan) {
+            if client.session.order.open() > 0 {
+                return Some(Blocked::Barrier);
+            }
+            client.alone = Some(client.session.order.next_place());
+        }
         let client = (client, key);
         let took = match plan {
             Plan::Slot { slot, keys } => {

@@ -55,11 +55,13 @@ impl<H: Host> Sink<'_, H> {
     /// The guard of a `SCAN` cannot pass: the client asks again, and gets the page without.
     fn scan_unguarded(&mut self, ticket: Ticket, slot: Slot, everywhere: bool) {
         if let Some(client) = self.clients.get_mut(ticket.client) {
-            client.state.unguarded = Some(if everywhere {
-                Unguarded::Everywhere
-            } else {
-                Unguarded::In(slot)
-            });
+            let state = &mut client.state;
+            match everywhere {
+                false => state.unguarded = Some(Unguarded::In(slot)),
+                // First it goes without the epoch, then without any guard.
+                true if !state.uninformed => state.uninformed = true,
+                true => state.unguarded = Some(Unguarded::Everywhere),
+            }
         }
         let mut again = Vec::new();
         Page::again(slot, &mut again);

@@ -72,6 +72,8 @@ pub(crate) async fn look_at(
     let version = greeting.map_get(b"version").and_then(Value::as_bytes);
     let version = String::from_utf8_lossy(version.unwrap_or(b"8.0.0")).into_owned();
 
+    // First: what follows is at least as new as the epoch that it goes by.
+    let info = node.call(&[b"CLUSTER", b"INFO"]).await?;
     let shards = node.call(&[b"CLUSTER", b"SHARDS"]).await?;
     let candidate = match error_of(&shards) {
         None => parse_shards(&shards, addr, tls.is_some())?,
@@ -89,7 +91,6 @@ pub(crate) async fn look_at(
             parse_slots(&slots, addr, tls.is_some())?
         }
     };
-    let info = node.call(&[b"CLUSTER", b"INFO"]).await?;
     let candidate = match epoch(&info) {
         Some(epoch) => candidate.with_epoch(epoch),
         None => candidate,

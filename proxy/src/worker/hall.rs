@@ -86,6 +86,16 @@ impl Hall {
     }
 }
 
+/// What is shared of the clusters, for the worker with this number, whom others can write to from now on.
+pub(super) fn letters(index: usize, clusters: &[Arc<Shared>]) -> Letters {
+    let letter = |shared: &Arc<Shared>| {
+        let (sender, mail) = mpsc::unbounded_channel();
+        shared.add_worker(index, sender);
+        (Arc::clone(shared), mail)
+    };
+    clusters.iter().map(letter).collect()
+}
+
 /// Serves what the acceptor gives, until the end.
 pub(super) async fn run(
     context: HallContext,
@@ -94,11 +104,7 @@ pub(super) async fn run(
     mut accepted: mpsc::UnboundedReceiver<Accepted>,
 ) {
     let shutdown = context.shutdown.clone();
-    let (clusters, mail): (Vec<_>, Vec<_>) = letters.into_iter().unzip();
-    let hall = open(context, &clusters, counters, Clock::of_turns);
-    for (worker, mail) in hall.clusters.iter().zip(mail) {
-        tokio::task::spawn_local(follow_mail(Rc::clone(worker), mail));
-    }
+    let hall = open(context, letters, counters, Clock::of_turns);
     let requested = shutdown.requested();
     tokio::pin!(requested);
     loop {
@@ -116,15 +122,16 @@ pub(super) async fn run(
 /// A hall whose workers' own tasks run.
 pub(super) fn open(
     context: HallContext,
-    clusters: &[Arc<Shared>],
+    letters: Letters,
     counters: Arc<Counters>,
     clock: fn() -> Clock,
 ) -> Rc<Hall> {
     let buffers = Buffers::new();
-    let workers = context.clusters.into_iter().zip(clusters);
-    let workers = workers.map(|(context, shared)| {
-        let shared = Arc::clone(shared);
-        begin(context, shared, clock(), buffers.clone())
+    let workers = context.clusters.into_iter().zip(letters);
+    let workers = workers.map(|(context, (shared, mail))| {
+        let worker = begin(context, shared, clock(), buffers.clone());
+        tokio::task::spawn_local(follow_mail(Rc::clone(&worker), mail));
+        worker
     });
     let clusters: Vec<_> = workers.collect();
     let hall = Rc::new(Hall {

@@ -1,5 +1,5 @@
-//! A worker on the runtime that it is begun on, with the discovery beside it: for simulations, which
-//! bring their own clock, network and clients.
+//! Workers on the runtime that they are begun on, with the discovery beside them: for simulations,
+//! which bring their own clock, network and clients.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -18,7 +18,7 @@ use crate::{
     net::Socket,
 };
 
-/// A worker without a thread of its own. It has no mail: there are no others.
+/// A worker without a thread of its own.
 pub struct Here {
     hall: Rc<Hall>,
 }
@@ -34,8 +34,9 @@ impl Plane {
     #[must_use]
     pub fn begin_here(&self, context: HallContext) -> Here {
         let counters = Arc::new(Counters::default());
+        let letters = hall::letters(context.index, &self.clusters);
         Here {
-            hall: hall::open(context, &self.clusters, counters, Clock::exact),
+            hall: hall::open(context, letters, counters, Clock::exact),
         }
     }
 

@@ -8,12 +8,7 @@ use std::{
 
 use tokio::{runtime::LocalOptions, sync::mpsc};
 
-use super::{
-    Mail, Observer, Shared,
-    counters::Counters,
-    hall::{self, Letters},
-    mix, turns,
-};
+use super::{Observer, Shared, counters::Counters, hall, mix, turns};
 use crate::{
     acceptor::Accepted,
     config::Config,
@@ -60,12 +55,7 @@ impl contract::DataPlane for Plane {
             sender,
             counters: Arc::clone(&counters),
         };
-        let mut letters: Letters = Vec::new();
-        for shared in &self.clusters {
-            let (sender, mail) = mpsc::unbounded_channel::<Mail>();
-            shared.add_worker(context.index, sender);
-            letters.push((Arc::clone(shared), mail));
-        }
+        let letters = hall::letters(context.index, &self.clusters);
         let name = format!("worker-{}", context.index);
         let (started, starts) = std::sync::mpsc::channel();
         let thread = thread::Builder::new().name(name).spawn(move || {

@@ -35,6 +35,14 @@ pub(crate) struct Client {
     pub(crate) listening: Option<Box<Listening>>,
     /// It has said `READONLY`: what it reads may be old.
     pub(crate) readonly: bool,
+    /// Its way through all keys: which, and the cursor.
+    pub(crate) walk: Option<(usize, String)>,
+    /// Another client, by its id and its number.
+    pub(crate) other: Option<(String, usize)>,
+    /// How often it has said its name or had it forgotten.
+    pub(crate) names: usize,
+    /// It speaks RESP3.
+    pub(crate) resp3: bool,
     /// It reads seldom.
     pub(crate) slow: bool,
     /// The driver waits for bytes to read.
@@ -69,6 +77,10 @@ impl Client {
             has_shown_script: false,
             listening: None,
             readonly: false,
+            walk: None,
+            other: None,
+            names: 0,
+            resp3: false,
             slow,
             reading: true,
             writing: false,

@@ -19,6 +19,12 @@ impl<P: Proxy> World<P> {
         if self.weather.resp3 && self.rng.chance(50) {
             client.greet();
         }
+        if self.weather.users && self.rng.chance(50) {
+            client.change(&mut self.rng, &mut self.history);
+        }
+        if self.weather.fan_outs {
+            client.tell_name();
+        }
         if at >= self.weather.clients {
             client.listen();
         } else if self.weather.readers && self.rng.chance(60) {
@@ -107,6 +113,7 @@ impl<P: Proxy> World<P> {
             return Ok(());
         }
         client.eof = true;
+        self.history.roll.leaves(client.number);
         if self.rng.chance(50) {
             return self.forget_client(at);
         }
@@ -118,6 +125,7 @@ impl<P: Proxy> World<P> {
     pub(crate) fn forget_client(&mut self, at: usize) -> Result<(), Violation> {
         let number = self.clients[at].number;
         self.note(&[], format_args!("client {number} is gone"));
+        self.history.roll.leaves(number);
         for sent in &self.clients[at].sent {
             if let Sent::Pop(queue) = sent {
                 self.history.may_have_popped(queue);

@@ -50,7 +50,9 @@ const CLIENT_WINDOW_MIN: usize = 512;
 pub(crate) struct Drivers {
     began: Instant,
     net: Net,
-    here: Here,
+    /// A client's is that at its place.
+    workers: Vec<Here>,
+    readiness: Readiness,
     metrics: Metrics,
     /// By the clients' places.
     lines: Vec<Line>,
@@ -91,35 +93,40 @@ impl Drivers {
         let (sender, shutdown) = Shutdown::new();
         let metrics = Metrics::new([]);
         let plane = Plane::seeded(&config, seed);
-        let worker = WorkerContext {
-            index: 0,
-            config: live.clone(),
-            downstream_tls: CERTIFICATES.server.clone(),
-            upstream_tls: None,
-            reach: reach.clone(),
-            metrics: metrics.worker(),
-            shutdown: shutdown.clone(),
+        let worker = |index| {
+            let only = WorkerContext {
+                index,
+                config: live.clone(),
+                downstream_tls: CERTIFICATES.server.clone(),
+                upstream_tls: None,
+                reach: reach.clone(),
+                metrics: metrics.worker(),
+                shutdown: shutdown.clone(),
+            };
+            plane.begin_here(HallContext {
+                index,
+                config: live.clone(),
+                downstream_tls: CERTIFICATES.server.clone(),
+                metrics: metrics.worker(),
+                shutdown: shutdown.clone(),
+                clusters: vec![only],
+            })
         };
-        let here = plane.begin_here(HallContext {
-            index: 0,
-            config: live.clone(),
-            downstream_tls: CERTIFICATES.server.clone(),
-            metrics: metrics.worker(),
-            shutdown: shutdown.clone(),
-            clusters: vec![worker],
-        });
+        let workers = (0..weather.workers).map(worker).collect();
+        let readiness = Readiness::default();
         task::spawn_local(plane.discover_here(DiscoveryContext {
             config: live,
             upstream_tls: None,
             reach,
             metrics: metrics.control(),
-            readiness: Readiness::default(),
+            readiness: readiness.clone(),
             shutdown,
         }));
         Self {
             began: Instant::now(),
             net,
-            here,
+            workers,
+            readiness,
             metrics,
             lines: Vec::new(),
             _shutdown: sender,
@@ -144,8 +151,13 @@ impl World<Drivers> {
     }
 
     async fn run(mut self) -> Result<Report, Violation> {
-        self.begin();
         self.after(Duration::ZERO, Event::Tick);
+        if self.weather.users || self.weather.fan_outs {
+            // Before, it is not known how many databases there are, and nothing is asked of all shards.
+            let is_ready = |world: &mut Self| world.proxy.readiness.reason().is_none();
+            self.go_on(LOOK, is_ready).await?;
+        }
+        self.begin();
         let lasts = self.weather.lasts;
         self.go_on(lasts, |_| false).await?;
         self.calm_down()?;
@@ -237,8 +249,8 @@ impl World<Drivers> {
     fn closed(&mut self, at: usize) -> Result<(), Violation> {
         // Only the rest of a reply that has begun cannot be had from elsewhere.
         let may_be = self.weather.is_rough() && self.weather.big_values;
-        if !self.clients[at].eof && !may_be {
-            let number = self.clients[at].number;
+        let number = self.clients[at].number;
+        if !self.clients[at].eof && !may_be && !self.history.roll.is_killed(number) {
             return Err(format!("client {number} was closed"));
         }
         self.forget_client(at)
@@ -258,8 +270,9 @@ impl World<Drivers> {
         if !proxy.net.open().is_empty() {
             return Err(format!("at rest: open streams: {:?}", proxy.net.open()));
         }
+        let clients = proxy.workers.iter().map(Here::clients);
         let left = [
-            ("clients", proxy.here.clients() as u64),
+            ("clients", clients.sum::<usize>() as u64),
             (
                 "client connections",
                 proxy.metric("keyway_client_connections", ""),
@@ -298,7 +311,8 @@ impl Proxy for Drivers {
         } else {
             world.proxy.lines.push(line);
         }
-        world.proxy.here.serve(Accepted {
+        let worker = at % world.proxy.workers.len();
+        world.proxy.workers[worker].serve(Accepted {
             stream,
             peer: ([127, 0, 0, 1], 1).into(),
             door: Door::Main,
@@ -439,7 +453,7 @@ impl Proxy for Drivers {
     }
 
     fn unrest(&self) -> Option<String> {
-        self.here.unrest()
+        self.workers.iter().find_map(Here::unrest)
     }
 
     fn in_flight(&mut self) -> Option<String> {
@@ -463,5 +477,6 @@ fn config(weather: &Weather, nodes: &[NodeAddr]) -> Config {
     limits.in_flight_max = weather.in_flight_max;
     limits.leases_max = 4;
     config.hot_keys.coalesce = weather.coalesce;
+    config.listen.workers = weather.workers;
     config
 }

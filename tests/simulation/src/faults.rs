@@ -308,6 +308,8 @@ impl<P: Proxy> World<P> {
         if let Some((slot, to)) = self.choose_move() {
             *self.moves.entry(slot.get()).or_default() += 1;
             self.migrations.insert(slot.get());
+            self.history.moving.insert(slot.get());
+            self.history.walks.is_moving(slot.get());
             self.cluster.begin_migration(slot, to);
             self.mend_after(60, Mend::Migrate(slot.get()));
         }
@@ -322,6 +324,7 @@ impl<P: Proxy> World<P> {
         if self.cluster.move_keys(slot, count) == 0 && self.rng.chance(50) {
             self.cluster.finish_migration(slot);
             self.migrations.remove(&slot.get());
+            self.history.moving.remove(&slot.get());
         } else {
             self.mend_after(40, Mend::Migrate(slot.get()));
         }

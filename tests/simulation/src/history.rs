@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::listening::Messages;
+use crate::{identities::Identities, listening::Messages, roll::Roll, walks::Walks};
 
 /// A write's place in the history.
 pub(crate) type WriteId = usize;
@@ -71,13 +71,18 @@ pub(crate) struct History {
     /// Pops of each queue that nobody knows the outcome of.
     unsure_pops: BTreeMap<String, usize>,
     pub(crate) messages: Messages,
+    pub(crate) identities: Identities,
+    pub(crate) walks: Walks,
+    pub(crate) roll: Roll,
+    /// Slots that are being moved key by key.
+    pub(crate) moving: BTreeSet<u16>,
 }
 
 /// A thing that must not happen.
 pub(crate) type Violation = String;
 
 impl History {
-    fn tick(&mut self) -> u64 {
+    pub(crate) fn tick(&mut self) -> u64 {
         self.clock += 1;
         self.clock
     }
@@ -95,6 +100,7 @@ impl History {
     ) -> (WriteId, String) {
         let (id, begun) = (self.writes.len(), self.tick());
         let token = format!("{key}|c{client}|{id}");
+        self.identities.says(client, &token);
         self.writes.push(Write {
             key: key.to_owned(),
             client,
@@ -217,6 +223,17 @@ impl History {
 
     pub(crate) fn is_lost(&self, token: &str) -> bool {
         self.lost.contains(token)
+    }
+
+    /// Whether a list was there at a time.
+    pub(crate) fn was_there(&self, key: &str, at: u64) -> bool {
+        let mut writes = self.writes.iter().filter(|write| write.key == key);
+        writes.any(|write| write.fate == Fate::Ran && write.ended < at)
+    }
+
+    /// Whether something of a list died with a primary.
+    pub(crate) fn is_damaged(&self, key: &str) -> bool {
+        self.revived.contains(key) || self.lost.iter().any(|token| token.starts_with(key))
     }
 
     pub(crate) fn writes(&self) -> impl Iterator<Item = (WriteId, &Write)> {

@@ -6,12 +6,14 @@
 //! Here is who plays the world and who checks the replies; what is checked is the dataplane as the
 //! proxy runs it. No sockets, no threads, no clock.
 //!
-//! [`run`] is one seed with the dataplane alone, `run_drivers` one with the proxy's own drivers. The checks: every value says where it belongs (identity), nothing runs
-//! twice, commands of one client on one key run in the order sent, one order of all writes and
-//! reads of a key explains every reply, an error that says a command did not run is true, nothing
-//! is seen of a change that loses nothing, messages are heard by who is subscribed and once at most,
-//! everything is answered and everybody hears once the faults are over, and then nothing is left in
-//! flight, kept back or lent.
+//! [`run`] is one seed with the dataplane alone, `run_drivers` one with the proxy's own drivers and
+//! up to three workers. The checks: every value says where it belongs (identity), nothing runs
+//! twice, everything runs as the user and in the database that its client had chosen, commands of
+//! one client on one key run in the order sent, one order of all writes and reads of a key explains
+//! every reply, an error that says a command did not run is true, nothing is seen of a change that
+//! loses nothing, messages are heard by who is subscribed and once at most, a walk through all keys
+//! shows those that stay, lists of clients are whole, everything is answered and everybody hears
+//! once the faults are over, and then nothing is left in flight, kept back or lent.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -27,14 +29,18 @@ mod clients;
 mod drivers;
 mod faults;
 mod history;
+mod identities;
 mod links;
 mod listening;
+mod proof;
 mod proxy;
 mod pure;
 mod registers;
 mod rng;
+mod roll;
 mod speech;
 mod trace;
+mod walks;
 mod weather;
 mod world;
 
@@ -48,6 +54,7 @@ use std::{
 pub use dataplane::Planted;
 #[cfg(feature = "drivers")]
 pub use keyway::net::DriverFault;
+pub use proof::Proof;
 pub use world::Report;
 
 use history::Violation;

@@ -135,6 +135,9 @@ impl<P: Proxy> World<P> {
 
     /// Takes what nodes have said onto the way to the proxy.
     pub(crate) fn collect(&mut self) {
+        if self.weather.users {
+            self.history.identities.note(self.cluster.take_journal());
+        }
         let ids: Vec<u64> = self.links.keys().copied().collect();
         for id in ids {
             let link = &self.links[&id];

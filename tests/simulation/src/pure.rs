@@ -156,8 +156,8 @@ impl World<Pure> {
     fn client_ended(&mut self, at: usize, why: &Why) -> Result<(), Violation> {
         // Only the rest of a reply that has begun cannot be had from elsewhere.
         let cut_off = *why == Why::CutOff && self.weather.is_rough() && self.weather.big_values;
-        if !self.clients[at].eof && !cut_off {
-            let number = self.clients[at].number;
+        let number = self.clients[at].number;
+        if !self.clients[at].eof && !cut_off && !self.history.roll.is_killed(number) {
             return Err(format!("client {number} was closed: {why}"));
         }
         self.forget_client(at)

@@ -47,6 +47,19 @@ impl Registers {
         self.0.keys().cloned().collect()
     }
 
+    /// How many of these keys are there, at least and at most.
+    pub(crate) fn count(&mut self, keys: &[String]) -> (usize, usize) {
+        let mut bounds = (0, 0);
+        for key in keys {
+            let register = self.of(key);
+            let more = register.ghosts.iter().chain(&register.restored);
+            let all = || register.possible.iter().chain(more.clone());
+            bounds.0 += usize::from(all().all(|value| *value != 0));
+            bounds.1 += usize::from(all().any(|value| *value != 0));
+        }
+        bounds
+    }
+
     /// The key held this.
     pub(crate) fn read(&mut self, key: &str, value: u64) -> Result<(), Violation> {
         let register = self.of(key);

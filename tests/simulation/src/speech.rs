@@ -1,11 +1,14 @@
 //! What clients say, and what they may be answered.
 
+use std::collections::BTreeSet;
+
 use resp::{Value, write};
 use topology::Slot;
 
 use crate::{
     client::Client,
     history::{Fate, History, ReadId, Violation, WriteId},
+    identities::is_refusal,
     listening::{Channel, is_pong},
     rng::Rng,
     weather::Weather,
@@ -15,9 +18,9 @@ use crate::{
 pub(crate) const TAGS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 /// Appends, and says how long the list is.
-const PUSH: &str = "return redis.call('RPUSH', KEYS[1], ARGV[1])";
+pub(crate) const PUSH: &str = "return redis.call('RPUSH', KEYS[1], ARGV[1])";
 /// Its SHA-1.
-const PUSH_SHA1: &str = "b9705020f551c492b7692cdba607bbdb64837972";
+pub(crate) const PUSH_SHA1: &str = "b9705020f551c492b7692cdba607bbdb64837972";
 /// Appends, then answers with words that are the server's own.
 const FORGE: &str = "redis.call('RPUSH', KEYS[1], ARGV[1]); return redis.error_reply(ARGV[2])";
 /// Nobody of the cluster.
@@ -54,6 +57,41 @@ pub(crate) enum Sent {
     },
     /// `PING` of a client that listens.
     Ping,
+    /// From then on it is somebody else, if the words are the right ones.
+    Change {
+        place: usize,
+        right: bool,
+    },
+    /// `ACL WHOAMI`
+    WhoAmI,
+    /// A page of a walk through all keys.
+    Page(usize),
+    /// `DBSIZE`
+    Size {
+        since: u64,
+    },
+    /// `KEYS`
+    Keys {
+        since: u64,
+    },
+    /// `SCRIPT LOAD`
+    Load,
+    /// `SCRIPT EXISTS`
+    Loaded {
+        since: bool,
+    },
+    /// `EXISTS` or `TOUCH`, of several keys.
+    Count(Vec<String>),
+    /// `DEL` or `UNLINK`, of several keys.
+    Delete(Vec<String>),
+    /// `CLIENT SETNAME`
+    Name(usize),
+    /// `CLIENT LIST`
+    List {
+        since: u64,
+    },
+    /// `CLIENT KILL`
+    Kill,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,14 +125,21 @@ impl Client {
         if weather.coalesce && self.sent.len().is_multiple_of(2) {
             list = format!("{{{}}}:l0", TAGS[0]);
         }
+        if weather.users && rng.chance(8) {
+            return self.change(rng, history);
+        }
+        if weather.fan_outs && rng.chance(15) {
+            return self.ask_all(rng, history);
+        }
         match rng.below(100) {
+            0..3 if weather.users => self.ask_who(),
             0..8 if weather.transactions => self.transact(rng, history, tag, false),
             8..11 if weather.transactions => self.transact(rng, history, tag, true),
             11..22 if weather.scripts => self.script(rng, history, &list, weather),
             22..28 if weather.queues => self.use_queue(rng, history),
             28..50 => self.range(history, &list),
             50..56 if weather.listeners > 0 => self.publish(rng, &mut history.messages),
-            50..58 => self.set(rng, weather),
+            50..58 => self.set(rng, history, weather),
             58..66 => self.get(rng),
             66..70 => {
                 let serial = self.fresh();
@@ -107,6 +152,7 @@ impl Client {
 
     /// The client wants to be spoken to in RESP3.
     pub(crate) fn greet(&mut self) {
+        self.resp3 = true;
         self.say(&["HELLO", "3"], Sent::Hello);
     }
 
@@ -129,7 +175,10 @@ impl Client {
 
     fn range(&mut self, history: &mut History, list: &str) {
         let read = history.begin_read(list, self.number, self.readonly);
-        self.say(&["LRANGE", list, "0", "-1"], Sent::Range(read));
+        // As good as the last one, and no other read has it.
+        let last = (1_000_000_000 + read).to_string();
+        history.identities.says(self.number, &last);
+        self.say(&["LRANGE", list, "0", &last], Sent::Range(read));
     }
 
     fn script(&mut self, rng: &mut Rng, history: &mut History, list: &str, weather: &Weather) {
@@ -157,7 +206,7 @@ impl Client {
         format!("{{{}}}:r{}", TAGS[rng.below(TAGS.len())], self.number)
     }
 
-    fn set(&mut self, rng: &mut Rng, weather: &Weather) {
+    fn set(&mut self, rng: &mut Rng, history: &mut History, weather: &Weather) {
         let count = if rng.chance(50) { 1 } else { rng.up_to(4) };
         let mut pairs: Vec<(String, u64)> = Vec::new();
         for _ in 0..count {
@@ -170,6 +219,7 @@ impl Client {
         let mut args = vec![name.to_owned()];
         for (key, number) in &pairs {
             let mut value = format!("{key}|{number}");
+            history.identities.says(self.number, &value);
             if weather.big_values {
                 value.extend(std::iter::repeat_n('.', padding(*number)));
             }
@@ -182,10 +232,22 @@ impl Client {
     fn get(&mut self, rng: &mut Rng) {
         let count = if rng.chance(40) { 1 } else { rng.up_to(5) };
         let keys: Vec<String> = (0..count).map(|_| self.own_key(rng)).collect();
-        let mut args = vec![if count == 1 { "GET" } else { "MGET" }];
+        self.say_of(if count == 1 { "GET" } else { "MGET" }, &keys);
+        self.sent.push_back(Sent::Get(keys));
+    }
+
+    /// A command and its keys; what it is for the oracle, its caller says.
+    pub(crate) fn say_of(&mut self, word: &str, keys: &[String]) {
+        let mut args = vec![word];
         args.extend(keys.iter().map(String::as_str));
         write::request(&mut self.outgoing, &args);
-        self.sent.push_back(Sent::Get(keys));
+    }
+
+    /// Some of its own keys, each once.
+    pub(crate) fn own_keys(&self, rng: &mut Rng) -> Vec<String> {
+        let count = rng.up_to(5);
+        let keys: BTreeSet<String> = (0..count).map(|_| self.own_key(rng)).collect();
+        keys.into_iter().collect()
     }
 
     fn use_queue(&mut self, rng: &mut Rng, history: &mut History) {
@@ -233,7 +295,15 @@ impl Client {
             let confirmed = self.confirms(channel, begin, reply);
             return confirmed.then_some(()).ok_or_else(wrong);
         }
+        if let Sent::Change { place, right } = sent {
+            let changed = self.changed((place, right), reply, &mut history.identities);
+            return changed.then_some(()).ok_or_else(wrong);
+        }
+        if let Some(checked) = self.check_all(&sent, reply, history, weather) {
+            return checked;
+        }
         match &sent {
+            Sent::WhoAmI if self.is_it(reply, &history.identities) => Ok(()),
             Sent::Hello if reply.map_get("proto").and_then(Value::as_int) == Some(3) => Ok(()),
             Sent::Echo(nonce) if reply.as_bytes() == Some(nonce.as_bytes()) => Ok(()),
             Sent::Status(status) if reply.as_bytes() == Some(status.as_bytes()) => Ok(()),
@@ -258,22 +328,7 @@ impl Client {
                 }
                 Ok(())
             }
-            Sent::Get(keys) => {
-                let single = std::slice::from_ref(reply);
-                let values = reply.as_array().unwrap_or(single);
-                if values.len() != keys.len() {
-                    return Err(wrong());
-                }
-                for (key, value) in keys.iter().zip(values) {
-                    let number = number(key, value).ok_or_else(wrong)?;
-                    if !self.readonly {
-                        self.registers.read(key, number)?;
-                    } else if number > self.serial {
-                        return Err(wrong());
-                    }
-                }
-                Ok(())
-            }
+            Sent::Get(keys) => self.got(keys, reply).unwrap_or_else(|| Err(wrong())),
             Sent::Exec { writes, watched } => {
                 executed(writes, *watched, reply, history).ok_or_else(wrong)
             }
@@ -287,6 +342,26 @@ impl Client {
             },
             _ => Err(wrong()),
         }
+    }
+
+    /// What its own keys hold. `None`: the reply is not about them.
+    fn got(&mut self, keys: &[String], reply: &Value) -> Option<Result<(), Violation>> {
+        let single = std::slice::from_ref(reply);
+        let values = reply.as_array().unwrap_or(single);
+        if values.len() != keys.len() {
+            return None;
+        }
+        for (key, value) in keys.iter().zip(values) {
+            let number = number(key, value)?;
+            if self.readonly {
+                if number > self.serial {
+                    return None;
+                }
+            } else if let Err(what) = self.registers.read(key, number) {
+                return Some(Err(what));
+            }
+        }
+        Some(Ok(()))
     }
 
     /// An error: is it one that may be, and what does it say about the command's fate?
@@ -308,6 +383,7 @@ impl Client {
             _ if forged => Fate::Unknown,
             ["ERR", "KEYWAY.UNKNOWN_OUTCOME", ..] => Fate::Unknown,
             ["ERR", "KEYWAY.UNAVAILABLE", ..] => Fate::NotRun,
+            _ if is_refused_change(sent, text) => Fate::NotRun,
             ["TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "EXECABORT", ..] => Fate::NotRun,
             // Where commands behind it on its key have run already.
             ["NOSCRIPT", ..] if matches!(sent, Sent::Push { .. }) => Fate::NotRun,
@@ -319,7 +395,8 @@ impl Client {
                 ));
             }
         };
-        if !weather.is_rough() && !forged && !is_torn(sent, text, weather) {
+        let expected = forged || is_torn(sent, text, weather) || is_refused_change(sent, text);
+        if !weather.is_rough() && !expected {
             let who = self.number;
             return Err(format!(
                 "visible change: client {who}: {sent:?} was answered {text}"
@@ -340,7 +417,14 @@ impl Client {
                     }
                 }
             }
+            Sent::Delete(keys) => {
+                for key in keys {
+                    // Of a split command, parts may have run.
+                    self.registers.may_have_written(key, 0);
+                }
+            }
             Sent::Publish(number) => history.messages.end(*number, fate),
+            Sent::Change { place, .. } => history.identities.end(self.number, *place, fate),
             Sent::Pop(queue) if fate == Fate::Unknown => history.may_have_popped(queue),
             _ => {}
         }
@@ -371,7 +455,7 @@ fn is_torn(sent: &Sent, text: &str, weather: &Weather) -> bool {
     let several = match sent {
         Sent::Exec { writes, .. } => writes.len() > 1,
         Sent::Set(pairs) => pairs.len() > 1,
-        Sent::Get(keys) => keys.len() > 1,
+        Sent::Get(keys) | Sent::Count(keys) | Sent::Delete(keys) => keys.len() > 1,
         Sent::Push { script, .. } => *script != Script::None,
         _ => false,
     };
@@ -380,6 +464,11 @@ fn is_torn(sent: &Sent, text: &str, weather: &Weather) -> bool {
     let overtaken = weather.misdirections || (weather.scripts && weather.legacy_moves);
     let noscript = text.starts_with("NOSCRIPT") && several;
     noscript || (text.starts_with("TRYAGAIN") && (several || overtaken))
+}
+
+/// Wrong words, and nothing has changed.
+fn is_refused_change(sent: &Sent, text: &str) -> bool {
+    matches!(sent, Sent::Change { right, .. } if is_refusal(*right, text))
 }
 
 /// Some values are bigger than what is passed on only whole, by a length that says which they are.

@@ -54,6 +54,12 @@ pub(crate) struct Weather {
     pub(crate) listeners: usize,
     /// Reads that ask the same are asked once, and many ask for one list.
     pub(crate) coalesce: bool,
+    /// Clients are several users, in several databases.
+    pub(crate) users: bool,
+    /// Some commands are about all keys, or about several.
+    pub(crate) fan_outs: bool,
+    /// Of the proxy, where its drivers run.
+    pub(crate) workers: usize,
 }
 
 impl Weather {
@@ -84,6 +90,9 @@ impl Weather {
             readers: some(35),
             listeners: 0,
             coalesce: false,
+            users: false,
+            fan_outs: false,
+            workers: 1,
             shards: 2,
             replicas: 0,
             lag: Duration::ZERO,
@@ -121,6 +130,9 @@ impl Weather {
         let mut apart = Rng::new(!rng.clone().next());
         weather.listeners = *apart.pick(&[0, 0, 1, 2]).unwrap_or(&0);
         weather.coalesce = apart.chance(50);
+        weather.users = apart.chance(25);
+        weather.fan_outs = apart.chance(30);
+        weather.workers = *apart.pick(&[1, 1, 2, 3]).unwrap_or(&1);
         weather
     }
 

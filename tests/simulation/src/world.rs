@@ -17,6 +17,7 @@ use crate::{
     client::Client,
     faults::NodeState,
     history::{History, Violation},
+    identities::{DATABASES, USERS},
     links::Link,
     proxy::Proxy,
     rng::Rng,
@@ -89,6 +90,8 @@ impl<P: Proxy> World<P> {
             replicas: weather.replicas,
             replica_lag: weather.lag,
             node_timeout: rng.ms(200, 1500),
+            users: users(&weather),
+            databases: if weather.users { DATABASES } else { 1 },
             seed,
             ..Layout::default()
         };
@@ -166,6 +169,9 @@ impl<P: Proxy> World<P> {
         }
         let calm = self.rng.time(self.weather.calm);
         self.after(calm, Event::Fault);
+        if self.weather.users {
+            self.cluster.take_journal();
+        }
     }
 
     /// Nobody speaks any more, and nothing goes wrong.
@@ -286,6 +292,8 @@ impl<P: Proxy> World<P> {
         }
         self.history.check_groups(&present)?;
         self.history.messages.check()?;
+        self.history.identities.check()?;
+        self.history.check_walks(&self.weather)?;
         for queue in speech::queues() {
             let left = self.list(&queue);
             self.history.check_queue(&queue, &left)?;
@@ -330,4 +338,10 @@ impl<P: Proxy> World<P> {
             digest: self.trace.digest(),
         }
     }
+}
+
+fn users(weather: &Weather) -> Vec<(String, String)> {
+    let users = USERS.iter().filter(|_| weather.users);
+    let owned = |(user, password): &(&str, &str)| ((*user).to_owned(), (*password).to_owned());
+    users.map(owned).collect()
 }

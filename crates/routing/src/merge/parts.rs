@@ -126,6 +126,14 @@ pub(super) fn any_value<'a>(
     found.next().or_else(|| replies.clone().next())
 }
 
+/// The epoch in the reply to `CLUSTER INFO`.
+fn epoch_in(info: &[u8]) -> Option<u64> {
+    let text = str::from_utf8(info).ok()?;
+    let mut lines = text.lines();
+    let digits = lines.find_map(|line| line.strip_prefix("cluster_current_epoch:"))?;
+    digits.parse().ok()
+}
+
 /// The last element of an array; what is no array (an error) is as it is.
 pub(super) fn last(reply: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let Some((count, mut rest)) = array_of(reply) else {
@@ -175,8 +183,10 @@ pub struct Page {
     pub foreign: Option<Slot>,
     /// What marks the node's cursors within a slot: they mean nothing to other nodes.
     pub mark: u64,
-    /// The reply is that of a transaction: the guard's, then the page.
+    /// The reply is that of a transaction: the guard's, then the page, then perhaps the epoch.
     pub guarded: bool,
+    /// The epoch of which `foreign` is true; `None` when the node was not asked for its own.
+    pub epoch: Option<u64>,
 }
 
 /// A key in each slot.
@@ -225,24 +235,37 @@ impl Page {
 
     /// `SCAN` behind a keyed command in its slot, in one transaction. `SCAN` alone is answered by any
     /// node, also by one that has lost the slot a moment ago; with the guard such a node redirects.
+    ///
+    /// A page goes through many slots, and the node may have lost another one of them, so that it
+    /// says nothing of its keys. Then its epoch is newer than the one by which it was chosen
+    /// (`asks_epoch`), and the page does not count.
     #[must_use]
-    pub fn guard(slot: Slot, scan: &[u8]) -> Vec<u8> {
+    pub fn guard(slot: Slot, scan: &[u8], asks_epoch: bool) -> Vec<u8> {
         let key = GUARDS.get_or_init(guards).get(usize::from(slot.get()));
         let mut out = Vec::with_capacity(scan.len() + 80);
         write::request(&mut out, &["MULTI"]);
         write::request(&mut out, &["EXISTS", key.map_or("", String::as_str)]);
         out.extend_from_slice(scan);
+        if asks_epoch {
+            write::request(&mut out, &["CLUSTER", "INFO"]);
+        }
         write::request(&mut out, &["EXEC"]);
         out
     }
 
     /// Replies before that of `EXEC` to [`Page::guard`].
-    pub const GUARD_PRELUDES: u16 = 3;
+    #[must_use]
+    pub fn guard_preludes(asks_epoch: bool) -> u16 {
+        3 + u16::from(asks_epoch)
+    }
+
+    /// What marks the cursor of [`Page::again`]; hardly ever a node's.
+    pub const AGAIN: u64 = 1;
 
     /// The reply that has the client begin with a slot again. Its cursor is marked, because for
     /// slot 0 it would otherwise say that all is done.
     pub fn again(slot: Slot, out: &mut Vec<u8>) {
-        let cursor = u64::from(slot.get()) | 1 << NODE_CURSOR_BITS;
+        let cursor = u64::from(slot.get()) | Self::AGAIN << NODE_CURSOR_BITS;
         write::array(out, 2);
         write::bulk(out, cursor.to_string().as_bytes());
         write::array(out, 0);
@@ -252,9 +275,16 @@ impl Page {
     pub(super) fn turn(self, reply: &[u8], out: &mut Vec<u8>) -> Option<()> {
         let mut reply = reply;
         if self.guarded
-            && let (2, rest @ [b':', ..]) = array_of(reply)?
+            && let (2 | 3, rest @ [b':', ..]) = array_of(reply)?
         {
-            (_, reply) = split_reply(rest)?;
+            let (_, rest) = split_reply(rest)?;
+            let (page, info) = split_reply(rest)?;
+            reply = page;
+            let newer = self.epoch.zip(epoch_in(info));
+            if newer.is_some_and(|(known, epoch)| epoch > known) {
+                Self::again(self.slot, out);
+                return Some(());
+            }
             if reply.starts_with(b"-") {
                 out.extend_from_slice(reply);
                 return Some(());

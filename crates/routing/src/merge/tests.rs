@@ -424,6 +424,7 @@ mod whole_keyspace {
             foreign: foreign.and_then(Slot::new),
             mark: 5,
             guarded,
+            epoch: None,
         }
     }
 
@@ -494,10 +495,31 @@ mod whole_keyspace {
     }
 
     #[test]
+    fn a_page_of_a_node_that_knows_of_a_change_is_asked_for_again() {
+        let page = |known| Page {
+            epoch: Some(known),
+            ..page(866, Some(5461), true)
+        };
+        let info = "cluster_state:ok\r\ncluster_current_epoch:7\r\ncluster_my_epoch:2\r\n";
+        for info in [
+            format!("${}\r\n{info}\r\n", info.len()),
+            format!("={}\r\ntxt:{info}\r\n", info.len() + 4),
+        ] {
+            let reply = format!("*3\r\n:0\r\n*2\r\n$1\r\n0\r\n*1\r\n$5\r\nhello\r\n{info}");
+            let turned = |known| merged(Merge::page(page(known)), &[reply.as_bytes()]);
+            let next = b"*2\r\n$4\r\n5461\r\n*1\r\n$5\r\nhello\r\n";
+            assert_eq!(turned(7), next);
+            let mut again = Vec::new();
+            Page::again(Slot::new(866).unwrap(), &mut again);
+            assert_eq!(turned(6), again);
+        }
+    }
+
+    #[test]
     fn a_guard_is_in_the_slot_it_guards() {
         for slot in [0, 1, 866, 16383] {
             let slot = Slot::new(slot).unwrap();
-            let block = Page::guard(slot, b"*2\r\n$4\r\nSCAN\r\n$1\r\n0\r\n");
+            let block = Page::guard(slot, b"*2\r\n$4\r\nSCAN\r\n$1\r\n0\r\n", false);
             let text = String::from_utf8(block).unwrap();
             let words: Vec<&str> = text.split("\r\n").collect();
             let at = words.iter().position(|word| *word == "EXISTS").unwrap();

@@ -7,7 +7,7 @@ use dataplane::{Fitness, View};
 use resp::{Value, write};
 use topology::{Candidate, NodeAddr, Slot, Topology};
 
-use crate::{agenda::Event, history::Violation, pure::Pure, world::World};
+use crate::{agenda::Event, history::Violation, identities::DATABASES, pure::Pure, world::World};
 
 /// Between two looks, however many are asked for.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
@@ -74,11 +74,15 @@ impl World<Pure> {
             fit: true,
         };
         let readers = nodes.map(|node| (node.id, fitness.clone())).collect();
+        let mut unknown = View::unknown(true);
+        if self.weather.users {
+            Arc::make_mut(&mut unknown.facts).databases = DATABASES;
+        }
         let view = View {
             topology: self.proxy.discovery.topology.clone(),
             readers: Arc::new(readers),
             looks: self.proxy.discovery.looks,
-            ..View::unknown(true)
+            ..unknown
         };
         self.note(&[], format_args!("look {} by node {node}", view.looks));
         let now = self.instant();
