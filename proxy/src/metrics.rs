@@ -15,12 +15,14 @@ use std::{
 use dataplane::Times;
 
 mod collector;
+mod heat;
 mod labels;
 mod listing;
 mod process;
 mod reloads;
 mod totals;
 
+pub use heat::{HeatFigures, HeatMetrics, KEYS_TOP, SLOTS_TOP};
 pub use labels::{
     ConnectResult, Direction, ErrorKind, HandshakeResult, PoisonReason, RedirectKind, ReloadResult,
     TlsFile, UpstreamState, Zone,
@@ -117,6 +119,7 @@ pub struct Metrics {
     workers: Arc<Mutex<Vec<Arc<Cells>>>>,
     control: Arc<Control>,
     reloads: ReloadMetrics,
+    heat: HeatMetrics,
 }
 
 impl Metrics {
@@ -128,6 +131,7 @@ impl Metrics {
             workers: Arc::default(),
             control: Arc::default(),
             reloads: ReloadMetrics::default(),
+            heat: HeatMetrics::default(),
         }
     }
 
@@ -153,6 +157,12 @@ impl Metrics {
     #[must_use]
     pub fn reloads(&self) -> ReloadMetrics {
         self.reloads.clone()
+    }
+
+    /// What is written where the load is added up.
+    #[must_use]
+    pub fn heat(&self) -> HeatMetrics {
+        self.heat.clone()
     }
 
     fn cells(&self) -> Vec<Arc<Cells>> {

@@ -282,6 +282,11 @@ fn slots_are_counted_exactly() {
     let sum = |index: usize| -> u64 { sent.0.values().map(|count| count[index]).sum() };
     assert_eq!(heat["all"]["writes"], sum(1));
     assert_eq!(heat["all"]["bytes_in"], sum(2));
+    let metric = |name, label| keyway.metric(name, &[label]);
+    let written = metric("keyway_slot_operations_total", "write");
+    assert_eq!(written, sum(1) as f64);
+    assert_eq!(metric("keyway_slot_bytes_total", "out"), sum(3) as f64);
+    assert!(keyway.metric("keyway_slot_max_over_mean", &[]) > 1.0);
     assert_eq!(heat["shards"].as_array().unwrap().len(), 3);
     assert_eq!(heat["strip"].as_array().unwrap().len(), 256);
 

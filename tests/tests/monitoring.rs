@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const ALERTS_MAX: usize = 15;
 /// Labels that Prometheus gives, and those whose values are no closed set.
 const FREE_LABELS: [&str; 6] = ["job", "namespace", "instance", "le", "command", "version"];
-const DASHBOARDS: [&str; 3] = ["overview", "upstream", "clients"];
+const DASHBOARDS: [&str; 4] = ["overview", "upstream", "clients", "heat"];
 
 fn read(path: impl AsRef<Path>) -> String {
     let path = root().join(path);

@@ -31,6 +31,7 @@ impl Metrics {
     pub(super) fn families(&self, cells: &[Arc<Cells>]) -> Vec<MetricFamily> {
         let mut families = self.clients(cells);
         families.extend(upstream(cells));
+        families.extend(self.heat.families());
         families.extend(self.cluster());
         families.extend(process::families());
         families.extend(self.reloads.families());
