@@ -187,6 +187,42 @@ def clients():
     ]
 
 
+def heat():
+    ten = metric("keyway_hot_slots_ratio", 'top="10"')
+    first = metric("keyway_hot_keys_ratio", 'top="1"')
+    lately = "What is ten seconds old counts half. Several instances before one cluster add up."
+    return [
+        ("How even", [
+            stat("Hottest slot, of the mean", "none", f"max({metric('keyway_slot_max_over_mean')})",
+                 "1 is even; a single hot key can be all of a slot.", width=6),
+            stat("Share of the ten hottest slots", "percentunit", f"max({ten})",
+                 "Of all commands with keys.", width=6),
+            stat("Share of the hottest key", "percentunit", f"max({first})",
+                 "By a sample. Its name: KEYWAY HOTKEYS.", steps(0.1), width=6),
+            stat("Biggest value", "bytes", f"max({metric('keyway_value_max_bytes')})",
+                 "Read or written within ten minutes. Its name: KEYWAY BIGKEYS.", steps(1 << 20), width=6),
+        ]),
+        ("Shards", [
+            graph("Commands by shard", "ops", (f"sum by (shard) ({metric('keyway_shard_operations_per_second')})", "shard {{shard}}"),
+                  about=lately, stacked=True, width=12),
+            graph("Bytes by shard", "Bps", (f"sum by (shard) ({metric('keyway_shard_bytes_per_second')})", "shard {{shard}}"),
+                  about=lately, stacked=True, width=12),
+            graph("Busiest shard, of the mean", "none",
+                  (f"max(sum by (shard) ({metric('keyway_shard_operations_per_second')})) / avg(sum by (shard) ({metric('keyway_shard_operations_per_second')}))", "commands"),
+                  (f"max(sum by (shard) ({metric('keyway_shard_bytes_per_second')})) / avg(sum by (shard) ({metric('keyway_shard_bytes_per_second')}))", "bytes"),
+                  about="1 is even.", width=12),
+            graph("Reads and writes", "ops", (rate("keyway_slot_operations_total", by="kind"), "{{kind}}"),
+                  about="Commands with keys that nodes have answered; those of a transaction count each.", width=12),
+        ]),
+        ("Slots and keys", [
+            graph("Share of the hottest slots", "percentunit", (f"max by (top) ({metric('keyway_hot_slots_ratio')})", "top {{top}}")),
+            graph("Share of the hottest keys", "percentunit", (f"max by (top) ({metric('keyway_hot_keys_ratio')})", "top {{top}}"), about="By a sample."),
+            graph("Bytes for each command", "bytes",
+                  (f"{rate('keyway_slot_bytes_total')} / {rate('keyway_slot_operations_total')}", "both ways")),
+        ]),
+    ]
+
+
 def variable(name, label, query):
     return {
         "name": name, "label": label, "type": "query", "datasource": DATASOURCE,
@@ -246,6 +282,7 @@ def main():
         ("overview", "Keyway / overview", overview()),
         ("upstream", "Keyway / upstream and zones", upstream()),
         ("clients", "Keyway / clients and TLS", clients()),
+        ("heat", "Keyway / heat", heat()),
     ):
         text = json.dumps(dashboard(name, title, rows), indent=1)
         (folder / f"{name}.json").write_text(text + "\n")

@@ -49,6 +49,8 @@ enum Command {
     Explain(tools::explain::Options),
     /// Watch what happens, second by second.
     Top(tools::top::Options),
+    /// Show where the load is: hot shards, slots and keys, and big values.
+    Heat(tools::heat::Options),
     /// Show the commands that took long.
     Slowlog(tools::slowlog::Options),
     /// Look at everything that a Keyway needs, and say what to do about what is wrong.
@@ -92,6 +94,7 @@ pub fn run() -> ExitCode {
         Command::Topology(options) => tools::topology::show(&options),
         Command::Explain(options) => tools::explain::show(&options),
         Command::Top(options) => tools::top::show(&options),
+        Command::Heat(options) => tools::heat::show(&options),
         Command::Slowlog(options) => tools::slowlog::show(&options),
         Command::Doctor(options) => tools::doctor::show(&options),
         Command::Completions { shell } => tools::shell::completions(shell, Cli::command()),

@@ -215,11 +215,15 @@ impl Sum {
     pub(crate) fn hottest(&self, count: usize, by: fn(Rate) -> f64) -> Vec<HotSlot> {
         let used = self.slots().filter(|slot| slot.total.operations() > 0);
         let mut slots: Vec<HotSlot> = used.collect();
-        slots.sort_by(|a, b| {
+        let hotter = |a: &HotSlot, b: &HotSlot| {
             let warmth = by(b.rate).total_cmp(&by(a.rate));
             warmth.then_with(|| b.total.operations().cmp(&a.total.operations()))
-        });
-        slots.truncate(count);
+        };
+        if count < slots.len() {
+            slots.select_nth_unstable_by(count, hotter);
+            slots.truncate(count);
+        }
+        slots.sort_by(hotter);
         slots
     }
 

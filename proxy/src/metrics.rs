@@ -15,12 +15,14 @@ use std::{
 use dataplane::Times;
 
 mod collector;
+mod heat;
 mod labels;
 mod listing;
 mod process;
 mod reloads;
 mod totals;
 
+pub use heat::{HeatFigures, HeatMetrics, KEYS_TOP, SLOTS_TOP};
 pub use labels::{
     ConnectResult, Direction, ErrorKind, HandshakeResult, PoisonReason, RedirectKind, ReloadResult,
     TlsFile, UpstreamState, Zone,
@@ -132,6 +134,7 @@ pub struct Metrics {
     workers: Arc<Mutex<Vec<Arc<Cells>>>>,
     control: Arc<Control>,
     reloads: ReloadMetrics,
+    heat: HeatMetrics,
 }
 
 impl Metrics {
@@ -144,6 +147,7 @@ impl Metrics {
             workers: Arc::default(),
             control: Arc::default(),
             reloads: ReloadMetrics::default(),
+            heat: HeatMetrics::default(),
         }
     }
 
@@ -165,6 +169,7 @@ impl Metrics {
             workers: Arc::default(),
             control: Arc::default(),
             reloads: ReloadMetrics::default(),
+            heat: HeatMetrics::default(),
         }
     }
 
@@ -190,6 +195,12 @@ impl Metrics {
     #[must_use]
     pub fn reloads(&self) -> ReloadMetrics {
         self.reloads.clone()
+    }
+
+    /// What is written where the load is added up.
+    #[must_use]
+    pub fn heat(&self) -> HeatMetrics {
+        self.heat.clone()
     }
 
     fn cells(&self) -> Vec<Arc<Cells>> {

@@ -219,7 +219,7 @@ impl Sampler {
     }
 
     fn sample(&mut self) {
-        self.board.observer.heat().add_up(clock::now());
+        self.add_up_heat();
         let now = self.metrics.totals();
         let at = Instant::now();
         let seconds = at.duration_since(self.sampled_at).as_secs_f64().max(0.001);
@@ -249,6 +249,14 @@ impl Sampler {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         *last = Arc::new(status);
+    }
+
+    fn add_up_heat(&self) {
+        let observer = &self.board.observer;
+        observer.heat().add_up(clock::now());
+        let view = observer.view();
+        let figures = heat::report::figures_of(&observer.heat().sum(), view.topology.as_deref());
+        self.metrics.heat().set(figures);
     }
 
     fn live(&self, trips: &HashMap<String, cluster::Trips>) -> HashMap<String, Live> {

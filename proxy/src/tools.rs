@@ -8,6 +8,7 @@ use serde::Serialize;
 
 pub(crate) mod doctor;
 pub(crate) mod explain;
+pub(crate) mod heat;
 pub(crate) mod shell;
 pub(crate) mod slowlog;
 pub(crate) mod source;

@@ -7,8 +7,12 @@
 )]
 
 use std::collections::{BTreeMap, HashMap};
+use std::process::Command;
+use std::time::Duration;
 
-use keyway_tests::{Client, Keyway, RealCluster, Settings, Version, slot_of, text, wait_until};
+use keyway_tests::{
+    Client, Keyway, RealCluster, Settings, Version, run_to_end, slot_of, text, tools, wait_until,
+};
 use resp::{OwnedRequest, Value};
 use serde_json::Value as Json;
 
@@ -282,8 +286,20 @@ fn slots_are_counted_exactly() {
     let sum = |index: usize| -> u64 { sent.0.values().map(|count| count[index]).sum() };
     assert_eq!(heat["all"]["writes"], sum(1));
     assert_eq!(heat["all"]["bytes_in"], sum(2));
+    let metric = |name, label| keyway.metric(name, &[label]);
+    let written = metric("keyway_slot_operations_total", "write");
+    assert_eq!(written, sum(1) as f64);
+    assert_eq!(metric("keyway_slot_bytes_total", "out"), sum(3) as f64);
+    assert!(keyway.metric("keyway_slot_max_over_mean", &[]) > 1.0);
     assert_eq!(heat["shards"].as_array().unwrap().len(), 3);
     assert_eq!(heat["strip"].as_array().unwrap().len(), 256);
+
+    let mut command = Command::new(tools::keyway());
+    command.args(["heat", "--admin", &keyway.admin()]);
+    let shown = run_to_end(&mut command, Duration::from_secs(SOON));
+    assert_eq!(shown.code, Some(0), "{}", shown.stderr);
+    assert!(shown.stdout.contains("shard 2 "), "{}", shown.stdout);
+    assert!(shown.stdout.contains("KEYWAY HOTKEYS"), "{}", shown.stdout);
 
     let mut client = keyway.client();
     let reply = client.cmd(&["KEYWAY", "HOTSLOTS", "COUNT", "16384", "BY", "BYTES"]);

@@ -31,7 +31,7 @@ const FREE_LABELS: [&str; 7] = [
     "command",
     "version",
 ];
-const DASHBOARDS: [&str; 3] = ["overview", "upstream", "clients"];
+const DASHBOARDS: [&str; 4] = ["overview", "upstream", "clients", "heat"];
 
 fn read(path: impl AsRef<Path>) -> String {
     let path = root().join(path);

@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 use topology::{Slot, Topology};
 
 use super::{HotSlot, KeyRate, Rate, Sum, slot_of};
-use crate::events::unix_ms;
+use crate::{
+    events::unix_ms,
+    metrics::{HeatFigures, KEYS_TOP, SLOTS_TOP},
+};
 
 /// Slots that are listed unless somebody asks for more.
 pub const SLOTS_SHOWN: usize = 64;
@@ -177,6 +180,43 @@ impl Report {
                 })
                 .collect(),
         }
+    }
+}
+
+/// What the metrics show of it.
+pub(crate) fn figures_of(sum: &Sum, topology: Option<&Topology>) -> HeatFigures {
+    let most = SLOTS_TOP.iter().copied().max().unwrap_or_default();
+    let report = Report::of(sum, topology, (most, false));
+    let all = report.all.operations_per_second;
+    let share = |part: f64, all: f64| {
+        if all > 0.0 {
+            (part / all).min(1.0)
+        } else {
+            0.0
+        }
+    };
+    let slots = |top: usize| -> f64 {
+        let slots = report.slots.iter().take(top);
+        slots.map(|slot| slot.load.operations_per_second).sum()
+    };
+    let keys = |top: usize| -> f64 {
+        sum.by_operations
+            .iter()
+            .take(top)
+            .map(|key| key.at_most)
+            .sum()
+    };
+    let shards = report.shards.iter();
+    HeatFigures {
+        operations: [report.all.reads, report.all.writes],
+        bytes: [report.all.bytes_in, report.all.bytes_out],
+        shards: shards
+            .map(|shard| (shard.operations_per_second, shard.bytes_per_second))
+            .collect(),
+        slot_max_over_mean: report.slot_max_over_mean,
+        slots_share: SLOTS_TOP.map(|top| share(slots(top), all)),
+        keys_share: KEYS_TOP.map(|top| share(keys(top), sum.key_operations)),
+        value_bytes_max: sum.big.first().map_or(0, |(key, _)| key.bytes),
     }
 }
 

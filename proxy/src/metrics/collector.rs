@@ -55,6 +55,7 @@ impl Metrics {
             families.retain(|family| BEFORE_A_CLUSTER.contains(&family.name()));
         } else {
             families.extend(upstream(cells));
+            families.extend(self.heat.families());
             families.extend(self.cluster());
         }
         let Scope::Cluster(name) = &self.scope else {
