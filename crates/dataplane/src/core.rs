@@ -21,6 +21,7 @@ use crate::{
     inquiry::Pause,
     lease::Leases,
     messages::Messages,
+    near::Near,
     reads::Reads,
     scripts::Scripts,
     settings::Settings,
@@ -61,6 +62,7 @@ pub(crate) struct Core<H> {
     routes: Vec<Routes>,
     pub(crate) leases: Leases,
     pub(crate) messages: Messages,
+    pub(crate) near: Near,
     pub(crate) budget: Budget,
     /// Connections that are to tell of credentials.
     pub(crate) verdicts: usize,
@@ -94,6 +96,11 @@ impl<H: Host> Core<H> {
         Self {
             identities: Identities::new(settings.service.clone(), settings.seed),
             hasher: foldhash::fast::FixedState::with_seed(settings.seed),
+            near: Near::new(
+                Arc::clone(&settings.near_prefixes),
+                settings.near_bytes_max,
+                foldhash::fast::FixedState::with_seed(settings.seed),
+            ),
             view: View::unknown(!settings.users.has_default()),
             settings,
             leases: Leases::default(),
@@ -420,6 +427,7 @@ impl<H: Host> Core<H> {
     pub(crate) fn rerouted(&mut self, now: Instant) {
         self.routes.clear();
         self.renew_reads();
+        self.forget_near();
         self.epoch += 1;
         let Some(topology) = self.view.topology.clone() else {
             return;

@@ -126,6 +126,12 @@ impl<H: Host> Dataplane<H> {
             self.core.identities.renew_service(service);
         }
         self.core.renew_reads();
+        let own = &self.core.settings;
+        let changed = own.near_prefixes != before.near_prefixes
+            || own.near_bytes_max != before.near_bytes_max;
+        if changed {
+            self.core.renew_near(now);
+        }
         self.settle(now);
         self.check_invariants();
     }
@@ -409,6 +415,7 @@ impl<H: Host> Dataplane<H> {
             host,
             settings,
             messages,
+            near,
             budget,
             ..
         } = &mut self.core;
@@ -426,6 +433,7 @@ impl<H: Host> Dataplane<H> {
             replica: channel.profile.replica,
             budget,
             messages,
+            near,
             identity: channel.profile.identity,
             output_max: settings.limits.client_output_bytes_max,
             now,

@@ -10,10 +10,11 @@ use super::problem::{Origin, Problem, Problems};
 use super::typed;
 use super::{
     Admin, ClientAuth, ClientIdentity, Cluster, ClusterTls, Config, Credentials, CrossSlot, Drain,
-    DrainMode, HostPort, HotKeys, Listen, ListenTls, Log, LogFormat, NamedCertificate, Reload,
-    TlsVersion, Unauthenticated,
+    DrainMode, HostPort, Listen, ListenTls, Log, LogFormat, NamedCertificate, Reload, TlsVersion,
+    Unauthenticated,
 };
 
+mod hot_keys;
 mod limits;
 mod reads;
 mod users;
@@ -49,9 +50,7 @@ pub(super) fn check(
     let listen = checker.listen(typed.listen);
     let cluster = checker.cluster(typed.cluster);
     let reads = checker.reads(typed.reads, listen.as_ref());
-    let hot_keys = HotKeys {
-        coalesce: typed.hot_keys.coalesce.unwrap_or_default(),
-    };
+    let hot_keys = checker.hot_keys(typed.hot_keys);
     let clients = listen.as_ref().map(|listen| &listen.tls.clients);
     let users = checker.users(typed.users, clients);
     let admin_commands = checker.admin_commands(typed.admin_commands);

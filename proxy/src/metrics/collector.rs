@@ -10,8 +10,8 @@ use prometheus::proto::{
 };
 
 use super::{
-    BUCKETS_NS, Cells, ConnectResult, Direction, ErrorKind, HandshakeResult, Metrics, PoisonReason,
-    RedirectKind, UpstreamState, Zone, process,
+    BUCKETS_NS, Cells, ConnectResult, Direction, ErrorKind, HandshakeResult, Metrics, NearDrop,
+    NearEnd, PoisonReason, RedirectKind, UpstreamState, Zone, process,
 };
 
 impl Metrics {
@@ -31,6 +31,7 @@ impl Metrics {
     pub(super) fn families(&self, cells: &[Arc<Cells>]) -> Vec<MetricFamily> {
         let mut families = self.clients(cells);
         families.extend(upstream(cells));
+        families.extend(hot_keys(cells));
         families.extend(self.cluster());
         families.extend(process::families());
         families.extend(self.reloads.families());
@@ -122,7 +123,7 @@ impl Metrics {
     }
 }
 
-fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 10] {
+fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 9] {
     let states: Vec<(&str, i64)> = UpstreamState::LABELS
         .iter()
         .enumerate()
@@ -169,12 +170,6 @@ fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 10] {
             by(RedirectKind::LABELS, cells, |cells| &cells.redirects),
         ),
         counter(
-            "keyway_coalesced_total",
-            "Commands that were not sent: they got the reply of another that asked the same ([hot_keys] coalesce).",
-            "",
-            vec![("", sum(cells, |cells| &cells.coalesced))],
-        ),
-        counter(
             "keyway_reads_total",
             "Reads that may go to replicas (READONLY, the read port), by the zone they went to.",
             "zone",
@@ -191,6 +186,34 @@ fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 10] {
             "Plain bytes to nodes, by their zone.",
             "zone",
             by(Zone::LABELS, cells, |cells| &cells.node_sent),
+        ),
+    ]
+}
+
+fn hot_keys(cells: &[Arc<Cells>]) -> [MetricFamily; 4] {
+    [
+        counter(
+            "keyway_coalesced_total",
+            "Commands that were not sent: they got the reply of another that asked the same ([hot_keys] coalesce).",
+            "",
+            vec![("", sum(cells, |cells| &cells.coalesced))],
+        ),
+        counter(
+            "keyway_near_reads_total",
+            "Reads of keys with a prefix of [hot_keys] near_prefixes: answered from what is kept near (hit) or by a node (miss).",
+            "result",
+            by(NearEnd::LABELS, cells, |cells| &cells.near),
+        ),
+        counter(
+            "keyway_near_dropped_total",
+            "Values kept near that were dropped: a node told of a change (invalidated), or nobody could tell any more (lost).",
+            "reason",
+            by(NearDrop::LABELS, cells, |cells| &cells.near_dropped),
+        ),
+        gauge(
+            "keyway_near_bytes",
+            "Bytes of values kept near.",
+            signed_of(sum(cells, |cells| &cells.near_bytes)),
         ),
     ]
 }

@@ -429,6 +429,8 @@ fn settings(seed: u64, weather: &Weather) -> Settings {
         },
         cross_slot: routing::CrossSlot::Split,
         coalesce: weather.coalesce,
+        near_prefixes: Arc::default(),
+        near_bytes_max: 0,
         workers: 1,
         service: None,
         users: Arc::default(),
