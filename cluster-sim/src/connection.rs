@@ -7,7 +7,7 @@ use crate::{
     commands::{Outcome, args, glob},
     layout::Version,
     node::Connection,
-    pubsub,
+    pubsub, tracking,
 };
 
 const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
@@ -105,6 +105,7 @@ fn client(connection: &mut Connection, name: &str, request: Request<'_>) -> Opti
                 Err(format!("ERR Unrecognized option '{option}'"))
             }
         }
+        "client|tracking" => tracking::run(connection, request),
         "client|no-evict" | "client|no-touch" => ok(),
         _ => return None,
     })

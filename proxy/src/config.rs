@@ -163,10 +163,24 @@ pub struct Credentials {
 }
 
 /// `[hot_keys]`: what is done about keys that many ask for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HotKeys {
     /// Reads that ask the same at the same moment are asked once.
     pub coalesce: bool,
+    /// Values of keys that begin like one of these are kept in Keyway; none begins like another.
+    pub near_prefixes: Vec<Box<str>>,
+    /// Bytes of them, of all workers.
+    pub near_bytes_max: usize,
+}
+
+impl Default for HotKeys {
+    fn default() -> Self {
+        Self {
+            coalesce: false,
+            near_prefixes: Vec::new(),
+            near_bytes_max: 64 * 1024 * 1024,
+        }
+    }
 }
 
 /// `[users.NAME]`: a user that Keyway knows itself.

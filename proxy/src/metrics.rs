@@ -24,8 +24,8 @@ mod totals;
 
 pub use heat::{HeatFigures, HeatMetrics, KEYS_TOP, SLOTS_TOP};
 pub use labels::{
-    ConnectResult, Direction, ErrorKind, HandshakeResult, PoisonReason, RedirectKind, ReloadResult,
-    TlsFile, UpstreamState, Zone,
+    ConnectResult, Direction, ErrorKind, HandshakeResult, NearDrop, NearEnd, PoisonReason,
+    RedirectKind, ReloadResult, TlsFile, UpstreamState, Zone,
 };
 pub use listing::Listing;
 pub use reloads::ReloadMetrics;
@@ -63,6 +63,9 @@ struct Cells {
     times: [AtomicU64; Times::BUCKETS],
     client_bytes: [AtomicU64; Direction::COUNT],
     coalesced: AtomicU64,
+    near: [AtomicU64; NearEnd::COUNT],
+    near_dropped: [AtomicU64; NearDrop::COUNT],
+    near_bytes: AtomicU64,
     reads: [AtomicU64; Zone::COUNT],
     node_received: [AtomicU64; Zone::COUNT],
     node_sent: [AtomicU64; Zone::COUNT],
@@ -89,6 +92,9 @@ impl Cells {
             times: std::array::from_fn(|_| AtomicU64::default()),
             client_bytes: Default::default(),
             coalesced: AtomicU64::default(),
+            near: Default::default(),
+            near_dropped: Default::default(),
+            near_bytes: AtomicU64::default(),
             reads: Default::default(),
             node_received: Default::default(),
             node_sent: Default::default(),
@@ -298,6 +304,21 @@ impl WorkerMetrics {
     /// A command gets the reply of another.
     pub fn coalesced(&self) {
         add(&self.cells.coalesced, 1);
+    }
+
+    /// A read of a key that may be kept near.
+    pub fn near(&self, end: NearEnd) {
+        add_to(&self.cells.near, end as usize, 1);
+    }
+
+    /// So many values that were kept near are gone.
+    pub fn near_dropped(&self, why: NearDrop, count: u64) {
+        add_to(&self.cells.near_dropped, why as usize, count);
+    }
+
+    /// What is kept near takes so many bytes.
+    pub fn near_bytes(&self, bytes: u64) {
+        self.cells.near_bytes.store(bytes, Relaxed);
     }
 
     /// A read was sent that may go to a replica.

@@ -1,5 +1,6 @@
 //! One key that many connections read at once, and what that costs the node it is on.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,6 +11,12 @@ use crate::keyway::{Keyway, Settings};
 
 const KEY: &str = "config:hot";
 const THREADS: usize = 4;
+/// After so many reads by every connection everything is as it will be.
+const WARM_ROUNDS: usize = 10;
+/// Readers beside a writer.
+const READERS: usize = 8;
+/// Between two writes.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// How one key is read.
 #[derive(Clone, Copy, Debug)]
@@ -84,8 +91,10 @@ pub fn read_one_key(cluster: &RealCluster, reading: Reading<'_>) -> Cost {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 let mut clients: Vec<Client> = (0..share).map(|_| keyway.client()).collect();
-                for client in &mut clients {
-                    assert_eq!(text(&client.cmd(&["GET", KEY])), value); // it is warm
+                for _ in 0..WARM_ROUNDS {
+                    for client in &mut clients {
+                        assert_eq!(text(&client.cmd(&["GET", KEY])), value);
+                    }
                 }
                 ready.wait();
                 ready.wait();
@@ -113,6 +122,85 @@ pub fn read_one_key(cluster: &RealCluster, reading: Reading<'_>) -> Cost {
         node_cpu: after.1 - before.1,
         keyway_cpu: after.2 - before.2,
     }
+}
+
+/// How old what clients read was.
+#[derive(Clone, Copy, Debug)]
+pub struct Freshness {
+    /// Reads, none of which showed an older value than one before it on its connection.
+    pub reads: usize,
+    /// Writes beside them, past Keyway.
+    pub writes: usize,
+    /// Reads that Keyway answered itself.
+    pub hits: f64,
+    /// Of reads that showed an old value: the longest that the next one had been acknowledged when
+    /// they were sent.
+    pub oldest: Duration,
+    /// The same of half of them.
+    pub median: Duration,
+}
+
+/// Has a key read through a Keyway of its own while it is written past it, and says how old what was
+/// read was.
+///
+/// # Panics
+/// A client reads something that is older than what it has read before.
+#[must_use]
+pub fn read_while_written(cluster: &RealCluster, hot_keys: &str, reads: usize) -> Freshness {
+    let settings = Settings {
+        sections: format!("[hot_keys]\n{hot_keys}\n"),
+        ..Settings::default()
+    };
+    let keyway = Keyway::with(cluster, &settings);
+    let mut node = cluster.client(cluster.owner(crate::slot_of(KEY)));
+    node.cmd(&["SET", KEY, "0"]);
+    // When a value was acknowledged.
+    let acked = Mutex::new(vec![Instant::now()]);
+    let over = AtomicBool::new(false);
+    let mut ages: Vec<Duration> = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                let number = acked.lock().unwrap().len();
+                assert_eq!(text(&node.cmd(&["SET", KEY, &number.to_string()])), "OK");
+                acked.lock().unwrap().push(Instant::now());
+                thread::sleep(PAUSE);
+            }
+        });
+        let readers: Vec<_> = (0..READERS)
+            .map(|_| {
+                let (keyway, acked) = (&keyway, &acked);
+                scope.spawn(move || read_in_order(keyway, acked, reads / READERS))
+            })
+            .collect();
+        let readers = readers.into_iter().map(|reader| reader.join());
+        let ages = readers.collect::<Result<Vec<_>, _>>();
+        over.store(true, Relaxed);
+        ages.unwrap().concat()
+    });
+    ages.sort_unstable();
+    Freshness {
+        reads: reads / READERS * READERS,
+        writes: acked.lock().unwrap().len() - 1,
+        hits: keyway.metric("keyway_near_reads_total", &["hit"]),
+        oldest: ages.last().copied().unwrap_or_default(),
+        median: ages.get(ages.len() / 2).copied().unwrap_or_default(),
+    }
+}
+
+/// Reads again and again; returns how long what was not shown had been acknowledged.
+fn read_in_order(keyway: &Keyway, acked: &Mutex<Vec<Instant>>, reads: usize) -> Vec<Duration> {
+    let mut client = keyway.client();
+    let (mut last, mut ages) = (0, Vec::new());
+    for _ in 0..reads {
+        let begun = Instant::now();
+        let shown: usize = text(&client.cmd(&["GET", KEY])).parse().unwrap();
+        assert!(shown >= last, "{shown} after {last} was read");
+        last = shown;
+        let next = acked.lock().unwrap().get(shown + 1).copied();
+        let age = next.and_then(|next| begun.checked_duration_since(next));
+        ages.extend(age);
+    }
+    ages
 }
 
 /// The `GET`s that the nodes have run, and the processor time that they have used.

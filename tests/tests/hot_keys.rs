@@ -7,14 +7,27 @@
 
 use std::thread;
 
-use keyway_tests::hot_keys::{Reading, read_one_key};
-use keyway_tests::{Client, Keyway, RealCluster, Settings, Version, text};
+use keyway_tests::hot_keys::{Reading, read_one_key, read_while_written};
+use keyway_tests::{
+    Client, ClusterOptions, Keyway, RealCluster, Settings, Version, text, wait_until,
+};
 use resp::Value;
 
 const COALESCE: &str = "coalesce = true";
+const NEAR: &str = "near_prefixes = ['config:']";
 
 fn keyway(cluster: &RealCluster, hot_keys: &str) -> Keyway {
     let settings = Settings {
+        sections: format!("[hot_keys]\n{hot_keys}\n"),
+        ..Settings::default()
+    };
+    Keyway::with(cluster, &settings)
+}
+
+/// All of its clients have one cache.
+fn one_worker(cluster: &RealCluster, hot_keys: &str) -> Keyway {
+    let settings = Settings {
+        workers: 1,
         sections: format!("[hot_keys]\n{hot_keys}\n"),
         ..Settings::default()
     };
@@ -43,6 +56,18 @@ fn one_key_read_by_many_is_asked_for_once_in_a_while() {
     assert!(
         coalesced.at_nodes * 5 <= coalesced.reads,
         "{coalesced:?} is less than five reads for each command"
+    );
+    let hot_keys = NEAR;
+    let near = read_one_key(
+        &cluster,
+        Reading {
+            hot_keys,
+            ..reading
+        },
+    );
+    assert!(
+        near.at_nodes * 100 <= near.reads,
+        "{near:?} is less than a hundred reads for each command"
     );
 }
 
@@ -125,4 +150,132 @@ fn errors_and_big_values_reach_all_who_asked() {
         assert!(client.read().as_error().is_some());
         assert!(matches!(client.read(), Value::Bulk(_)));
     }
+}
+
+/// Reads until Keyway answers itself.
+fn warm(keyway: &Keyway, client: &mut Client, key: &str) {
+    let before = keyway.metric("keyway_near_reads_total", &["hit"]);
+    wait_until("what is kept near", 5, || {
+        client.cmd(&["GET", key]);
+        keyway.metric("keyway_near_reads_total", &["hit"]) > before
+    });
+}
+
+#[test]
+fn what_is_near_is_a_second_old_at_most_and_never_goes_back() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let freshness = read_while_written(&cluster, NEAR, 8_000);
+    assert!(
+        freshness.writes > 20 && freshness.hits > 1_000.0,
+        "{freshness:?}"
+    );
+    assert!(freshness.oldest.as_millis() < 1_000, "{freshness:?}");
+}
+
+#[test]
+fn own_writes_are_read_at_once() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let keyway = one_worker(&cluster, NEAR);
+    let [mut one, mut other] = [keyway.client(), keyway.client()];
+    one.cmd(&["SET", "config:own", "first"]);
+    warm(&keyway, &mut one, "config:own");
+    for round in 0..300 {
+        let value = format!("value {round}");
+        match round % 3 {
+            0 => one.cmd(&["SET", "config:own", &value]),
+            1 => one.cmd(&[
+                "EVAL",
+                "return redis.call('SET', KEYS[1], ARGV[1])",
+                "1",
+                "config:own",
+                &value,
+            ]),
+            _ => {
+                one.cmd(&["MULTI"]);
+                one.cmd(&["SET", "config:own", &value]);
+                one.cmd(&["EXEC"])
+            }
+        };
+        assert_eq!(text(&one.cmd(&["GET", "config:own"])), value);
+        // Who shares the worker reads it too, and has it kept again.
+        (0..4).for_each(|_| assert_eq!(text(&other.cmd(&["GET", "config:own"])), value));
+        // Behind a write that is on its way, in one go.
+        let next = format!("next {round}");
+        let mut bytes = Vec::new();
+        resp::write::request(&mut bytes, &["SET", "config:own", &next]);
+        resp::write::request(&mut bytes, &["GET", "config:own"]);
+        one.raw(&bytes);
+        assert_eq!(text(&one.read()), "OK");
+        assert_eq!(text(&one.read()), next);
+    }
+    assert!(keyway.metric("keyway_near_reads_total", &["hit"]) > 0.0);
+}
+
+#[test]
+fn nothing_is_kept_that_nobody_answers_for() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let keyway = one_worker(&cluster, NEAR);
+    let mut client = keyway.client();
+    let slot = keyway_tests::slot_of("config:k");
+    let owner = cluster.owner(slot);
+    let mut node = cluster.client(owner);
+    let reads = |client: &mut Client, value: &str| {
+        wait_until("the new value", 5, || {
+            text(&client.cmd(&["GET", "config:k"])) == value
+        });
+    };
+    node.cmd(&["SET", "config:k", "one"]);
+    warm(&keyway, &mut client, "config:k");
+    // The connection that tells of changes is gone.
+    node.cmd(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    wait_until("what it answered for dropped", 5, || {
+        keyway.metric("keyway_near_dropped_total", &["lost"]) > 0.0
+    });
+    node.cmd(&["SET", "config:k", "two"]);
+    assert_eq!(text(&client.cmd(&["GET", "config:k"])), "two");
+    warm(&keyway, &mut client, "config:k");
+    // Everything is flushed, past Keyway.
+    node.cmd(&["FLUSHALL"]);
+    wait_until("nothing", 5, || client.cmd(&["GET", "config:k"]).is_null());
+    node.cmd(&["SET", "config:k", "three"]);
+    reads(&mut client, "three");
+    warm(&keyway, &mut client, "config:k");
+    // The slot moves, and its new owner changes the key.
+    let to = (owner + 1) % 3;
+    cluster.migrate_slots_atomically(slot, slot, owner, to);
+    wait_until("the slot has moved", 10, || cluster.owner(slot) == to);
+    cluster.client(to).cmd(&["SET", "config:k", "four"]);
+    reads(&mut client, "four");
+    warm(&keyway, &mut client, "config:k");
+    // Its time is over.
+    let mut node = cluster.client(to);
+    node.cmd(&["SET", "config:k", "five", "PX", "700"]);
+    reads(&mut client, "five");
+    warm(&keyway, &mut client, "config:k");
+    wait_until("its end", 5, || node.cmd(&["GET", "config:k"]).is_null());
+    assert!(client.cmd(&["GET", "config:k"]).is_null());
+}
+
+#[test]
+fn users_share_nothing_and_transactions_that_watch_read_from_nodes() {
+    let mut options = ClusterOptions::new(Version::V9_1, 1, 0);
+    options.users = vec![("other".to_owned(), ">secret ~none:* +@all".to_owned())];
+    let cluster = RealCluster::with(options);
+    let keyway = one_worker(&cluster, NEAR);
+    let mut client = keyway.client();
+    client.cmd(&["SET", "config:k", "value"]);
+    warm(&keyway, &mut client, "config:k");
+    let mut other = keyway.client();
+    assert_eq!(text(&other.cmd(&["AUTH", "other", "secret"])), "OK");
+    for _ in 0..20 {
+        let refused = other.cmd(&["GET", "config:k"]);
+        let refused = refused.as_error().map(<[u8]>::to_vec).unwrap_or_default();
+        assert!(refused.starts_with(b"NOPERM"), "{refused:?}");
+    }
+    let hits = keyway.metric("keyway_near_reads_total", &["hit"]);
+    client.cmd(&["WATCH", "config:k"]);
+    assert_eq!(text(&client.cmd(&["GET", "config:k"])), "value");
+    assert_eq!(keyway.metric("keyway_near_reads_total", &["hit"]), hits);
+    client.cmd(&["UNWATCH"]);
+    warm(&keyway, &mut client, "config:k");
 }

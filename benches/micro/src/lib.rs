@@ -290,6 +290,8 @@ fn settings() -> Settings {
         },
         cross_slot: routing::CrossSlot::Split,
         coalesce: false,
+        near_prefixes: Arc::default(),
+        near_bytes_max: 0,
         workers: 1,
         service: None,
         users: Arc::default(),

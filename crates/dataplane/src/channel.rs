@@ -72,6 +72,8 @@ pub(crate) enum Purpose {
     Lease,
     /// Messages of subscriptions.
     Messages,
+    /// What a near cache asks and is told.
+    Near,
     /// To hear Valkey's verdict about its identity's credentials; then it closes.
     Verdict,
 }

@@ -22,6 +22,7 @@ use crate::{
     inquiry::Pause,
     lease::Leases,
     messages::Messages,
+    near::Near,
     reads::Reads,
     scripts::Scripts,
     settings::Settings,
@@ -62,6 +63,7 @@ pub(crate) struct Core<H> {
     routes: Vec<Routes>,
     pub(crate) leases: Leases,
     pub(crate) messages: Messages,
+    pub(crate) near: Near,
     pub(crate) budget: Budget,
     /// Connections that are to tell of credentials.
     pub(crate) verdicts: usize,
@@ -97,6 +99,11 @@ impl<H: Host> Core<H> {
             identities: Identities::new(settings.service.clone(), settings.seed),
             hasher: foldhash::fast::FixedState::with_seed(settings.seed),
             heat: Box::new(Heat::new(settings.seed)),
+            near: Near::new(
+                Arc::clone(&settings.near_prefixes),
+                settings.near_bytes_max,
+                foldhash::fast::FixedState::with_seed(settings.seed),
+            ),
             view: View::unknown(!settings.users.has_default()),
             settings,
             leases: Leases::default(),
@@ -423,6 +430,7 @@ impl<H: Host> Core<H> {
     pub(crate) fn rerouted(&mut self, now: Instant) {
         self.routes.clear();
         self.renew_reads();
+        self.forget_near();
         self.epoch += 1;
         let Some(topology) = self.view.topology.clone() else {
             return;

@@ -80,6 +80,8 @@ pub enum Planted {
     Forgets,
     /// I2: a read joins one that is before a write to its key.
     JoinsBeforeWrites,
+    /// I2: what is kept near stays when a client has written something else there.
+    KeepsNear,
 }
 
 /// The outside of a dataplane.
@@ -109,6 +111,22 @@ pub trait Host {
     }
     /// A command was not sent: it gets the reply of another that asks the same.
     fn coalesced(&mut self) {}
+    /// A read of a key that may be kept near was answered from there, or was not.
+    fn near(&mut self, hit: bool) {
+        let _ = hit; // not everyone counts
+    }
+    /// So many values that were kept near were dropped because nodes told of changes.
+    fn near_invalidated(&mut self, count: usize) {
+        let _ = count;
+    }
+    /// So many because nobody could tell any more: a connection was lost, a slot has moved.
+    fn near_dropped(&mut self, count: usize) {
+        let _ = count;
+    }
+    /// What is kept near takes so many bytes.
+    fn near_bytes(&mut self, bytes: usize) {
+        let _ = bytes;
+    }
     /// A read was sent that may go to a replica.
     fn read(&mut self, zone: Zone);
     /// The proxy gave an error of its own.

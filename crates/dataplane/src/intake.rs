@@ -291,6 +291,10 @@ impl<H: Host> Core<H> {
         let client = (client, key);
         let took = match plan {
             Plan::Slot { slot, keys } => {
+                let near = self.near.is_on();
+                if near && self.answer_near(client.0, (command, request), (slot, &keys), now) {
+                    return None;
+                }
                 let sending = Sending::plain(command, request, Some(slot), keys);
                 self.forward(client, command, sending, now)
             }

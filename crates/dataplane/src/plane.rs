@@ -136,6 +136,12 @@ impl<H: Host> Dataplane<H> {
             self.core.identities.renew_service(service);
         }
         self.core.renew_reads();
+        let own = &self.core.settings;
+        let changed = own.near_prefixes != before.near_prefixes
+            || own.near_bytes_max != before.near_bytes_max;
+        if changed {
+            self.core.renew_near(now);
+        }
         self.settle(now);
         self.check_invariants();
     }
@@ -428,6 +434,7 @@ impl<H: Host> Dataplane<H> {
             host,
             settings,
             messages,
+            near,
             budget,
             heat,
             ..
@@ -449,6 +456,7 @@ impl<H: Host> Dataplane<H> {
             channel: key,
             heat,
             table: &self.table,
+            near,
             output_max: settings.limits.client_output_bytes_max,
             now,
         };

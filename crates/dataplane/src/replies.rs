@@ -23,11 +23,14 @@ use crate::{
     heat::Heat,
     host::{Host, Planted, RedirectKind},
     messages::{Event, Messages, event_of, split_push},
+    near::Near,
     scripts::is_noscript,
     slots::{Key, Slots},
     ticket::{About, Ticket},
 };
 
+/// How a node tells of changes to keys.
+const INVALIDATE: &[u8] = b">2\r\n$10\r\ninvalidate\r\n";
 /// The most that the parts of one split command's reply may hold until the last one is there.
 const MERGING_BYTES_MAX: usize = 512 * 1024 * 1024;
 
@@ -41,6 +44,7 @@ pub(crate) struct Sink<'a, H> {
     pub(crate) from: &'a NodeAddr,
     pub(crate) reads: &'a mut Coalescer,
     pub(crate) messages: &'a mut Messages,
+    pub(crate) near: &'a mut Near,
     pub(crate) replica: bool,
     pub(crate) budget: &'a mut Budget,
     /// The connection they come from.
@@ -158,6 +162,9 @@ impl<H: Host> Sink<'_, H> {
             return;
         }; // it has left
         let state = &mut client.state;
+        if self.near.is_on() && done && !self.host.has_planted(Planted::KeepsNear) {
+            note_near(self.near, state, ticket, bytes);
+        }
         pass_on(
             state,
             ticket,
@@ -170,6 +177,22 @@ impl<H: Host> Sink<'_, H> {
             state.woken = true;
             self.actions.push(Action::WakeClient(ticket.client));
         }
+    }
+}
+
+/// What a command's outcome tells of what is kept near: the last bytes of its reply are these.
+pub(crate) fn note_near(near: &mut Near, state: &State, ticket: Ticket, bytes: &[u8]) {
+    let session = &state.session;
+    let Some(op) = session.order.op(ticket.place, ticket.part) else {
+        return;
+    };
+    if op.writes {
+        near.wrote(&op.keys);
+    } else if let Some(key) = op.keys.single().filter(|_| ticket.is_get) {
+        let whole = !session.order.has_begun(ticket.place);
+        // The end of a big one is no value that could be kept.
+        let reply = if whole { bytes } else { &[] };
+        near.told(state.identity, session.database, key, reply);
     }
 }
 
@@ -237,6 +260,10 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
         if done {
             self.budget.earn();
         }
+        if ticket.group == Group::NEAR {
+            self.near.answered(&ticket, bytes, done, self.now);
+            return;
+        }
         self.pass_on(ticket, bytes, done, true);
         if ticket.group.is_some() {
             let others = self.reads.take(ticket.group);
@@ -260,8 +287,11 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
 
     fn error(&mut self, mut ticket: Ticket, reply: &[u8], request: Retained<'_>) {
         let group = std::mem::replace(&mut ticket.group, Group::NONE);
+        if group == Group::NEAR {
+            self.near.refused(&ticket, self.now);
+        }
         self.error_to(ticket, reply, &request);
-        if group.is_some() {
+        if group.is_some() && group != Group::NEAR {
             let others = self.reads.take(group);
             for other in &others {
                 self.error_to(*other, reply, &request);
@@ -271,6 +301,13 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
     }
 
     fn push(&mut self, frame: &[u8], head: Option<(Ticket, Retained<'_>)>) -> bool {
+        if self.near.is_on()
+            && let Some(news) = frame.strip_prefix(INVALIDATE)
+        {
+            let dropped = self.near.invalidated(news);
+            self.host.near_invalidated(dropped);
+            return false;
+        }
         let Some((kind, name)) = split_push(frame) else {
             return false;
         };

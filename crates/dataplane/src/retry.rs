@@ -18,7 +18,7 @@ use crate::{
     core::{Core, Signal},
     host::{ErrorKind, Host, Planted},
     plane::Dataplane,
-    replies::{Named, SLOT_IS_MOVING, pass_on},
+    replies::{Named, SLOT_IS_MOVING, note_near, pass_on},
     slots::Key,
     ticket::Ticket,
 };
@@ -542,6 +542,9 @@ impl<H: Host> Core<H> {
         ran: bool,
         now: Instant,
     ) {
+        if self.near.is_on() {
+            note_near(&mut self.near, client, ticket, reply);
+        }
         let output_max = self.settings.limits.client_output_bytes_max;
         let outside = (&mut self.spare, &mut self.host, now);
         pass_on(client, ticket, reply, (true, ran), output_max, outside);

@@ -72,6 +72,10 @@ pub struct Settings {
     pub cross_slot: CrossSlot,
     /// Reads that ask the same at the same moment are asked once.
     pub coalesce: bool,
+    /// Values of keys that begin like one of these are kept near; of none, when there are none.
+    pub near_prefixes: Arc<[Box<[u8]>]>,
+    /// So many bytes of them, in this worker.
+    pub near_bytes_max: usize,
     /// Workers of the whole proxy.
     pub workers: usize,
     /// The proxy's own user, if it has one.

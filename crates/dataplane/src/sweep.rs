@@ -34,6 +34,7 @@ impl<H: Host> Dataplane<H> {
         self.tick_held(now);
         self.tick_auth(now);
         self.core.tick_messages(now);
+        self.core.tick_near(now);
         self.settle(now);
         for key in std::mem::take(&mut self.core.waiting_for_room) {
             if let Some(client) = self.clients.get_mut(key) {
@@ -214,6 +215,7 @@ impl<H: Host> Dataplane<H> {
             }
             Purpose::Lease => self.core.lose_lease(key, reason),
             Purpose::Messages => self.core.lose_home(key, reason, now),
+            Purpose::Near => self.core.lose_near(key, reason, now),
             Purpose::Commands => self.core.lose(key, reason, now),
         }
     }

@@ -48,6 +48,8 @@ pub(crate) struct Ticket {
     pub(crate) about: About,
     patient: bool,
     is_exec: bool,
+    /// What it answers is what its key holds.
+    pub(crate) is_get: bool,
     waits: bool,
     /// Whatever the node says but that the user may not: it is not the client's reply.
     pub(crate) probe: bool,
@@ -99,6 +101,7 @@ impl Ticket {
             waits: matches!(form, Form::Wait(_)),
             probe: form == Form::Probe,
             is_exec: preludes > 0 && command.name() == "exec",
+            is_get: command.is_get(),
         }
     }
 
@@ -126,6 +129,7 @@ impl Ticket {
             about: About::Nothing,
             patient: false,
             is_exec: false,
+            is_get: false,
             probe: false,
             waits: false,
         }
@@ -138,6 +142,17 @@ impl Ticket {
             u64::from(self.preludes.saturating_sub(1).max(1))
         } else {
             1
+        }
+    }
+
+    /// The ticket of one part of a question that a near cache asks.
+    pub(crate) fn of_near((number, part): (u32, u16)) -> Self {
+        Self {
+            place: Place(number),
+            part,
+            group: Group::NEAR,
+            topic: None,
+            ..Self::of_topic(None)
         }
     }
 

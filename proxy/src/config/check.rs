@@ -10,11 +10,12 @@ use super::problem::{Origin, Problem, Problems};
 use super::typed;
 use super::{
     Admin, ClientAuth, ClientIdentity, Cluster, ClusterTls, Config, Credentials, CrossSlot, Drain,
-    DrainMode, HostPort, HotKeys, Listen, ListenTls, Log, LogFormat, NamedCertificate, Reload,
-    TlsVersion, Unauthenticated,
+    DrainMode, HostPort, Listen, ListenTls, Log, LogFormat, NamedCertificate, Reload, TlsVersion,
+    Unauthenticated,
 };
 
 mod clusters;
+mod hot_keys;
 mod limits;
 mod reads;
 mod users;
@@ -76,9 +77,7 @@ impl Checker<'_> {
         };
         let cluster = checker.cluster(*cluster);
         let reads = checker.reads(typed.reads, listen.as_ref());
-        let hot_keys = HotKeys {
-            coalesce: typed.hot_keys.coalesce.unwrap_or_default(),
-        };
+        let hot_keys = checker.hot_keys(typed.hot_keys);
         let clients = listen.as_ref().map(|listen| &listen.tls.clients);
         let users = checker.users(typed.users, clients);
         let admin_commands = checker.admin_commands(typed.admin_commands);

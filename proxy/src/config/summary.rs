@@ -187,7 +187,9 @@ impl Config {
         millis(f, "max_lag_ms", reads.max_lag)?;
         writeln!(f, "readonly_flag = {}", reads.readonly_flag)?;
         section(f, "hot_keys")?;
-        writeln!(f, "coalesce = {}", self.hot_keys.coalesce)
+        writeln!(f, "coalesce = {}", self.hot_keys.coalesce)?;
+        writeln!(f, "near_prefixes = {:?}", self.hot_keys.near_prefixes)?;
+        writeln!(f, "near_bytes_max = {}", self.hot_keys.near_bytes_max)
     }
 
     fn write_users(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

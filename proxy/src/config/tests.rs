@@ -458,4 +458,20 @@ fn a_successor_keeps_what_only_counts_at_the_start() {
     assert_eq!(after.clone().succeed(&after), Changes::default());
 }
 
+#[test]
+fn what_is_kept_near_is_bounded_and_named_once() {
+    for (extra, expected) in [
+        (
+            "near_prefixes = [\"a:\", \"a:b\"]",
+            "one begins with the other",
+        ),
+        ("near_prefixes = [\"\"]", "1 to 256 bytes"),
+        ("near_bytes_max = 5", "out of range"),
+    ] {
+        let found = problems(&format!("{MINIMAL}[hot_keys]\n{extra}\n"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(expected), "{found:?} lacks {expected}");
+    }
+}
+
 mod clusters;

@@ -140,6 +140,8 @@ pub(super) struct Reads {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct HotKeys {
     pub(super) coalesce: Option<bool>,
+    pub(super) near_prefixes: Option<Vec<String>>,
+    pub(super) near_bytes_max: Option<Whole>,
 }
 
 #[derive(Clone, Deserialize, Default)]

@@ -10,8 +10,8 @@ use prometheus::proto::{
 };
 
 use super::{
-    BUCKETS_NS, Cells, ConnectResult, Direction, ErrorKind, HandshakeResult, Metrics, PoisonReason,
-    RedirectKind, Scope, UpstreamState, Zone, process,
+    BUCKETS_NS, Cells, ConnectResult, Direction, ErrorKind, HandshakeResult, Metrics, NearDrop,
+    NearEnd, PoisonReason, RedirectKind, Scope, UpstreamState, Zone, process,
 };
 
 /// The label that says which of several clusters a series is about.
@@ -55,6 +55,7 @@ impl Metrics {
             families.retain(|family| BEFORE_A_CLUSTER.contains(&family.name()));
         } else {
             families.extend(upstream(cells));
+            families.extend(hot_keys(cells));
             families.extend(self.heat.families());
             families.extend(self.cluster());
         }
@@ -172,7 +173,7 @@ fn name_all(family: &mut MetricFamily, name: &str) {
     }
 }
 
-fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 10] {
+fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 9] {
     let states: Vec<(&str, i64)> = UpstreamState::LABELS
         .iter()
         .enumerate()
@@ -219,12 +220,6 @@ fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 10] {
             by(RedirectKind::LABELS, cells, |cells| &cells.redirects),
         ),
         counter(
-            "keyway_coalesced_total",
-            "Commands that were not sent: they got the reply of another that asked the same ([hot_keys] coalesce).",
-            "",
-            vec![("", sum(cells, |cells| &cells.coalesced))],
-        ),
-        counter(
             "keyway_reads_total",
             "Reads that may go to replicas (READONLY, the read port), by the zone they went to.",
             "zone",
@@ -241,6 +236,34 @@ fn upstream(cells: &[Arc<Cells>]) -> [MetricFamily; 10] {
             "Plain bytes to nodes, by their zone.",
             "zone",
             by(Zone::LABELS, cells, |cells| &cells.node_sent),
+        ),
+    ]
+}
+
+fn hot_keys(cells: &[Arc<Cells>]) -> [MetricFamily; 4] {
+    [
+        counter(
+            "keyway_coalesced_total",
+            "Commands that were not sent: they got the reply of another that asked the same ([hot_keys] coalesce).",
+            "",
+            vec![("", sum(cells, |cells| &cells.coalesced))],
+        ),
+        counter(
+            "keyway_near_reads_total",
+            "Reads of keys with a prefix of [hot_keys] near_prefixes: answered from what is kept near (hit) or by a node (miss).",
+            "result",
+            by(NearEnd::LABELS, cells, |cells| &cells.near),
+        ),
+        counter(
+            "keyway_near_dropped_total",
+            "Values kept near that were dropped: a node told of a change (invalidated), or nobody could tell any more (lost).",
+            "reason",
+            by(NearDrop::LABELS, cells, |cells| &cells.near_dropped),
+        ),
+        gauge(
+            "keyway_near_bytes",
+            "Bytes of values kept near.",
+            signed_of(sum(cells, |cells| &cells.near_bytes)),
         ),
     ]
 }

@@ -92,6 +92,26 @@ labels! {
 }
 
 labels! {
+    /// Who answered a read of a key that may be kept near.
+    NearEnd {
+        /// What is kept near.
+        Hit => "hit",
+        /// A node.
+        Miss => "miss",
+    }
+}
+
+labels! {
+    /// Why a value that was kept near is not any more.
+    NearDrop {
+        /// A node told of a change.
+        Invalidated => "invalidated",
+        /// A connection was lost, or a slot has moved: nobody could tell.
+        Lost => "lost",
+    }
+}
+
+labels! {
     /// Where a node connection stands.
     UpstreamState {
         /// Being made, or waiting for another attempt.

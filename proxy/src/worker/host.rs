@@ -17,7 +17,7 @@ use crate::{
     clock,
     events::unix_ms,
     heat,
-    metrics::{self, ConnectResult, PoisonReason, UpstreamState, WorkerMetrics},
+    metrics::{self, ConnectResult, NearDrop, NearEnd, PoisonReason, UpstreamState, WorkerMetrics},
     slow::{Allowance, Slow},
 };
 
@@ -153,6 +153,24 @@ impl Host for WorkerHost {
 
     fn coalesced(&mut self) {
         self.metrics.coalesced();
+    }
+
+    fn near(&mut self, hit: bool) {
+        self.metrics
+            .near(if hit { NearEnd::Hit } else { NearEnd::Miss });
+    }
+
+    fn near_invalidated(&mut self, count: usize) {
+        self.metrics
+            .near_dropped(NearDrop::Invalidated, as_u64(count));
+    }
+
+    fn near_dropped(&mut self, count: usize) {
+        self.metrics.near_dropped(NearDrop::Lost, as_u64(count));
+    }
+
+    fn near_bytes(&mut self, bytes: usize) {
+        self.metrics.near_bytes(as_u64(bytes));
     }
 
     fn read(&mut self, zone: Zone) {

@@ -68,6 +68,8 @@ pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
             CrossSlot::Refuse => routing::CrossSlot::Refuse,
         },
         coalesce: config.hot_keys.coalesce,
+        near_prefixes: near_prefixes(config),
+        near_bytes_max: near_bytes(config),
         workers: config.listen.workers,
         service: config
             .cluster
@@ -99,6 +101,17 @@ pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
         version: env!("CARGO_PKG_VERSION"),
         seed: mix(shared.seed ^ worker.rotate_left(32)),
     }
+}
+
+fn near_prefixes(config: &Config) -> Arc<[Box<[u8]>]> {
+    let prefixes = config.hot_keys.near_prefixes.iter();
+    prefixes.map(|prefix| prefix.as_bytes().into()).collect()
+}
+
+/// What one worker keeps near.
+fn near_bytes(config: &Config) -> usize {
+    let all = config.hot_keys.near_bytes_max;
+    all.checked_div(config.listen.workers).unwrap_or(all)
 }
 
 fn endpoint(advertise: &HostPort) -> Endpoint {

@@ -29,6 +29,7 @@ impl<F: Copy + Debug> Proof<F> {
                     sum.answered += report.answered;
                     sum.unknown += report.unknown;
                     sum.coalesced += report.coalesced;
+                    sum.near += report.near;
                 }
                 Err(Failure { seed, what }) => {
                     let replay = self.replay;

@@ -60,6 +60,8 @@ pub(crate) struct Weather {
     pub(crate) fan_outs: bool,
     /// Of the proxy, where its drivers run.
     pub(crate) workers: usize,
+    /// What clients read is kept near.
+    pub(crate) near: bool,
 }
 
 impl Weather {
@@ -93,6 +95,7 @@ impl Weather {
             users: false,
             fan_outs: false,
             workers: 1,
+            near: false,
             shards: 2,
             replicas: 0,
             lag: Duration::ZERO,
@@ -133,6 +136,7 @@ impl Weather {
         weather.users = apart.chance(25);
         weather.fan_outs = apart.chance(30);
         weather.workers = *apart.pick(&[1, 1, 2, 3]).unwrap_or(&1);
+        weather.near = apart.chance(40);
         weather
     }
 

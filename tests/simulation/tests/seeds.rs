@@ -15,12 +15,14 @@ const PROOF: Proof<Planted> = Proof {
 fn the_first_half_of_the_seeds() {
     let sum = PROOF.all_pass(0..SEEDS / 2, (50_000, 100));
     assert!(sum.coalesced > 300, "only {} coalesced", sum.coalesced);
+    assert!(sum.near > 100, "only {} from near", sum.near);
 }
 
 #[test]
 fn the_second_half_of_the_seeds() {
     let sum = PROOF.all_pass(SEEDS / 2..SEEDS, (50_000, 100));
     assert!(sum.coalesced > 300, "only {} coalesced", sum.coalesced);
+    assert!(sum.near > 100, "only {} from near", sum.near);
 }
 
 #[test]
@@ -44,6 +46,12 @@ fn a_command_that_overtakes_another_on_its_key_is_found() {
 fn a_read_that_joins_one_before_a_write_is_found() {
     let what = PROOF.found(Planted::JoinsBeforeWrites);
     assert!(what.starts_with("stale"), "{what}");
+}
+
+#[test]
+fn what_is_kept_near_although_the_client_has_written_is_found() {
+    let what = PROOF.found(Planted::KeepsNear);
+    assert!(what.starts_with("order"), "{what}");
 }
 
 #[test]

@@ -3,11 +3,15 @@
 
 use std::env;
 
-use keyway_tests::hot_keys::{Reading, read_one_key};
+use keyway_tests::hot_keys::{Freshness, Reading, read_one_key, read_while_written};
 use keyway_tests::{RealCluster, Version};
 
 const CLIENTS: usize = 500;
-const WAYS: [(&str, &str); 2] = [("without", ""), ("coalesce", "coalesce = true")];
+const WAYS: [(&str, &str); 3] = [
+    ("without", ""),
+    ("coalesce", "coalesce = true"),
+    ("near_prefixes", "near_prefixes = ['config:']"),
+];
 
 fn main() {
     let reads: usize = env::args()
@@ -41,4 +45,16 @@ fn main() {
             );
         }
     }
+    let Freshness {
+        reads,
+        writes,
+        hits,
+        oldest,
+        median,
+    } = read_while_written(&cluster, "near_prefixes = ['config:']", 200_000);
+    println!();
+    println!(
+        "beside a writer that Keyway does not see: {reads} reads, {hits:.0} of them from near, {writes} writes; \
+         old values were read until {median:.2?} (median), {oldest:.2?} (longest) after the write's reply"
+    );
 }

@@ -1,0 +1,397 @@
+//! Values of keys with chosen prefixes, kept near their readers and kept true by Valkey itself.
+//!
+//! To each primary there is a connection of its own, for each user and database, on which the node
+//! tells of every change to a key with one of the prefixes (`CLIENT TRACKING ON BCAST`). What is kept is
+//! asked for on that same connection: so a node's answers and what it tells of changes are in one
+//! stream, and a value that came before the news of its change is dropped by it. The rules:
+//!
+//! - A value is kept when it and the time that it has left (`PTTL`) are there, and no news of its
+//!   key came since it was asked for. It goes with the news, and when its time is over.
+//! - It is served while its connection has proved within [`STALE_MAX`] that no news is under way: by
+//!   the answer to something asked since. With its connection all that it answers for is dropped,
+//!   and everything with a change of the topology.
+//! - A client's own write drops what it wrote to before the client has the reply, and whatever is
+//!   asked for at that moment is not kept. Behind a command of its own on the key, and while it
+//!   watches keys, a client is not served from here.
+//! - What a node has told a client and is not what is kept here drops that: nobody reads something
+//!   newer first and then this.
+//!
+//! Owns the connections, the questions on them, what is kept. Never here: which commands there are.
+
+mod homes;
+mod store;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use hashbrown::HashMap;
+use resp::Value;
+use routing::Keys;
+use topology::NodeAddr;
+
+use crate::{slots::Key, ticket::Ticket};
+
+use self::store::{Realm, Store};
+
+/// A value is served for so long after the last proof that it is still true.
+pub const STALE_MAX: Duration = Duration::from_secs(1);
+/// One whose user may not do what it needs, after this.
+const REFUSED: Duration = Duration::from_secs(30);
+/// A bigger value is not kept.
+const VALUE_BYTES_MAX: usize = 32 * 1024;
+/// Users and databases at a time.
+const REALMS_MAX: usize = 64;
+
+/// A connection that tells of changes.
+#[derive(Debug)]
+struct Home {
+    realm: Realm,
+    addr: NodeAddr,
+    channel: Option<Key>,
+    /// It tells of them.
+    tracks: bool,
+    /// Everything that had changed by then is known.
+    proved_at: Option<Instant>,
+    probing: bool,
+    again_at: Instant,
+}
+
+#[derive(Debug)]
+struct Known {
+    realm: Realm,
+    identity: Key,
+    database: u32,
+    used_at: Instant,
+}
+
+#[derive(Debug)]
+enum What {
+    Track,
+    Probe,
+    Fetch {
+        realm: Realm,
+        fingerprint: u32,
+        key: Box<[u8]>,
+        value: Option<Box<[u8]>>,
+        /// What a client was told meanwhile.
+        told: Option<Box<[u8]>>,
+        /// It may have changed since.
+        spoiled: bool,
+    },
+}
+
+/// Something asked on a connection of a cache.
+#[derive(Debug)]
+struct Question {
+    channel: Key,
+    asked_at: Instant,
+    what: What,
+}
+
+/// The parts of a question.
+const FIRST: u16 = 0;
+const LAST: u16 = 1;
+
+/// What is kept near, and how.
+#[derive(Debug)]
+pub(crate) struct Near {
+    prefixes: Arc<[Box<[u8]>]>,
+    store: Store<Key>,
+    realms: Vec<Known>,
+    homes: Vec<Home>,
+    questions: HashMap<u32, Question, foldhash::fast::FixedState>,
+    fetching: HashMap<(Realm, u32), u32, foldhash::fast::FixedState>,
+    numbers: u32,
+    hasher: foldhash::fast::FixedState,
+}
+
+impl Near {
+    pub(crate) fn new(
+        prefixes: Arc<[Box<[u8]>]>,
+        bytes_max: usize,
+        hasher: foldhash::fast::FixedState,
+    ) -> Self {
+        Self {
+            prefixes,
+            store: Store::new(bytes_max),
+            realms: Vec::new(),
+            homes: Vec::new(),
+            questions: HashMap::default(),
+            fetching: HashMap::default(),
+            numbers: 0,
+            hasher,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        !self.prefixes.is_empty()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.store.bytes()
+    }
+
+    fn covers(&self, key: &[u8]) -> bool {
+        self.prefixes.iter().any(|prefix| key.starts_with(prefix))
+    }
+
+    fn number(&mut self, channel: Key, what: What, now: Instant) -> u32 {
+        self.numbers = self.numbers.wrapping_add(1);
+        let question = Question {
+            channel,
+            asked_at: now,
+            what,
+        };
+        self.questions.insert(self.numbers, question);
+        self.numbers
+    }
+
+    fn home_on(&mut self, channel: Key) -> Option<&mut Home> {
+        let mut homes = self.homes.iter_mut();
+        homes.find(|home| home.channel == Some(channel))
+    }
+
+    fn realm_of(&self, identity: Key, database: u32) -> Option<Realm> {
+        let mut realms = self.realms.iter();
+        let known = realms.find(|known| known.identity == identity && known.database == database);
+        known.map(|known| known.realm)
+    }
+
+    /// The realm of a user and a database, which somebody has use for.
+    fn realm(&mut self, identity: Key, database: u32, now: Instant) -> Option<Realm> {
+        let mut realms = self.realms.iter_mut();
+        let known = realms.find(|known| known.identity == identity && known.database == database);
+        if let Some(known) = known {
+            known.used_at = now;
+            return Some(known.realm);
+        }
+        if self.realms.len() >= REALMS_MAX {
+            return None;
+        }
+        self.numbers = self.numbers.wrapping_add(1);
+        let realm = Realm(self.numbers);
+        self.realms.push(Known {
+            realm,
+            identity,
+            database,
+            used_at: now,
+        });
+        Some(realm)
+    }
+
+    /// What a key holds, if it is kept and proved to be true.
+    fn find(&mut self, realm: Realm, key: (u32, &[u8]), now: Instant) -> Option<&[u8]> {
+        let (reply, home) = self.store.get(realm, key, now)?;
+        let mut homes = self.homes.iter();
+        let home = homes.find(|known| known.channel == Some(home))?;
+        let proved = home.proved_at.is_some_and(|at| at + STALE_MAX > now);
+        (proved && home.tracks).then_some(reply)
+    }
+
+    /// A key may hold something else.
+    fn forget(&mut self, fingerprint: u32) -> usize {
+        let mut count = 0;
+        for known in &self.realms {
+            count += usize::from(self.store.remove(known.realm, fingerprint));
+            if let Some(number) = self.fetching.get(&(known.realm, fingerprint))
+                && let Some(question) = self.questions.get_mut(number)
+                && let What::Fetch { spoiled, .. } = &mut question.what
+            {
+                *spoiled = true;
+            }
+        }
+        count
+    }
+
+    /// Any key may hold something else.
+    pub(crate) fn forget_all(&mut self) -> usize {
+        for question in self.questions.values_mut() {
+            if let What::Fetch { spoiled, .. } = &mut question.what {
+                *spoiled = true;
+            }
+        }
+        self.store.clear()
+    }
+
+    /// A client's command on these keys, which may have written, has had its outcome.
+    pub(crate) fn wrote(&mut self, keys: &Keys) {
+        if keys.are_all() {
+            self.forget_all();
+        }
+        for fingerprint in keys.fingerprints() {
+            self.forget(fingerprint);
+        }
+    }
+
+    /// A node has told a client what a key holds: something else is not kept.
+    pub(crate) fn told(&mut self, identity: Key, database: u32, fingerprint: u32, reply: &[u8]) {
+        let Some(realm) = self.realm_of(identity, database) else {
+            return;
+        };
+        if !self.store.holds(realm, fingerprint, reply) {
+            self.store.remove(realm, fingerprint);
+        }
+        let Some(number) = self.fetching.get(&(realm, fingerprint)) else {
+            return;
+        };
+        if let Some(question) = self.questions.get_mut(number)
+            && let What::Fetch {
+                told,
+                spoiled,
+                value,
+                ..
+            } = &mut question.what
+        {
+            let other = |known: &Option<Box<[u8]>>| known.as_ref().is_some_and(|k| **k != *reply);
+            *spoiled |= other(told) || other(value) || reply.len() > VALUE_BYTES_MAX;
+            if told.is_none() && !*spoiled {
+                *told = Some(reply.into());
+            }
+        }
+    }
+
+    /// A node tells of changes: what stands behind the word. Returns what was dropped for it.
+    pub(crate) fn invalidated(&mut self, news: &[u8]) -> usize {
+        let Ok((Value::Array(keys), _)) = Value::parse(news) else {
+            return self.forget_all(); // of all keys
+        };
+        let mut count = 0;
+        for key in &keys {
+            let mut one = Keys::none();
+            one.push(key.as_bytes().unwrap_or_default(), &self.hasher);
+            count += one.single().map_or(0, |key| self.forget(key));
+        }
+        count
+    }
+
+    /// A node has answered.
+    pub(crate) fn answered(&mut self, ticket: &Ticket, bytes: &[u8], done: bool, now: Instant) {
+        let number = ticket.place.0;
+        let Some(question) = self.questions.get_mut(&number) else {
+            return;
+        };
+        if let What::Fetch { value, spoiled, .. } = &mut question.what
+            && ticket.part == FIRST
+        {
+            let whole = done && bytes.len() <= VALUE_BYTES_MAX;
+            if whole && bytes.starts_with(b"$") && !bytes.starts_with(b"$-") {
+                *value = Some(bytes.into());
+            } else {
+                *spoiled = true; // too big, or nothing
+            }
+            return;
+        }
+        let Some(Question {
+            channel,
+            asked_at,
+            what,
+        }) = self.questions.remove(&number)
+        else {
+            return;
+        };
+        if let Some(home) = self.home_on(channel) {
+            home.proved_at = home.proved_at.max(Some(asked_at));
+            match what {
+                What::Track => home.tracks = true,
+                What::Probe => home.probing = false,
+                What::Fetch { .. } => {}
+            }
+        }
+        if let What::Fetch { .. } = what {
+            self.fetched(channel, (what, asked_at), bytes, now);
+        }
+    }
+
+    /// Everything about a value is there.
+    fn fetched(&mut self, home: Key, (what, asked_at): (What, Instant), left: &[u8], now: Instant) {
+        let What::Fetch {
+            realm,
+            fingerprint,
+            key,
+            value,
+            told,
+            spoiled,
+        } = what
+        else {
+            return;
+        };
+        self.fetching.remove(&(realm, fingerprint));
+        let left = left.strip_prefix(b":").and_then(|left| {
+            let left = std::str::from_utf8(left).ok()?;
+            left.trim_end().parse::<i64>().ok()
+        });
+        let until = match left {
+            Some(-1) => None,
+            // It was asked for before the node counted what is left.
+            Some(left) if left > 0 => Some(asked_at + Duration::from_millis(left.unsigned_abs())),
+            _ => return,
+        };
+        let Some(value) = value.filter(|_| !spoiled && until.is_none_or(|until| until > now))
+        else {
+            return;
+        };
+        if told.is_none_or(|told| told == value) {
+            let key = (fingerprint, &*key);
+            self.store.insert(realm, key, &value, home, until);
+        }
+    }
+
+    /// A node has refused.
+    pub(crate) fn refused(&mut self, ticket: &Ticket, now: Instant) {
+        let number = ticket.place.0;
+        let Some(question) = self.questions.get_mut(&number) else {
+            return;
+        };
+        if let What::Fetch { spoiled, .. } = &mut question.what
+            && ticket.part == FIRST
+        {
+            *spoiled = true;
+            return;
+        }
+        let Some(question) = self.questions.remove(&number) else {
+            return;
+        };
+        match question.what {
+            What::Fetch {
+                realm, fingerprint, ..
+            } => {
+                self.fetching.remove(&(realm, fingerprint));
+            }
+            // The user may not have it tell of changes; or the node is not what it was.
+            What::Track | What::Probe => {
+                if let Some(home) = self.home_on(question.channel) {
+                    home.tracks = false;
+                    home.proved_at = None;
+                    home.again_at = now + REFUSED;
+                }
+                self.store.remove_of(question.channel);
+            }
+        }
+    }
+
+    /// A connection is over. Returns how many values it answered for.
+    fn lost(&mut self, channel: Key, again_at: Instant) -> usize {
+        self.questions
+            .retain(|_, question| question.channel != channel);
+        let Self {
+            fetching,
+            questions,
+            ..
+        } = self;
+        fetching.retain(|_, number| questions.contains_key(number));
+        if let Some(home) = self.home_on(channel) {
+            home.channel = None;
+            home.tracks = false;
+            home.proved_at = None;
+            home.probing = false;
+            home.again_at = again_at.max(home.again_at);
+        }
+        self.store.remove_of(channel)
+    }
+}
+
+#[cfg(test)]
+mod tests;

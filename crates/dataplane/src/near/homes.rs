@@ -1,0 +1,239 @@
+//! The connections of a near cache, and what is asked on them.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use command::Command;
+use resp::{Protocol, Request};
+use routing::{Keys, Slot};
+use session::Sharing;
+use upstream::CloseReason;
+
+use crate::{
+    action::Action,
+    channel::{Channel, Lane, Profile, Purpose},
+    client::State,
+    core::Core,
+    host::Host,
+    slots::Key,
+    ticket::Ticket,
+};
+
+use super::{FIRST, Home, Known, LAST, Near, REFUSED, What, store::Realm};
+
+/// A proof is asked for this often.
+const PROBE: Duration = Duration::from_millis(200);
+/// A connection that was lost is made again after this.
+const AGAIN: Duration = Duration::from_secs(1);
+/// What nobody has asked for so long is given up, with its connections.
+const IDLE: Duration = Duration::from_secs(300);
+/// Values asked for and not there yet.
+const FETCHES_MAX: usize = 4096;
+
+impl<H: Host> Core<H> {
+    /// Answers a read of what is kept near. What is not will be, soon.
+    pub(crate) fn answer_near(
+        &mut self,
+        client: &mut State,
+        (command, request): (&Command, Request<'_>),
+        (slot, keys): (Slot, &Keys),
+        now: Instant,
+    ) -> bool {
+        let Some((name, fingerprint)) = request.arg(1).zip(keys.single()) else {
+            return false;
+        };
+        if !command.is_get() || !self.near.covers(name) || client.watch.is_some() {
+            return false;
+        }
+        let order = &client.session.order;
+        if order.open() > 0 && order.sharing((keys, false), None) != Sharing::Nothing {
+            return false;
+        }
+        let database = client.session.database;
+        let Some(realm) = self.near.realm(client.identity, database, now) else {
+            return false;
+        };
+        let reply = self.near.find(realm, (fingerprint, name), now);
+        self.host.near(reply.is_some());
+        if let Some(reply) = reply {
+            self.scratch.extend_from_slice(reply);
+            let silent = !client.session.take_reply_wanted();
+            self.reply_here(client, Some(command.id()), silent, now);
+            return true;
+        }
+        let profile = Profile {
+            protocol: Protocol::Resp3,
+            lane: Lane::Fast,
+            replica: false,
+            ..self.profile(client)
+        };
+        self.fetch((realm, profile), slot, (fingerprint, name), now);
+        false
+    }
+
+    /// Asks for a value, unless it is asked for already.
+    fn fetch(
+        &mut self,
+        (realm, profile): (Realm, Profile),
+        slot: Slot,
+        (fingerprint, name): (u32, &[u8]),
+        now: Instant,
+    ) {
+        let known = self.near.fetching.contains_key(&(realm, fingerprint));
+        if known || self.near.fetching.len() >= FETCHES_MAX {
+            return;
+        }
+        let Some(channel) = self.near_home(realm, profile, slot, now) else {
+            return;
+        };
+        let has_room = |channel: &Channel| channel.is_ready() && channel.has_room();
+        if !self.channels.get(channel).is_some_and(has_room) {
+            return;
+        }
+        let what = What::Fetch {
+            realm,
+            fingerprint,
+            key: name.into(),
+            value: None,
+            told: None,
+            spoiled: false,
+        };
+        let number = self.near.number(channel, what, now);
+        self.near.fetching.insert((realm, fingerprint), number);
+        self.ask_near(channel, (number, FIRST), &[b"GET", name], now);
+        self.ask_near(channel, (number, LAST), &[b"PTTL", name], now);
+    }
+
+    fn ask_near(&mut self, channel: Key, at: (u32, u16), words: &[&[u8]], now: Instant) {
+        let mut request = Vec::with_capacity(64);
+        resp::write::request(&mut request, words);
+        self.push(channel, Ticket::of_near(at), &request, None, now);
+    }
+
+    /// The connection that tells of changes to a slot's keys, if it does already; made, if there is
+    /// none.
+    fn near_home(
+        &mut self,
+        realm: Realm,
+        profile: Profile,
+        slot: Slot,
+        now: Instant,
+    ) -> Option<Key> {
+        let node = self.view.topology.as_deref()?.primary(slot)?;
+        let (addr, id) = (node.addr.clone(), node.id);
+        let mut homes = self.near.homes.iter();
+        let known = homes.position(|home| home.realm == realm && home.addr == addr);
+        let home = known.and_then(|at| self.near.homes.get(at));
+        if let Some(home) = home
+            && (home.channel.is_some() || home.again_at > now)
+        {
+            return home.channel.filter(|_| home.tracks);
+        }
+        let channel = self.open(&addr, Some(id), profile, Purpose::Near, now);
+        let home = Home {
+            realm,
+            addr,
+            channel: Some(channel),
+            tracks: false,
+            proved_at: None,
+            probing: false,
+            again_at: now,
+        };
+        match known.and_then(|at| self.near.homes.get_mut(at)) {
+            Some(known) => *known = home,
+            None => self.near.homes.push(home),
+        }
+        let number = self.near.number(channel, What::Track, now);
+        let prefixes = Arc::clone(&self.near.prefixes);
+        let mut words: Vec<&[u8]> = vec![b"CLIENT", b"TRACKING", b"ON", b"BCAST"];
+        for prefix in prefixes.iter() {
+            words.extend([&b"PREFIX"[..], prefix]);
+        }
+        self.ask_near(channel, (number, LAST), &words, now);
+        None
+    }
+
+    /// A connection of a cache is over, and all that it answered for.
+    pub(crate) fn lose_near(&mut self, key: Key, reason: &CloseReason, now: Instant) {
+        let Some(mut channel) = self.channels.remove(key) else {
+            return;
+        };
+        let phase = channel.connection.phase();
+        channel.connection.abandon();
+        let delta = channel.in_flight_delta();
+        self.host.in_flight(delta);
+        if *reason != CloseReason::Retired {
+            self.host.channel_lost(&channel.addr, reason, 1);
+        }
+        self.host.channel_phase(Some(phase), None);
+        self.actions.push(Action::Drop(channel.attempt(key)));
+        let again = if matches!(reason, CloseReason::Handshake(_)) {
+            REFUSED
+        } else {
+            AGAIN
+        };
+        let dropped = self.near.lost(key, now + again);
+        self.host.near_dropped(dropped);
+    }
+
+    /// Has connections prove that they live, and gives up those that nobody needs.
+    pub(crate) fn tick_near(&mut self, now: Instant) {
+        if self.near.homes.is_empty() {
+            return;
+        }
+        let topology = self.view.topology.clone();
+        let (mut over, mut probed) = (Vec::new(), Vec::new());
+        let idle = |known: &Known| known.used_at + IDLE <= now;
+        let near = &mut self.near;
+        for home in &mut near.homes {
+            let Some(channel) = home.channel else {
+                continue;
+            };
+            let mut realms = near.realms.iter();
+            let unused = realms.any(|known| known.realm == home.realm && idle(known));
+            let mut primaries = topology.iter().flat_map(|topology| topology.primaries());
+            let owns = primaries.any(|node| node.addr == home.addr);
+            let due = home.proved_at.is_some_and(|at| at + PROBE <= now);
+            if unused || !owns {
+                over.push(channel);
+            } else if home.tracks && due && !home.probing {
+                home.probing = true;
+                probed.push(channel);
+            }
+        }
+        near.realms.retain(|known| !idle(known));
+        for channel in probed {
+            let number = self.near.number(channel, What::Probe, now);
+            self.ask_near(channel, (number, LAST), &[b"PING"], now);
+        }
+        for channel in over {
+            self.lose_near(channel, &CloseReason::Retired, now);
+        }
+        let Near { homes, realms, .. } = &mut self.near;
+        homes.retain(|home| {
+            let lives = home.channel.is_some() || home.again_at > now;
+            lives && realms.iter().any(|known| known.realm == home.realm)
+        });
+        self.host.near_bytes(self.near.bytes());
+    }
+
+    /// Other prefixes, or room for more or less: everything begins anew.
+    pub(crate) fn renew_near(&mut self, now: Instant) {
+        let homes = std::mem::take(&mut self.near.homes);
+        for channel in homes.into_iter().filter_map(|home| home.channel) {
+            self.lose_near(channel, &CloseReason::Retired, now);
+        }
+        let (prefixes, bytes_max) = (&self.settings.near_prefixes, self.settings.near_bytes_max);
+        self.near = Near::new(Arc::clone(prefixes), bytes_max, self.hasher.clone());
+    }
+
+    /// A slot has another owner, or a node another place.
+    pub(crate) fn forget_near(&mut self) {
+        if self.near.is_on() {
+            let dropped = self.near.forget_all();
+            self.host.near_dropped(dropped);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+#![allow(clippy::disallowed_methods, reason = "any instant will do")]
+
+use super::*;
+
+const KEY: &[u8] = b"config:k";
+const OLD: &[u8] = b"$3\r\nold\r\n";
+const NEW: &[u8] = b"$3\r\nnew\r\n";
+const FOR_EVER: &[u8] = b":-1\r\n";
+const NEWS: &[u8] = b"*1\r\n$8\r\nconfig:k\r\n";
+const NEWS_OF_ANOTHER: &[u8] = b"*1\r\n$8\r\nconfig:j\r\n";
+const NEWS_OF_ALL: &[u8] = b"_\r\n";
+
+const CHANNEL: Key = Key {
+    index: 1,
+    generation: 0,
+};
+const USER: Key = Key {
+    index: 2,
+    generation: 0,
+};
+
+/// A cache with one connection that tells of changes.
+struct Cache {
+    near: Near,
+    realm: Realm,
+    fingerprint: u32,
+    now: Instant,
+}
+
+impl Cache {
+    fn new() -> Self {
+        let now = Instant::now();
+        let prefixes: Arc<[Box<[u8]>]> = Arc::new([b"config:"[..].into()]);
+        let hasher = foldhash::fast::FixedState::with_seed(1);
+        let mut near = Near::new(prefixes, 1024 * 1024, hasher.clone());
+        let realm = near.realm(USER, 0, now).unwrap();
+        near.homes.push(Home {
+            realm,
+            addr: NodeAddr::parse("10.0.0.1:6379").unwrap(),
+            channel: Some(CHANNEL),
+            tracks: false,
+            proved_at: None,
+            probing: false,
+            again_at: now,
+        });
+        let mut keys = Keys::none();
+        keys.push(KEY, &hasher);
+        let fingerprint = keys.single().unwrap();
+        let mut cache = Self {
+            near,
+            realm,
+            fingerprint,
+            now,
+        };
+        let number = cache.near.number(CHANNEL, What::Track, now);
+        cache.says(number, LAST, b"+OK\r\n");
+        cache
+    }
+
+    fn asks(&mut self) -> u32 {
+        let what = What::Fetch {
+            realm: self.realm,
+            fingerprint: self.fingerprint,
+            key: KEY.into(),
+            value: None,
+            told: None,
+            spoiled: false,
+        };
+        let number = self.near.number(CHANNEL, what, self.now);
+        self.near
+            .fetching
+            .insert((self.realm, self.fingerprint), number);
+        number
+    }
+
+    fn says(&mut self, number: u32, part: u16, reply: &[u8]) {
+        let ticket = Ticket::of_near((number, part));
+        self.near.answered(&ticket, reply, true, self.now);
+    }
+
+    fn keeps(&mut self, value: &[u8]) {
+        let number = self.asks();
+        self.says(number, FIRST, value);
+        self.says(number, LAST, FOR_EVER);
+    }
+
+    fn shows(&mut self) -> Option<Vec<u8>> {
+        let found = self
+            .near
+            .find(self.realm, (self.fingerprint, KEY), self.now);
+        found.map(<[u8]>::to_vec)
+    }
+
+    fn told(&mut self, reply: &[u8]) {
+        self.near.told(USER, 0, self.fingerprint, reply);
+    }
+}
+
+#[test]
+fn what_came_goes_with_the_news_of_its_change() {
+    for news in [NEWS, NEWS_OF_ALL] {
+        let mut cache = Cache::new();
+        cache.keeps(OLD);
+        assert_eq!(cache.shows().as_deref(), Some(OLD));
+        assert_eq!(cache.near.invalidated(NEWS_OF_ANOTHER), 0);
+        assert_eq!(cache.shows().as_deref(), Some(OLD));
+        assert_eq!(cache.near.invalidated(news), 1);
+        assert_eq!(cache.shows(), None);
+        cache.keeps(NEW);
+        assert_eq!(cache.shows().as_deref(), Some(NEW));
+    }
+}
+
+#[test]
+fn what_changes_while_it_is_asked_for_is_not_kept() {
+    let changes: [fn(&mut Cache); 5] = [
+        |cache| assert_eq!(cache.near.invalidated(NEWS), 0),
+        |cache| assert_eq!(cache.near.invalidated(NEWS_OF_ALL), 0),
+        |cache| {
+            let mut keys = Keys::none();
+            keys.push(KEY, &cache.near.hasher.clone());
+            cache.near.wrote(&keys);
+        },
+        |cache| cache.near.wrote(&Keys::all()),
+        |cache| cache.told(NEW),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        for before_the_value in [true, false] {
+            let mut cache = Cache::new();
+            let question = cache.asks();
+            if before_the_value {
+                change(&mut cache);
+            }
+            cache.says(question, FIRST, OLD);
+            if !before_the_value {
+                change(&mut cache);
+            }
+            cache.says(question, LAST, FOR_EVER);
+            assert_eq!(cache.shows(), None, "change {number}");
+            assert!(cache.near.questions.is_empty() && cache.near.fetching.is_empty());
+        }
+    }
+}
+
+#[test]
+fn what_a_node_tells_a_client_is_what_is_kept_or_nothing() {
+    let mut cache = Cache::new();
+    let number = cache.asks();
+    cache.told(OLD);
+    cache.says(number, FIRST, OLD);
+    cache.told(OLD);
+    cache.says(number, LAST, FOR_EVER);
+    cache.told(OLD);
+    assert_eq!(cache.shows().as_deref(), Some(OLD));
+    cache.told(NEW);
+    assert_eq!(cache.shows(), None);
+}
+
+#[test]
+fn nothing_is_shown_beyond_its_time_or_without_proof() {
+    let mut cache = Cache::new();
+    let number = cache.asks();
+    cache.now += Duration::from_millis(10);
+    cache.says(number, FIRST, OLD);
+    cache.says(number, LAST, b":15\r\n");
+    cache.now += Duration::from_millis(4);
+    assert_eq!(cache.shows().as_deref(), Some(OLD));
+    cache.now += Duration::from_millis(1);
+    assert_eq!(cache.shows(), None, "15 ms from when it was asked for");
+    cache.keeps(OLD);
+    cache.now += STALE_MAX;
+    assert_eq!(cache.shows(), None, "the connection may be dead");
+    let asked = cache.near.number(CHANNEL, What::Probe, cache.now);
+    cache.says(asked, LAST, b"+PONG\r\n");
+    assert_eq!(cache.shows().as_deref(), Some(OLD), "it is not");
+    assert_eq!(cache.near.lost(CHANNEL, cache.now), 1);
+    assert_eq!(cache.shows(), None);
+}
+
+#[test]
+fn what_is_nothing_gone_refused_or_big_is_not_kept() {
+    let big = vec![b'$'; VALUE_BYTES_MAX + 1];
+    for (value, left) in [
+        (&b"_\r\n"[..], &b":-2\r\n"[..]),
+        (OLD, b":-2\r\n"),
+        (OLD, b":0\r\n"),
+        (&big, FOR_EVER),
+    ] {
+        let mut cache = Cache::new();
+        let number = cache.asks();
+        cache.says(number, FIRST, value);
+        cache.says(number, LAST, left);
+        assert_eq!(cache.shows(), None);
+    }
+    for part in [FIRST, LAST] {
+        let mut cache = Cache::new();
+        let number = cache.asks();
+        let now = cache.now;
+        if part == LAST {
+            cache.says(number, FIRST, OLD);
+        }
+        cache.near.refused(&Ticket::of_near((number, part)), now);
+        cache.says(number, LAST, FOR_EVER);
+        assert_eq!(cache.shows(), None);
+        assert!(cache.near.questions.is_empty() && cache.near.fetching.is_empty());
+    }
+}
