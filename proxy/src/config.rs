@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod autoscale;
 mod change;
 mod check;
 mod fields;
@@ -23,6 +24,7 @@ mod typed;
 #[cfg(test)]
 mod tests;
 
+pub use autoscale::Autoscale;
 pub use change::Changes;
 pub use host_port::{HostPort, HostPortError};
 pub use live::Live;
@@ -58,6 +60,8 @@ pub struct Config {
     pub admin: Admin,
     /// `[log]`: what is said and how.
     pub log: Log,
+    /// `[autoscale]`: when nodes come and go.
+    pub autoscale: Autoscale,
     /// Where each value was written, for messages of later stages (a certificate that does not load).
     pub origin: Origin,
 }
@@ -491,6 +495,7 @@ impl Config {
             drain: Drain::default(),
             admin: Admin::default(),
             log: Log::default(),
+            autoscale: Autoscale::default(),
             origin: Origin::new(BUILT_IN),
         }
     }

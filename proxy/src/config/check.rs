@@ -14,6 +14,7 @@ use super::{
     Unauthenticated,
 };
 
+mod autoscale;
 mod limits;
 mod reads;
 mod users;
@@ -65,6 +66,7 @@ pub(super) fn check(
     let drain = checker.drain(&typed.drain);
     let admin = checker.admin(typed.admin);
     let log = checker.log(typed.log);
+    let autoscale = checker.autoscale(typed.autoscale);
     let problems = checker.problems;
     match (listen, cluster, problems.is_empty()) {
         (Some(listen), Some(cluster), true) => Ok(Config {
@@ -78,6 +80,7 @@ pub(super) fn check(
             drain,
             admin,
             log,
+            autoscale,
             origin,
         }),
         _ => Err(Problems::of(problems)),

@@ -14,6 +14,7 @@ impl fmt::Display for Config {
         self.write_reads(f)?;
         self.write_users(f)?;
         self.write_limits(f)?;
+        self.autoscale.write(f)?;
         section(f, "reload")?;
         writeln!(f, "watch = {}", self.reload.watch)?;
         millis(f, "every_ms", self.reload.every)?;

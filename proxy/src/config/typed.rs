@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde::de::{self, Visitor};
 use toml::de::{DeTable, DeValue, Deserializer};
 
-use super::fields;
 use super::problem::{Origin, Problem, Problems};
+use super::{autoscale, fields};
 
 /// Mistakes reported at most for one file: beyond that it is another kind of file.
 const PROBLEMS_MAX: usize = 50;
@@ -30,6 +30,7 @@ pub(super) struct File {
     pub(super) drain: Drain,
     pub(super) admin: Admin,
     pub(super) log: Log,
+    pub(super) autoscale: autoscale::Typed,
 }
 
 #[derive(Deserialize, Default)]
@@ -185,7 +186,7 @@ impl<'de> Deserialize<'de> for Whole {
 }
 
 /// Every section by its dotted path, with its keys; sub-sections are keys of their parent too.
-pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 14] {
+pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 15] {
     [
         ("", fields::names::<File>()),
         ("listen", fields::names::<Listen>()),
@@ -204,6 +205,7 @@ pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 14] {
         ("drain", fields::names::<Drain>()),
         ("admin", fields::names::<Admin>()),
         ("log", fields::names::<Log>()),
+        ("autoscale", fields::names::<autoscale::Typed>()),
     ]
 }
 
