@@ -28,8 +28,8 @@ use crate::{
 mod node;
 mod readers;
 
-pub(crate) use node::{Look, Node, look_at};
-use node::{LookError, counts_of};
+use node::counts_of;
+pub(crate) use node::{Look, LookError, Node, look_at};
 
 /// Between two looks that nobody asked for.
 const REGULAR: Duration = Duration::from_secs(10);

@@ -37,6 +37,7 @@ const IMPORTS: [(&str, &[&str]); 10] = [
             "session",
             "upstream",
             "dataplane",
+            "heat",
             "cluster-sim",
         ],
     ),
