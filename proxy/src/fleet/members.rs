@@ -12,9 +12,8 @@ pub(super) struct Line {
     pub(super) myself: bool,
     pub(super) primary: Option<NodeId>,
     pub(super) replica: bool,
-    /// Dead, or not a member yet.
+    /// Dead, by what most say, or of no known address.
     pub(super) failed: bool,
-    pub(super) suspected: bool,
     pub(super) handshake: bool,
     pub(super) epoch: u64,
     pub(super) slots: Vec<Slot>,
@@ -69,7 +68,6 @@ fn line(text: &str) -> Option<Line> {
         primary,
         replica: has("slave") || has("replica"),
         failed: has("fail") || has("noaddr"),
-        suspected: has("fail?"),
         handshake: has("handshake"),
         epoch,
         slots,
@@ -138,7 +136,7 @@ mod tests {
         assert_eq!(own.open[0].other, id(TWO));
         let other = &lines[1];
         assert_eq!(other.primary, Some(id(ONE)));
-        assert!(other.replica && other.suspected && !other.failed);
+        assert!(other.replica && !other.failed, "it is only suspected");
         assert_eq!(other.addr, NodeAddr::new("10.0.0.2", 6379));
     }
 

@@ -18,8 +18,8 @@ const CALM_LIMIT: Duration = Duration::from_secs(10);
 const CALM: Duration = Duration::from_millis(300);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
-/// Keeps an emptied primary from becoming somebody's replica, with all of its data.
-const STAYS_PRIMARY: &str = "cluster-allow-replica-migration";
+/// Whether an emptied primary becomes a replica.
+const FOLLOWS: &str = "cluster-allow-replica-migration";
 
 /// A node of the pool, looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,13 +130,14 @@ impl Fleet {
         first.ok_or_else(|| Trouble::State(format!("{addr} has no address")))
     }
 
-    /// An emptied node stays what it is, and takes no copy of another's data.
-    pub(crate) async fn keep_primary(&self, peer: &Peer, keep: bool) -> Result<(), Trouble> {
-        let value = if keep { "no" } else { "yes" };
+    /// Whether an emptied node follows whoever took its last slots, with a copy of all its data.
+    /// Returns what it did before.
+    pub(crate) async fn set_follows(&self, peer: &Peer, follows: bool) -> Result<bool, Trouble> {
+        let value = if follows { "yes" } else { "no" };
         let mut link = self.link(&peer.addr).await?;
-        link.call(&["CONFIG", "SET", STAYS_PRIMARY, value])
-            .await
-            .map(drop)
+        let before = link.call(&["CONFIG", "GET", FOLLOWS]).await?;
+        link.call(&["CONFIG", "SET", FOLLOWS, value]).await?;
+        Ok(before.map_get(FOLLOWS).and_then(resp::Value::as_str) == Some("yes"))
     }
 
     /// Lets an emptied node go: when clients have left it, all forget it, and it is as new.
@@ -153,6 +154,7 @@ impl Fleet {
                 peer.addr
             )));
         }
+        self.wait_unowned(&view, peer).await?;
         self.wait_calm(&peer.addr).await?;
         let until = Instant::now() + CALM_LIMIT;
         let others = || view.peers.iter().filter(|other| other.id != peer.id);
@@ -182,6 +184,33 @@ impl Fleet {
             }
         }
         self.reset(&peer.addr).await
+    }
+
+    /// Waits until nobody holds it for the owner of anything: who forgets an owner has slots without one.
+    async fn wait_unowned(&self, view: &View, peer: &Peer) -> Result<(), Trouble> {
+        let until = Instant::now() + CALM_LIMIT;
+        let addrs = || view.peers.iter().map(|other| other.addr.clone());
+        loop {
+            let said = self.ask_all(addrs(), &[words(&["CLUSTER", "NODES"])]).await;
+            let believes = |said: &Result<Vec<resp::Value>, Trouble>| match said {
+                Ok(said) => {
+                    let lines = said.first().map(|nodes| members::read(&text_of(nodes)));
+                    let mut lines = lines.unwrap_or_default().into_iter();
+                    lines.any(|line| line.id == peer.id && !line.slots.is_empty())
+                }
+                Err(_) => true,
+            };
+            let Some((addr, _)) = said.iter().find(|(_, said)| believes(said)) else {
+                return Ok(());
+            };
+            if Instant::now() >= until {
+                return Err(Trouble::State(format!(
+                    "{addr} does not answer, or holds {} for an owner of slots: it is not let go",
+                    peer.addr
+                )));
+            }
+            sleep(LOOK).await;
+        }
     }
 
     /// Makes an empty node new. It refuses when it has keys of its own.

@@ -36,7 +36,7 @@ pub(crate) struct Peer {
     pub(crate) migrations: Option<usize>,
     /// Whom it knows, itself among them.
     pub(crate) knows: BTreeSet<NodeId>,
-    /// It is about to get to know somebody, or holds somebody for dead.
+    /// It is about to get to know somebody.
     unsettled: bool,
 }
 
@@ -130,9 +130,7 @@ fn peer(addr: &NodeAddr, line: &Line, said: &[Value]) -> Option<Peer> {
         well: field(&text_of(info), "cluster_state") == Some("ok"),
         migrations: migrations.as_array().map(running),
         knows: known.map(|line| line.id).collect(),
-        unsettled: lines
-            .iter()
-            .any(|line| line.handshake || line.failed || line.suspected),
+        unsettled: lines.iter().any(|line| line.handshake),
     })
 }
 

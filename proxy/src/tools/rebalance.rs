@@ -129,6 +129,10 @@ async fn rebalance(options: &Options) -> Result<End, Failure> {
         .ok_or_else(|| Failure::Mistake("--config is missing".to_owned()))?;
     let over = Duration::try_from_secs_f64(options.over)
         .map_err(|error| Failure::Mistake(format!("--over {}: {error}", options.over)))?;
+    let over = match options.by {
+        By::Cpu => over,
+        By::Keys | By::Slots => Duration::ZERO,
+    };
     let emptied = addresses(&options.empty)?;
     let stop = stop_on_signals()?;
     let fleet = Fleet::new(&config).map_err(Failure::Failed)?;

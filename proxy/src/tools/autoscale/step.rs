@@ -32,6 +32,8 @@ pub(super) struct Steps<'a> {
     earlier: Option<Reading>,
     /// Nodes that are being emptied, to be given back.
     leaving: BTreeSet<NodeId>,
+    /// Of these, nodes that follow another one when they are empty, until they were told not to.
+    followed: BTreeSet<NodeId>,
     /// Whether it is known what a run before this one was doing.
     resumed: bool,
     /// What was said about how slots are weighed.
@@ -50,6 +52,7 @@ impl<'a> Steps<'a> {
             decider: Decider::new(config),
             earlier: None,
             leaving: BTreeSet::new(),
+            followed: BTreeSet::new(),
             resumed: false,
             weighed: None,
         }
@@ -163,9 +166,11 @@ impl<'a> Steps<'a> {
             return;
         }
         self.leaving.insert(peer.id);
-        if let Err(trouble) = self.fleet.keep_primary(peer, true).await {
+        match self.fleet.set_follows(peer, false).await {
+            Ok(true) => drop(self.followed.insert(peer.id)),
+            Ok(false) => {}
             // Then it follows another node when it is empty, and is as good to give back.
-            tracing::debug!(%trouble, "it may become a replica");
+            Err(trouble) => tracing::debug!(%trouble, "it may become a replica"),
         }
     }
 
@@ -308,7 +313,9 @@ impl<'a> Steps<'a> {
             if let Some(peer) = empty {
                 self.fleet.release(peer).await?;
                 self.leaving.remove(&id);
-                let _ = self.fleet.keep_primary(peer, false).await;
+                if self.followed.remove(&id) {
+                    let _ = self.fleet.set_follows(peer, true).await;
+                }
                 let shards = view.primaries().count() - usize::from(!peer.replica);
                 tracing::info!(node = %peer.addr, shards, "it is empty, forgotten and back in the pool");
             }
