@@ -55,6 +55,10 @@ enum Command {
     Slowlog(tools::slowlog::Options),
     /// Look at everything that a Keyway needs, and say what to do about what is wrong.
     Doctor(tools::doctor::Options),
+    /// Move slots until all nodes are equally busy; only shows what it would do without --apply.
+    Rebalance(tools::rebalance::Options),
+    /// Take nodes from a warm pool when load rises, and give them back when it falls.
+    Autoscale(tools::autoscale::Options),
     /// Print a script that completes this command line in a shell.
     Completions {
         /// The shell.
@@ -97,6 +101,8 @@ pub fn run() -> ExitCode {
         Command::Heat(options) => tools::heat::show(&options),
         Command::Slowlog(options) => tools::slowlog::show(&options),
         Command::Doctor(options) => tools::doctor::show(&options),
+        Command::Rebalance(options) => tools::rebalance::show(&options),
+        Command::Autoscale(options) => tools::autoscale::show(&options),
         Command::Completions { shell } => tools::shell::completions(shell, Cli::command()),
         Command::Man => tools::shell::man(Cli::command()),
         Command::Demo(options) => demo::run(&options),

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+mod autoscale;
 mod change;
 mod check;
 mod fields;
@@ -26,6 +27,7 @@ mod typed;
 #[cfg(test)]
 mod tests;
 
+pub use autoscale::Autoscale;
 pub use change::Changes;
 pub use host_port::{HostPort, HostPortError};
 pub use live::{Live, Lives};
@@ -69,6 +71,8 @@ pub struct Config {
     pub admin: Admin,
     /// `[log]`: what is said and how.
     pub log: Log,
+    /// `[autoscale]`: when nodes come and go.
+    pub autoscale: Autoscale,
     /// Where each value was written, for messages of later stages (a certificate that does not load).
     pub origin: Origin,
 }
@@ -472,6 +476,7 @@ impl Config {
             drain: Drain::default(),
             admin: Admin::default(),
             log: Log::default(),
+            autoscale: Autoscale::default(),
             origin: Origin::new(BUILT_IN),
         }
     }

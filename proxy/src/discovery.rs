@@ -30,8 +30,8 @@ mod node;
 mod readers;
 mod ready;
 
-pub(crate) use node::{Look, Node, look_at};
-use node::{LookError, counts_of};
+use node::counts_of;
+pub(crate) use node::{Look, LookError, Node, look_at};
 
 /// Between two looks that nobody asked for.
 const REGULAR: Duration = Duration::from_secs(10);

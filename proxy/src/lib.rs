@@ -7,6 +7,7 @@
 //! - [`worker`]: one thread with its dataplane; a task for each client and each node connection.
 //! - [`net`]: connections as the system has them, or as a simulation does.
 //! - [`metrics`], [`admin`], [`telemetry`]: what is seen from outside.
+//! - `fleet`: every node at once, for the tools that move slots and add and remove nodes.
 //! - [`cli`] and [`demo`]: the command line, and everything at once on one machine.
 
 pub mod acceptor;
@@ -24,6 +25,7 @@ pub mod drain;
 pub mod events;
 mod expiry;
 pub mod files;
+mod fleet;
 pub mod heat;
 pub mod memory;
 pub mod metrics;

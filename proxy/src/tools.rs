@@ -1,14 +1,16 @@
 //! Commands for those who look at a running Keyway, or at the cluster behind: what they share.
 //!
-//! Never here: anything that a serving Keyway needs, or that changes a cluster.
+//! Never here: anything that a serving Keyway needs. `rebalance` and `autoscale` alone change a cluster.
 
 use std::{io::Write, process::ExitCode};
 
 use serde::Serialize;
 
+pub(crate) mod autoscale;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod heat;
+pub(crate) mod rebalance;
 pub(crate) mod shell;
 pub(crate) mod slowlog;
 pub(crate) mod source;

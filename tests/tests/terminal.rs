@@ -112,7 +112,17 @@ fn what_is_explained_is_what_happens() {
 #[test]
 fn shells_and_man_know_every_command() {
     let commands = [
-        "serve", "check", "topology", "explain", "doctor", "top", "heat", "slowlog", "demo",
+        "serve",
+        "check",
+        "topology",
+        "explain",
+        "doctor",
+        "top",
+        "heat",
+        "slowlog",
+        "demo",
+        "rebalance",
+        "autoscale",
     ];
     for shell in ["bash", "zsh", "fish"] {
         let script = answer(&["completions", shell]);

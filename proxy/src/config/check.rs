@@ -14,6 +14,7 @@ use super::{
     Unauthenticated,
 };
 
+mod autoscale;
 mod clusters;
 mod hot_keys;
 mod limits;
@@ -94,6 +95,7 @@ impl Checker<'_> {
         let drain = checker.drain(&typed.drain);
         let admin = checker.admin(typed.admin);
         let log = checker.log(typed.log);
+        let autoscale = checker.autoscale(typed.autoscale);
         Some(Config {
             tenant: None,
             clusters: Vec::new(),
@@ -108,6 +110,7 @@ impl Checker<'_> {
             drain,
             admin,
             log,
+            autoscale,
             origin: checker.origin.clone(),
         })
     }

@@ -19,6 +19,7 @@ impl fmt::Display for Config {
         self.write_users(f)?;
         self.write_admin_commands(f)?;
         self.write_limits(f)?;
+        self.autoscale.write(f)?;
         section(f, "reload")?;
         writeln!(f, "watch = {}", self.reload.watch)?;
         millis(f, "every_ms", self.reload.every)?;

@@ -202,7 +202,7 @@ x = 1
              password_file or password_env",
             "k.toml:13: limits.clients_max: -1 is out of range; 1 to 1000000",
             "k.toml:14: limits.deadline_ms: 0 is out of range; 1 to 3600000 milliseconds",
-            "k.toml:15: extra: unknown key; known here: listen, cluster, reads, hot_keys, users, admin_commands, limits, reload, drain, admin, log",
+            "k.toml:15: extra: unknown key; known here: listen, cluster, reads, hot_keys, users, admin_commands, limits, reload, drain, admin, log, autoscale",
         ]
     );
 }
@@ -346,6 +346,28 @@ fn contradictions_are_named() {
         let found = problems(&format!("{MINIMAL}{extra}\n"));
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].contains(expected), "{found:?} lacks {expected}");
+    }
+}
+
+#[test]
+fn a_pool_and_its_bounds_fit_each_other() {
+    for (extra, expected) in [
+        (
+            "[autoscale]\nshards_min = 5\nshards_max = 4",
+            "is more than shards_max",
+        ),
+        (
+            "[autoscale]\nheadroom_min_percent = 150",
+            "is more than headroom_percent",
+        ),
+        ("[autoscale]\nwarm = [\"a:b\"]", "autoscale.warm: \"a:b\""),
+        (
+            "[autoscale]\nnode_cpu_percent_max = 0",
+            "0 is out of range; 1 to 6400",
+        ),
+    ] {
+        let found = problems(&format!("{MINIMAL}{extra}\n"));
+        assert!(found.len() == 1 && found[0].contains(expected), "{found:?}");
     }
 }
 

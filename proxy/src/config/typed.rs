@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde::de::{self, Visitor};
 use toml::de::{DeTable, DeValue, Deserializer};
 
-use super::fields;
 use super::problem::{Origin, Problem, Problems};
+use super::{autoscale, fields};
 
 mod clusters;
 
@@ -35,6 +35,7 @@ pub(super) struct File {
     pub(super) drain: Drain,
     pub(super) admin: Admin,
     pub(super) log: Log,
+    pub(super) autoscale: autoscale::Typed,
 }
 
 #[derive(Clone, Deserialize, Default)]
@@ -237,7 +238,7 @@ impl<'de> Deserialize<'de> for Whole {
 }
 
 /// Every section by its dotted path, with its keys; sub-sections are keys of their parent too.
-pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 21] {
+pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 22] {
     [
         ("", fields::names::<File>()),
         ("listen", fields::names::<Listen>()),
@@ -257,6 +258,7 @@ pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 21] {
         ("drain", fields::names::<Drain>()),
         ("admin", fields::names::<Admin>()),
         ("log", fields::names::<Log>()),
+        ("autoscale", fields::names::<autoscale::Typed>()),
         // Of one [[cluster]]: what they have in common with the sections above is told there.
         ("cluster.listen", fields::names::<ClusterListen>()),
         ("cluster.listen.tls", fields::names::<ListenTls>()),

@@ -178,8 +178,33 @@ impl Node {
     pub(crate) async fn call(&mut self, args: &[&[u8]]) -> Result<Value, LookError> {
         let mut request = Vec::new();
         resp::write::request(&mut request, args);
-        self.stream.write_all(&request).await?;
-        self.stream.flush().await?;
+        self.send(&request).await?;
+        self.receive().await
+    }
+
+    /// Several requests in one write; their answers in order. The caller bounds their number.
+    pub(crate) async fn call_all<A: AsRef<[u8]>>(
+        &mut self,
+        requests: &[Vec<A>],
+    ) -> Result<Vec<Value>, LookError> {
+        let mut bytes = Vec::new();
+        for args in requests {
+            resp::write::request(&mut bytes, args);
+        }
+        self.send(&bytes).await?;
+        let mut answers = Vec::with_capacity(requests.len());
+        for _ in requests {
+            answers.push(self.receive().await?);
+        }
+        Ok(answers)
+    }
+
+    async fn send(&mut self, request: &[u8]) -> Result<(), LookError> {
+        self.stream.write_all(request).await?;
+        Ok(self.stream.flush().await?)
+    }
+
+    async fn receive(&mut self) -> Result<Value, LookError> {
         let mut framer = ReplyFramer::new();
         let mut walked = 0;
         loop {

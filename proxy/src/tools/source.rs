@@ -4,7 +4,7 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -83,6 +83,30 @@ impl fmt::Display for Admin {
     }
 }
 
+/// The configuration of the cluster that is to be changed: with several, it has to be named.
+pub(crate) fn to_be_changed(path: &Path, name: Option<&str>) -> Result<Config, Failure> {
+    let config = load(path)?;
+    if name.is_none() && config.clusters.len() > 1 {
+        let names = names_of(&config);
+        let text = format!("the configuration has {names}: say --cluster NAME");
+        return Err(Failure::Mistake(text));
+    }
+    of_cluster(&config, name)
+}
+
+fn load(path: &Path) -> Result<Config, Failure> {
+    Config::load(path).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Failure::Mistake(lines.join("\n"))
+    })
+}
+
+fn names_of(config: &Config) -> String {
+    let all = config.clusters.iter().filter_map(|own| own.tenant.as_ref());
+    let names: Vec<&str> = all.map(|tenant| &*tenant.name).collect();
+    names.join(", ")
+}
+
 /// The configuration of a cluster: that of this name, or the first.
 pub(crate) fn of_cluster(config: &Config, name: Option<&str>) -> Result<Config, Failure> {
     let named = |own: &&Arc<Config>| {
@@ -93,11 +117,10 @@ pub(crate) fn of_cluster(config: &Config, name: Option<&str>) -> Result<Config, 
         (Some(own), _) => Ok((**own).clone()),
         (None, None) => Ok(config.clone()),
         (None, Some(name)) => {
-            let all = config.clusters.iter().filter_map(|own| own.tenant.as_ref());
-            let names: Vec<&str> = all.map(|tenant| &*tenant.name).collect();
+            let names = names_of(config);
             let known = match names.is_empty() {
                 true => "the configuration has one [cluster], without a name".to_owned(),
-                false => format!("the configuration has {}", names.join(", ")),
+                false => format!("the configuration has {names}"),
             };
             Err(Failure::Mistake(format!("--cluster {name}: {known}")))
         }
@@ -116,13 +139,7 @@ pub(crate) struct Told {
 impl Source {
     /// The configuration that is named.
     pub(crate) fn config(&self) -> Result<Option<Config>, Failure> {
-        let Some(path) = &self.config else {
-            return Ok(None);
-        };
-        Config::load(path).map(Some).map_err(|problems| {
-            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            Failure::Mistake(lines.join("\n"))
-        })
+        self.config.as_deref().map(load).transpose()
     }
 
     /// The admin port that is meant.

@@ -7,6 +7,7 @@ use resp::{Value, write};
 
 use crate::client::{Client, text};
 use crate::cluster::{RealCluster, expect_ok};
+use crate::node::Node;
 use crate::wait::wait_until;
 
 /// Slots that are half moved at the same time, by [`RealCluster::migrate_slots`].
@@ -154,6 +155,24 @@ impl RealCluster {
         self.wait_acquainted();
         self.wait_healthy();
         index
+    }
+
+    /// Starts a node like those of the cluster, which belongs to none.
+    #[must_use]
+    pub fn spare_node(&self) -> Node {
+        let options = self.options();
+        let mut extra = options.extra.clone();
+        let timeout = options.node_timeout_ms.to_string();
+        extra.extend(["--cluster-node-timeout".to_owned(), timeout]);
+        let extra: Vec<&str> = extra.iter().map(String::as_str).collect();
+        let certificates = self.certificates.clone();
+        Node::start(
+            options.version,
+            certificates,
+            true,
+            options.password.clone(),
+            &extra,
+        )
     }
 
     fn wait_unasked(&self, index: usize) {

@@ -1,0 +1,101 @@
+//! `keyway autoscale`: nodes come from a warm pool when load rises and go back when it falls.
+//!
+//! One look after the other: what is left half done is finished, load is measured, `heat` decides, and
+//! one step is done. Nothing is kept but what was measured; where a run before this one was, the
+//! cluster itself tells.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use tokio::time::sleep;
+
+use super::{
+    Failure,
+    rebalance::{failed, stop_on_signals},
+    run,
+    source::to_be_changed,
+};
+use crate::{
+    config::Config,
+    fleet::{Fleet, Stop},
+    telemetry,
+};
+
+mod decide;
+mod step;
+
+use step::{Next, Steps};
+
+/// Between two looks while something is going on, at most.
+const SOON: Duration = Duration::from_millis(500);
+
+/// `keyway autoscale`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The configuration whose `[cluster]` and `[autoscale]` are meant.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Which of several clusters.
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+    /// Say what would be done, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Runs until a signal.
+pub(crate) fn show(options: &Options) -> ExitCode {
+    match run(autoscale(options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(code) => code,
+    }
+}
+
+async fn autoscale(options: &Options) -> Result<(), Failure> {
+    let config = to_be_changed(&options.config, options.cluster.as_deref())?;
+    telemetry::start(&config.log);
+    let stop = stop_on_signals()?;
+    let fleet = Fleet::new(&config).map_err(Failure::Failed)?;
+    let view = fleet.view().await.map_err(|trouble| failed(&trouble))?;
+    view.sound().map_err(|trouble| failed(&trouble))?;
+    tracing::info!(
+        shards = view.primaries().count(),
+        pool = config.autoscale.warm.len(),
+        dry_run = options.dry_run,
+        "scaling"
+    );
+    look_after(&fleet, &config, options.dry_run, &stop).await;
+    tracing::info!("ended; a new run goes on from what the cluster is");
+    Ok(())
+}
+
+async fn look_after(fleet: &Fleet, config: &Config, dry_run: bool, stop: &Stop) {
+    let mut steps = Steps::new(fleet, &config.autoscale, dry_run);
+    let mut told = String::new();
+    while !stop.requested() {
+        let next = match steps.step(stop).await {
+            Ok(next) => {
+                told.clear();
+                next
+            }
+            Err(trouble) => {
+                // Once, not at every look.
+                let text = trouble.to_string();
+                if text != told {
+                    tracing::warn!("nothing is done now: {text}");
+                }
+                told = text;
+                steps.forget();
+                Next::Later
+            }
+        };
+        let pause = match next {
+            Next::Soon => config.autoscale.interval.min(SOON),
+            Next::Later => config.autoscale.interval,
+        };
+        tokio::select! {
+            biased;
+            () = stop.heard() => return,
+            () = sleep(pause) => {}
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! `keyway autoscale`: nodes of a warm pool come when load rises and go when it falls, and the
+//! clients of a Keyway in front notice nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails"
+)]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use keyway_tests::{
+    ClusterOptions, Keyway, Load, LoadOptions, Node, RealCluster, Report, Settings, Signal,
+    Version, run_to_end, signal, text, tools, wait_until,
+};
+
+/// Long enough for slow machines; the test ends when it is done.
+const PATIENCE_S: u64 = 150;
+
+/// A cluster of one shard, three empty nodes beside it and one that is not, and Keyway before it.
+struct Ground {
+    cluster: RealCluster,
+    spares: Vec<Node>,
+    keyway: Keyway,
+}
+
+impl Ground {
+    /// `lines` are of `[autoscale]`.
+    fn new(lines: &str) -> Self {
+        let stats = ["--cluster-slot-stats-enabled", "yes"].map(str::to_owned);
+        let cluster = RealCluster::with(ClusterOptions {
+            extra: stats.to_vec(),
+            ..ClusterOptions::new(Version::V9_1, 1, 0)
+        });
+        let spares: Vec<Node> = (0..4).map(|_| cluster.spare_node()).collect();
+        // Somebody's: it has a key, and must never be taken nor emptied.
+        let mut other = spares[0].client();
+        let slot = ["CLUSTER", "ADDSLOTSRANGE", "0", "16383"];
+        assert_eq!(text(&other.cmd(&slot)), "OK");
+        wait_until("a node that serves", 10, || {
+            text(&other.cmd(&["SET", "other", "1"])) == "OK"
+        });
+        let warm: Vec<String> = spares.iter().map(Node::addr).collect();
+        let settings = Settings {
+            sections: format!(
+                "[autoscale]\nwarm = {warm:?}\ninterval_ms = 200\nahead_ms = 1000\n\
+                 growth_period_ms = 1000\nshrink_after_ms = 1000\nshards_max = 4\n{lines}\n\
+                 [log]\nformat = 'human'"
+            ),
+            ..Settings::default()
+        };
+        let keyway = Keyway::with(&cluster, &settings);
+        Self {
+            cluster,
+            spares,
+            keyway,
+        }
+    }
+
+    fn load(&self, prefix: &str, clients: usize, pause_ms: u64) -> Load {
+        let options = LoadOptions {
+            prefix: prefix.to_owned(),
+            pause: Duration::from_millis(pause_ms),
+            watches: true,
+            ..LoadOptions::new(clients)
+        };
+        Load::start(&self.keyway.addr(), self.keyway.ca(), &options)
+    }
+
+    /// Primaries with slots, by the word of the first node.
+    fn shards(&self) -> usize {
+        let nodes = text(&self.cluster.client(0).cmd(&["CLUSTER", "NODES"]));
+        let with_slots = nodes.lines().filter(|line| line.split(' ').count() > 8);
+        with_slots.filter(|line| line.contains("master")).count()
+    }
+
+    fn known(&self) -> usize {
+        text(&self.cluster.client(0).cmd(&["CLUSTER", "NODES"]))
+            .lines()
+            .count()
+    }
+}
+
+/// A running `keyway autoscale`; killed when dropped.
+struct Autoscale {
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Autoscale {
+    fn start(ground: &Ground, arguments: &[&str]) -> Self {
+        let mut child = Command::new(tools::keyway())
+            .args(["autoscale", "--config", &ground.keyway.config()])
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (lines, into) = (
+            BufReader::new(child.stderr.take().unwrap()).lines(),
+            log.clone(),
+        );
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                into.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        Self { child, log }
+    }
+
+    fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    #[track_caller]
+    fn wait(&self, what: &str, condition: impl Fn() -> bool) {
+        let mut ended = false;
+        let end = std::time::Instant::now() + Duration::from_secs(PATIENCE_S);
+        while !condition() && !ended {
+            ended = std::time::Instant::now() > end;
+            thread::sleep(Duration::from_millis(50));
+        }
+        assert!(!ended, "waited in vain for {what}:\n{}", self.log());
+    }
+
+    fn kill(mut self) -> String {
+        signal(&self.child, Signal::KILL);
+        self.child.wait().unwrap();
+        self.log()
+    }
+
+    /// Ends it by SIGTERM.
+    fn stop(mut self) -> String {
+        signal(&self.child, Signal::TERM);
+        let status = self.child.wait().unwrap();
+        assert_eq!(status.code(), Some(0), "{}", self.log());
+        self.log()
+    }
+}
+
+impl Drop for Autoscale {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[track_caller]
+fn assert_clean(report: &Report, log: &str) {
+    assert!(report.verified > 0);
+    assert!(
+        report.is_clean(),
+        "{:?}, {} closed\n{}\n{log}",
+        report.errors,
+        report.closed,
+        report.told(20)
+    );
+}
+
+#[test]
+fn one_shard_becomes_four_and_one_again_by_itself() {
+    let ground = Ground::new("node_ops_max = 1000");
+    let light = ground.load("light", 2, 300);
+    let scaling = Autoscale::start(&ground, &[]);
+    scaling.wait("its start", || scaling.log().contains("scaling"));
+    let heavy = ground.load("heavy", 12, 40);
+    scaling.wait("four shards", || ground.shards() == 4);
+    heavy.wait_rounds(100);
+    // Whoever did it may die; the next one goes on.
+    let mut log = scaling.kill();
+    let scaling = Autoscale::start(&ground, &[]);
+    heavy.wait_rounds(100);
+    let report = heavy.stop();
+    assert_clean(&report, &log);
+
+    scaling.wait("a node that is emptied", || {
+        scaling.log().contains("given back")
+    });
+    log += &scaling.kill();
+    let scaling = Autoscale::start(&ground, &[]);
+    scaling.wait("one shard", || ground.known() == 1);
+    light.wait_rounds(20);
+    log += &scaling.stop();
+    assert_clean(&light.stop(), &log);
+
+    assert_eq!(ground.cluster.ranges_of(0), [(0, 16_383)]);
+    for spare in &ground.spares[1..] {
+        let nodes = text(&spare.client().cmd(&["CLUSTER", "NODES"]));
+        let alone = nodes.lines().count() == 1;
+        assert!(
+            alone,
+            "not back in the pool: {nodes}\n{log}\n{}",
+            spare.log()
+        );
+        assert_eq!(text(&spare.client().cmd(&["DBSIZE"])), "0");
+    }
+    assert_eq!(text(&ground.spares[0].client().cmd(&["GET", "other"])), "1");
+    for line in [
+        "scale out: nodes",
+        "slots move",
+        "scale in",
+        "back in the pool",
+        "is not empty",
+    ] {
+        assert!(log.contains(line), "no {line:?} in\n{log}");
+    }
+    println!("{} + light replies verified\n{log}", report.verified);
+}
+
+#[test]
+fn a_dry_run_says_what_it_would_do_and_does_nothing() {
+    let ground = Ground::new("node_ops_max = 1");
+    let load = ground.load("dry", 2, 50);
+    let scaling = Autoscale::start(&ground, &["--dry-run"]);
+    scaling.wait("a decision", || scaling.log().contains("scale out"));
+    load.wait_rounds(20);
+    let log = scaling.stop();
+    assert_eq!(ground.known(), 1, "{log}");
+    assert_clean(&load.stop(), &log);
+}
+
+#[test]
+fn nothing_begins_in_a_cluster_that_is_not_well() {
+    let ground = Ground::new("");
+    let mut client = ground.cluster.client(0);
+    assert_eq!(text(&client.cmd(&["CLUSTER", "DELSLOTS", "7"])), "OK");
+    let config = ground.keyway.config();
+    let mut command = Command::new(tools::keyway());
+    let output = run_to_end(
+        command.args(["autoscale", "--config", &config]),
+        Duration::from_secs(30),
+    );
+    assert_eq!(output.code, Some(1), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("cluster_state is not ok"),
+        "{}",
+        output.stderr
+    );
+}

@@ -1,0 +1,333 @@
+//! `keyway rebalance`: slots of a real cluster move under verified load, and whatever ends it, the
+//! next run goes on.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails; a missing field is null"
+)]
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use keyway_tests::{
+    ClusterOptions, Keyway, Load, LoadOptions, Output, RealCluster, Settings, Signal, Version,
+    run_to_end, signal, text, tools, wait_until,
+};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(120);
+const CLIENTS: usize = 10;
+const PASSWORD: &str = "rebalanced";
+/// Keys that nobody touches while slots move.
+const KEPT: usize = 3_000;
+
+/// A cluster, Keyway before it, load on it, and keys that must stay.
+struct Ground {
+    cluster: RealCluster,
+    keyway: Keyway,
+    load: Load,
+}
+
+impl Ground {
+    fn new(version: Version, shards: usize, replicas: usize, lossy: bool) -> Self {
+        let protected = version == Version::V8_0Tls;
+        let stats = ["--cluster-slot-stats-enabled", "yes"].map(str::to_owned);
+        let cluster = RealCluster::with(ClusterOptions {
+            node_timeout_ms: 1_000,
+            password: protected.then(|| PASSWORD.to_owned()),
+            extra: stats.to_vec(),
+            ..ClusterOptions::new(version, shards, replicas)
+        });
+        let settings = Settings {
+            cluster: match protected {
+                true => "password_env = 'REBALANCED'\nunauthenticated = 'service'".to_owned(),
+                false => String::new(),
+            },
+            environment: vec![("REBALANCED".to_owned(), PASSWORD.to_owned())],
+            ..Settings::default()
+        };
+        let keyway = Keyway::with(&cluster, &settings);
+        let mut client = keyway.client();
+        for number in 0..KEPT {
+            let key = format!("kept:{number}");
+            assert_eq!(text(&client.cmd(&["SET", &key, &key])), "OK");
+        }
+        let options = LoadOptions {
+            pause: Duration::from_millis(20),
+            pairs: 1,
+            lossy,
+            ..LoadOptions::new(CLIENTS)
+        };
+        let load = Load::start(&keyway.addr(), keyway.ca(), &options);
+        Self {
+            cluster,
+            keyway,
+            load,
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(tools::keyway());
+        command.args([
+            "rebalance",
+            "--over",
+            "0.3",
+            "--config",
+            &self.keyway.config(),
+        ]);
+        command.args(arguments).env("REBALANCED", PASSWORD);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        run_to_end(&mut self.command(arguments), LIMIT)
+    }
+
+    #[track_caller]
+    fn done(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert_eq!(output.code, Some(0), "{}\n{}", output.stdout, output.stderr);
+        output.stdout
+    }
+
+    /// Starts a run and waits until it has said so many lines of JSON.
+    fn begun(&self, arguments: &[&str], lines: usize) -> (Child, BufReader<ChildStdout>) {
+        let mut command = self.command(arguments);
+        let mut child = command
+            .args(["--apply", "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap());
+        for _ in 0..lines {
+            said.read_line(&mut String::new()).unwrap();
+        }
+        (child, said)
+    }
+
+    /// Slots by node, by each node's own word: every slot has one owner, and none is half moved.
+    fn slots(&self) -> Vec<usize> {
+        let mut all = BTreeSet::new();
+        let mut counts = Vec::new();
+        for (index, node) in self.cluster.nodes().iter().enumerate() {
+            if !node.runs() {
+                continue;
+            }
+            let nodes = text(&self.cluster.client(index).cmd(&["CLUSTER", "NODES"]));
+            let own = nodes.lines().find(|line| line.contains("myself")).unwrap();
+            assert!(
+                !own.contains("[") || own.contains("slave"),
+                "a slot is half moved: {own}"
+            );
+            if own.contains("slave") {
+                continue;
+            }
+            let ranges = self.cluster.ranges_of(index);
+            let slots: Vec<u16> = ranges
+                .iter()
+                .flat_map(|(first, last)| *first..=*last)
+                .collect();
+            counts.push(slots.len());
+            for slot in slots {
+                assert!(all.insert(slot), "slot {slot} has two owners");
+            }
+        }
+        assert_eq!(all.len(), 16_384, "slots without an owner");
+        counts
+    }
+
+    fn addr(&self, index: usize) -> String {
+        self.cluster.addrs()[index].clone()
+    }
+
+    /// Everything that was there is there.
+    fn assert_kept(&self) {
+        let mut client = self.keyway.client();
+        for number in 0..KEPT {
+            let key = format!("kept:{number}");
+            assert_eq!(text(&client.cmd(&["GET", &key])), key, "{key} is lost");
+        }
+    }
+
+    fn end_clean(self) {
+        self.assert_kept();
+        let report = self.load.stop();
+        assert!(report.verified > 0);
+        assert!(
+            report.is_clean(),
+            "{:?}, {} closed\n{}",
+            report.errors,
+            report.closed,
+            report.told(20)
+        );
+    }
+}
+
+fn even(slots: &[usize]) -> bool {
+    let mean = slots.iter().sum::<usize>() / slots.len();
+    slots.iter().all(|slots| slots.abs_diff(mean) < mean / 2)
+}
+
+#[test]
+fn slots_move_to_where_there_is_room_9_1() {
+    slots_move_to_where_there_is_room(Version::V9_1);
+}
+
+#[test]
+fn slots_move_to_where_there_is_room_8_0_over_tls() {
+    slots_move_to_where_there_is_room(Version::V8_0Tls);
+}
+
+fn slots_move_to_where_there_is_room(version: Version) {
+    let replicas = usize::from(version == Version::V9_1);
+    let mut ground = Ground::new(version, 2, replicas, false);
+    let new = ground.cluster.add_primary();
+    let before = ground.slots();
+    let plan = ground.done(&[]);
+    assert!(plan.contains("nothing was changed"), "{plan}");
+    for index in [0, 1, new] {
+        assert!(plan.contains(&ground.addr(index)), "{plan}");
+    }
+    let told: Value = serde_json::from_str(&ground.done(&["--json"])).unwrap();
+    assert_eq!(told["weighed_by"], "cpu", "{told}");
+    assert_eq!(ground.slots(), before, "a plan changes nothing");
+    let planned = told["nodes"].as_array().unwrap().iter();
+    let after: f64 = planned
+        .map(|node| node["after"]["load"].as_f64().unwrap())
+        .sum();
+    assert!((after - 1.0).abs() < 0.01, "{told}");
+
+    // Slots by their load; a node that is hot has few.
+    let said = ground.done(&["--apply"]);
+    assert!(!ground.cluster.ranges_of(new).is_empty(), "{said}");
+    // Slots by their number.
+    let said = ground.done(&["--apply", "--by", "slots"]);
+    let slots = ground.slots();
+    assert!(even(&slots), "{slots:?}\n{said}");
+    ground.cluster.wait_healthy();
+    // A node that shall have none gives all away, and the replicas have what their primaries have.
+    let last = ground.addr(new);
+    ground.done(&["--apply", "--empty", &last]);
+    ground.slots();
+    assert_eq!(ground.cluster.ranges_of(new), []);
+    ground.cluster.wait_healthy();
+    let missing = ground.run(&["--empty", "127.0.0.1:1"]);
+    assert_eq!(missing.code, Some(2));
+    assert!(
+        missing.stderr.contains("no primary of the cluster"),
+        "{}",
+        missing.stderr
+    );
+    ground.end_clean();
+}
+
+#[test]
+fn killed_anywhere_it_goes_on_9_1() {
+    killed_anywhere_it_goes_on(Version::V9_1);
+}
+
+#[test]
+fn killed_anywhere_it_goes_on_8_0_over_tls() {
+    killed_anywhere_it_goes_on(Version::V8_0Tls);
+}
+
+fn killed_anywhere_it_goes_on(version: Version) {
+    let ground = Ground::new(version, 2, 0, false);
+    for turn in 0..8_usize {
+        // There and back, killed after so many events and a moment that differs.
+        let empty = ground.addr(turn % 2);
+        let arguments = ["--empty", empty.as_str()];
+        let (mut child, _said) = ground.begun(&arguments, 1 + turn * 5 % 7);
+        ground.load.wait_rounds(turn as u64);
+        signal(&child, Signal::KILL);
+        child.wait().unwrap();
+    }
+    let (mut child, _said) = ground.begun(&["--empty", &ground.addr(0)], 2);
+    signal(&child, Signal::INT);
+    let code = child.wait().unwrap().code();
+    assert!(matches!(code, Some(0 | 130)), "{code:?}");
+    ground.slots();
+
+    ground.done(&["--apply", "--by", "slots"]);
+    let slots = ground.slots();
+    assert!(slots.len() == 1 || even(&slots), "{slots:?}");
+    ground.end_clean();
+}
+
+#[test]
+fn a_primary_lost_on_the_way_ends_it_and_the_next_run_goes_on_9_1() {
+    a_primary_lost_on_the_way(Version::V9_1);
+}
+
+#[test]
+fn a_primary_lost_on_the_way_ends_it_and_the_next_run_goes_on_8_0_over_tls() {
+    a_primary_lost_on_the_way(Version::V8_0Tls);
+}
+
+fn a_primary_lost_on_the_way(version: Version) {
+    let mut ground = Ground::new(version, 3, 1, true);
+    let empty = ground.addr(0);
+    let (mut child, mut said) = ground.begun(&["--empty", &empty], 2);
+    let lost = ground.cluster.id(0);
+    ground.cluster.node_mut(0).kill();
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).unwrap();
+    let code = child.wait().unwrap().code();
+    assert!(matches!(code, Some(0 | 1)), "{code:?}: {rest}");
+    // Until its replica has its place.
+    let refused = ground.run(&["--apply"]);
+    if refused.code != Some(0) {
+        assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+        assert!(!refused.stderr.trim().is_empty(), "it says why");
+    }
+    wait_until("a successor for what the lost node had", 30, || {
+        let nodes = text(&ground.cluster.client(1).cmd(&["CLUSTER", "NODES"]));
+        let line = nodes.lines().find(|line| line.starts_with(&lost));
+        line.is_none_or(|line| line.contains("fail") && line.split(' ').count() == 8)
+    });
+    ground.cluster.node_mut(0).restart();
+    ground.cluster.wait_healthy();
+    let mut last = String::new();
+    wait_until("a run to its end", 60, || {
+        let output = ground.run(&["--apply", "--by", "slots"]);
+        last = output.stdout + &output.stderr;
+        output.code == Some(0)
+    });
+    let slots = ground.slots();
+    assert!(even(&slots), "{slots:?}\n{last}");
+    ground.assert_kept();
+    let report = ground.load.stop();
+    assert!(report.verified > 0);
+    assert!(
+        report.is_right(),
+        "{:?}, {:?}\n{}",
+        report.errors,
+        report.faults,
+        report.told(20)
+    );
+}
+
+#[test]
+fn nothing_moves_in_a_cluster_that_is_not_well() {
+    let ground = Ground::new(Version::V9_1, 2, 0, true);
+    let mut client = ground.cluster.client(0);
+    assert_eq!(text(&client.cmd(&["CLUSTER", "DELSLOTS", "0"])), "OK");
+    for arguments in [&["--plan"][..], &["--apply"]] {
+        let output = ground.run(arguments);
+        assert_eq!(
+            (output.code, output.stdout.as_str()),
+            (Some(1), ""),
+            "{}",
+            output.stderr
+        );
+        assert!(
+            output.stderr.contains("cluster_state is not ok"),
+            "{}",
+            output.stderr
+        );
+    }
+}
