@@ -54,6 +54,18 @@ pub(crate) fn stays_in_database(request: Request<'_>, client: &State) -> bool {
     number.and_then(|number| number.parse().ok()) == Some(client.session.database)
 }
 
+/// Whether a command may begin now. What is about all keys has those before it done, and those behind
+/// it not begun: half of either could not be sent again without being seen in another order.
+fn may_begin(client: &mut State, plan: &Plan) -> bool {
+    if matches!(plan, Plan::FanOut(_) | Plan::EveryNode(_) | Plan::Scan) {
+        if client.session.order.open() > 0 {
+            return false;
+        }
+        client.alone = Some(client.session.order.next_place());
+    }
+    true
+}
+
 /// What is not queued behind `MULTI`.
 fn ends_transaction(plan: &Plan) -> bool {
     matches!(
@@ -280,13 +292,8 @@ impl<H: Host> Core<H> {
         table: &CommandTable,
         now: Instant,
     ) -> Option<Blocked> {
-        // What is about all keys has those before it done, and those behind it not begun: half of
-        // either could not be sent again without being seen in another order.
-        if matches!(plan, Plan::FanOut(_) | Plan::EveryNode(_) | Plan::Scan) {
-            if client.session.order.open() > 0 {
-                return Some(Blocked::Barrier);
-            }
-            client.alone = Some(client.session.order.next_place());
+        if !may_begin(client, &plan) {
+            return Some(Blocked::Barrier);
         }
         let client = (client, key);
         let took = match plan {

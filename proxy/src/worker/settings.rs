@@ -29,21 +29,25 @@ fn memory_of_all(config: &Config) -> usize {
     all / shared_by.map_or(1, |tenant| tenant.of.max(1))
 }
 
-pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
-    let limits = &config.limits;
-    let worker = u64::try_from(worker).unwrap_or_default();
-    shared
-        .seats
-        .set_max(limits.clients_per_user_max.unwrap_or_default());
+/// How many clients users may have, and how much they and all together may ask for.
+fn set_seats(config: &Config, shared: &Shared) {
+    let (limits, seats) = (&config.limits, &shared.seats);
     let rate = |max: Option<usize>| u64::try_from(max.unwrap_or_default()).unwrap_or(u64::MAX);
-    shared.seats.set_rates(
+    seats.set_max(limits.clients_per_user_max.unwrap_or_default());
+    seats.set_rates(
         rate(limits.user_commands_per_second_max),
         rate(limits.user_bytes_per_second_max),
     );
-    shared.seats.set_rates_of_all(
+    seats.set_rates_of_all(
         rate(limits.commands_per_second_max),
         rate(limits.bytes_per_second_max),
     );
+}
+
+pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
+    let limits = &config.limits;
+    let worker = u64::try_from(worker).unwrap_or_default();
+    set_seats(config, shared);
     Settings {
         limits: Limits {
             deadline: limits.deadline,
