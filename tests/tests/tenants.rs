@@ -264,6 +264,43 @@ fn what_one_cluster_s_clients_do_is_nothing_to_the_other_s() {
     assert_eq!(text(&other.cmd(&["GET", "x"])), "1");
 }
 
+/// Libraries as people use them: they dial an address, most of them say no name, and who they are before
+/// anything else.
+#[test]
+fn client_libraries_choose_by_their_user() {
+    let [a, b] = [users("alice"), users("bob")].map(RealCluster::with);
+    let tenants = [
+        Tenant::new("a", &a, "user_names = [\"alice\"]"),
+        Tenant::new("b", &b, "user_names = [\"bob\"]"),
+    ];
+    let world = World::new(&tenants, Settings::default());
+    a.client(0).cmd(&["SET", "k", "of-alice"]);
+    b.client(0).cmd(&["SET", "k", "of-bob"]);
+    let (port, ca) = (world.keyway.port().to_string(), &world.authority.ca);
+    let clients = tools::root().join("tests/clients");
+    for user in ["alice", "bob"] {
+        let (password, expected) = (format!("{user}-pw"), format!("of-{user}"));
+        let run = |command: &mut Command, lines: usize| {
+            let output = run_to_end(command, Duration::from_secs(60));
+            let said = output.stdout + &output.stderr;
+            let right = said.lines().filter(|line| line.ends_with(&expected));
+            assert_eq!((output.code, right.count()), (Some(0), lines), "{said}");
+        };
+        let arguments = [port.as_str(), ca.to_str().expect("a path"), user, &password];
+        let mut python = Command::new(tools::tool("KEYWAY_PYTHON"));
+        let script = clients.join("python/tenants.py");
+        run(python.arg("-B").arg(script).args(arguments), 8);
+        let mut node = Command::new(tools::tool("KEYWAY_NODE"));
+        node.env("NODE_PATH", tools::tool("NODE_PATH"));
+        run(node.arg(clients.join("node/tenants.js")).args(arguments), 6);
+        let mut cli = Command::new(tools::tool("KEYWAY_VALKEY_CLI"));
+        cli.args(["-h", "127.0.0.1", "-p", &port, "--tls", "--cacert"]);
+        cli.arg(ca)
+            .args(["--user", user, "--pass", &password, "GET", "k"]);
+        run(&mut cli, 1);
+    }
+}
+
 #[test]
 fn who_names_no_user_yet_has_no_cluster() {
     let [a, b] = [users("alice"), users("bob")].map(RealCluster::with);

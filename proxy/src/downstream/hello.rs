@@ -100,7 +100,9 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_hello_is_told_so_and_has_an_end() {
         let (mut near, mut far) = duplex(1 << 20);
-        far.write_all(&[22, 3, 1, 0, 5, 1, 0, 0, 1, 0]).await.unwrap();
+        far.write_all(&[22, 3, 1, 0, 5, 1, 0, 0, 1, 0])
+            .await
+            .unwrap();
         read(&mut near, &mut Vec::new()).await.unwrap_err();
         drop(near);
         let mut told = Vec::new();
