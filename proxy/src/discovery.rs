@@ -27,6 +27,7 @@ use crate::{
 
 mod node;
 mod readers;
+mod slot_stats;
 
 pub(crate) use node::{Look, Node, look_at};
 use node::{LookError, counts_of};
@@ -68,6 +69,7 @@ pub(crate) fn spawn(context: DiscoveryContext, shared: Arc<Shared>) -> io::Resul
 pub(crate) async fn run(context: DiscoveryContext, shared: Arc<Shared>) {
     let shutdown = context.shutdown.clone();
     let readers = readers::watch(context.clone(), Arc::clone(&shared));
+    let slot_stats = slot_stats::watch(context.clone(), Arc::clone(&shared));
     let discovery = Discovery {
         context,
         shared,
@@ -88,6 +90,7 @@ pub(crate) async fn run(context: DiscoveryContext, shared: Arc<Shared>) {
         () = shutdown.requested() => {}
         () = discovery.follow() => {}
         () = readers => {}
+        () = slot_stats => {}
     }
 }
 
