@@ -116,6 +116,11 @@ def everything_is_there(page, demo):
     expect(page.locator("#nodes")).to_contain_text("online")
     expect(page.locator("#events")).to_contain_text("found 3 shards, 6 nodes")
     expect(page.locator("#certificates")).to_contain_text("days")
+    assert page.locator("#heat rect").count() == 256
+    expect(page.locator("#heat-caption")).to_contain_text("times the mean")
+    page.wait_for_function("document.querySelectorAll('#hot-keys tr').length === 8", timeout=20000)
+    expect(page.locator("#hot-keys")).to_contain_text("k")  # the demo shows keys
+    assert page.locator("#hot-slots tr").count() == 8
     fits(page)
 
 
@@ -151,6 +156,13 @@ def what_is_wrong_shows(page, demo):
         })
         route.fulfill(json=told)
 
+    def heat(route):
+        told = route.fetch().json()
+        told["keys"][0]["key"] = "<i>key</i>"
+        route.fulfill(json=told)
+
+    page.route("**/heat", heat)
+    expect(page.locator("#hot-keys")).to_contain_text("<i>key</i>")
     page.route("**/status", status)
     page.route("**/topology", topology)
     expect(page.locator("#state")).to_contain_text("not ready: 100 slots have no owner")

@@ -29,6 +29,7 @@ use crate::{
 mod node;
 mod readers;
 mod ready;
+mod slot_stats;
 
 use node::counts_of;
 pub(crate) use node::{Look, LookError, Node, look_at};
@@ -76,6 +77,7 @@ pub(crate) fn spawn(context: DiscoveryContext, shared: Arc<Shared>) -> io::Resul
 pub(crate) async fn run(context: DiscoveryContext, shared: Arc<Shared>) {
     let shutdown = context.shutdown.clone();
     let readers = readers::watch(context.clone(), Arc::clone(&shared));
+    let slot_stats = slot_stats::watch(context.clone(), Arc::clone(&shared));
     let discovery = Discovery {
         context,
         shared,
@@ -97,6 +99,7 @@ pub(crate) async fn run(context: DiscoveryContext, shared: Arc<Shared>) {
         () = shutdown.requested() => {}
         () = discovery.follow() => {}
         () = readers => {}
+        () = slot_stats => {}
     }
 }
 

@@ -7,14 +7,17 @@
 //! Never here: what one worker counts (`dataplane`), and who may see keys.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use ::heat::{BigKey, BigKeys, HotKey, HotKeys, SlotCount, SlotCounts, Top};
 use dataplane::Heat;
+use tokio::sync::Notify;
 use topology::Slot;
+
+use self::report::NodeCounts;
 
 mod reply;
 pub mod report;
@@ -103,9 +106,29 @@ pub(crate) struct Sum {
 pub(crate) struct HeatBoard {
     shown: Mutex<BTreeMap<usize, Shown>>,
     sum: Mutex<Sum>,
+    /// What the owners of the hottest slots count of them, by slot.
+    nodes: Mutex<Arc<HashMap<u16, NodeCounts>>>,
+    nodes_wanted: Notify,
 }
 
 impl HeatBoard {
+    /// What nodes count of the hottest slots. Whoever asks has them asked, for a while: the first
+    /// time nothing is known yet.
+    pub(crate) fn node_counts(&self) -> Arc<HashMap<u16, NodeCounts>> {
+        self.nodes_wanted.notify_one();
+        Arc::clone(&self.nodes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Nodes were asked.
+    pub(crate) fn set_node_counts(&self, counts: HashMap<u16, NodeCounts>) {
+        *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(counts);
+    }
+
+    /// Waits for somebody who wants to know what nodes count.
+    pub(crate) async fn nodes_wanted(&self) {
+        self.nodes_wanted.notified().await;
+    }
+
     /// A worker shows what it has counted, unless somebody reads right now.
     pub(crate) fn show(&self, worker: usize, heat: &Heat, now: Instant) {
         let Ok(mut all) = self.shown.try_lock() else {

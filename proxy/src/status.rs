@@ -91,8 +91,10 @@ impl Board {
     pub fn heat(&self, slots: usize) -> heat::report::Report {
         let view = self.observer.view();
         let show_keys = self.config.get().admin.show_keys;
+        let nodes = self.observer.heat().node_counts();
         let sum = self.observer.heat().sum();
-        heat::report::Report::of(&sum, view.topology.as_deref(), (slots, show_keys))
+        let topology = view.topology.as_deref();
+        heat::report::Report::of(&sum, topology, &nodes, (slots, show_keys))
     }
 
     /// `/topology`

@@ -23,6 +23,7 @@ What the words mean:
 | split | as by key; over several slots it is cut into one command for each, and the replies are put together (`cross_slot`) |
 | any primary | goes to a primary, whichever |
 | every shard | goes to all primaries; the replies become one |
+| every node | the same with replicas, for what each node keeps for itself |
 | own connection | goes to the owner of its keys on a connection that is the client's alone while it waits |
 | session | Keyway keeps it for the client and sends it when its time comes |
 | subscription | one subscription on a node serves all clients of a worker |
@@ -124,6 +125,10 @@ const NOTES: &[(&str, &str)] = &[
         "subscribe",
         "asked for again after a node is lost; messages until then are lost, as on a server",
     ),
+    (
+        "slowlog|get",
+        "as many of each node as are asked for; `KEYWAY SLOWLOG` for the time that clients waited",
+    ),
     ("ssubscribe", "follows its slot"),
     (
         "wait",
@@ -145,7 +150,10 @@ fn way(command: &Command) -> &'static str {
         Handling::Shared | Handling::Guarded | Handling::BySlot => "by key",
         Handling::AnyPrimary | Handling::Probed => "any primary",
         Handling::Split(SplitKind::Mget | SplitKind::Mset | SplitKind::Sum) => "split",
-        Handling::FanOut(kind) | Handling::EveryNode(kind) => fan_out(kind),
+        Handling::FanOut(kind) => fan_out(kind),
+        Handling::EveryNode(FanOut::Newest) => "every node: all elements, the newest first",
+        Handling::EveryNode(FanOut::Sum) => "every node: the sum",
+        Handling::EveryNode(_) => "every node: the first reply, when all succeed",
         Handling::Scan => "every shard, one after the other",
         Handling::Blocking => "own connection",
         Handling::Wait => "every shard: the least, on own connections",
@@ -174,7 +182,7 @@ fn fan_out(kind: FanOut) -> &'static str {
         FanOut::SumPairs => "every shard: the sums",
         FanOut::Same => "every shard: the first reply, when all succeed",
         FanOut::And | FanOut::Min => "every shard: the least",
-        FanOut::Concatenate => "every shard: all elements",
+        FanOut::Concatenate | FanOut::Newest => "every shard: all elements",
         FanOut::Union => "every shard: all elements, each once",
         FanOut::OneSucceeds => "every shard: a success, if there is one",
         FanOut::Random => "every shard: one that is there",

@@ -345,6 +345,43 @@ fn big_values_and_slow_commands_are_told() {
 }
 
 #[test]
+fn what_nodes_count_of_hot_slots_is_shown_beside() {
+    for version in [Version::V9_1, Version::V8_0Tls] {
+        let cluster = RealCluster::start(version, 2, 0);
+        let mut knows_cpu = false;
+        for index in 0..cluster.nodes().len() {
+            let set = ["CONFIG", "SET", "cluster-slot-stats-enabled", "yes"];
+            knows_cpu = text(&cluster.client(index).cmd(&set)) == "OK";
+        }
+        let keyway = Keyway::start(&cluster);
+        let mut client = keyway.client();
+        for number in 0..50 {
+            client.cmd(&["SET", &format!("{{one}}{number}"), "value"]);
+            client.cmd(&["GET", &format!("{{two}}{number}")]);
+        }
+        let of_slot = |name: &str| -> Json {
+            let heat = heat(&keyway, "");
+            let slots = heat["slots"].as_array().unwrap();
+            let slot = slots.iter().find(|slot| slot["slot"] == slot_of(name));
+            slot.map_or(Json::Null, |slot| slot["node"].clone())
+        };
+        wait_until("counts of the owners", SOON, || {
+            of_slot("one")["key_count"] == 50 && of_slot("two")["key_count"] == 0
+        });
+        assert!(knows_cpu, "{version:?} has the command");
+        wait_until("processor time", SOON, || {
+            of_slot("one")["cpu_usec"].as_u64() > Some(0)
+        });
+        let reply = client.cmd(&["KEYWAY", "HOTSLOTS"]);
+        let one = f64::from(slot_of("one"));
+        let row = rows(&reply)
+            .into_iter()
+            .find(|row| number(row, "slot") == one);
+        assert_eq!(number(&row.unwrap(), "key-count"), 50.0, "{version:?}");
+    }
+}
+
+#[test]
 fn keyway_answers_whoever_may_see_the_slow_log() {
     let cluster = RealCluster::start(Version::V9_1, 2, 0);
     for index in 0..cluster.nodes().len() {

@@ -2,6 +2,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "a panic is how a test fails"
 )]
 
@@ -15,6 +16,46 @@ fn slow(keyway: &Keyway) -> Vec<Value> {
     let (status, body) = keyway.http("/slowlog").unwrap();
     assert_eq!(status, 200, "{body}");
     serde_json::from_str(&body).unwrap()
+}
+
+#[test]
+fn the_servers_own_slow_logs_are_one() {
+    let cluster = RealCluster::start(Version::V9_1, 2, 1);
+    let nodes = cluster.nodes().len();
+    for index in 0..nodes {
+        let mut node = cluster.client(index);
+        node.cmd(&["CONFIG", "SET", "slowlog-log-slower-than", "-1"]);
+        node.cmd(&["SLOWLOG", "RESET"]);
+    }
+    // An entry of each node that no other has.
+    for index in 0..nodes {
+        let mut node = cluster.client(index);
+        node.cmd(&["CONFIG", "SET", "slowlog-log-slower-than", "0"]);
+        node.cmd(&["ECHO", &format!("node-{index}")]);
+        node.cmd(&["CONFIG", "SET", "slowlog-log-slower-than", "-1"]);
+    }
+    let keyway = Keyway::start(&cluster);
+    let mut client = keyway.client();
+    let entries = |client: &mut keyway_tests::Client| -> Vec<(i64, String)> {
+        let reply = client.cmd(&["SLOWLOG", "GET", "-1"]);
+        let entries = reply.as_array().unwrap_or_else(|| panic!("{reply:?}"));
+        let entry = |entry: &resp::Value| {
+            let fields = entry.as_array().unwrap();
+            (fields[1].as_int().unwrap(), text(&fields[3]))
+        };
+        entries.iter().map(entry).collect()
+    };
+    let all = entries(&mut client);
+    assert!(all.is_sorted_by(|a, b| a.0 >= b.0), "{all:?}");
+    for index in 0..nodes {
+        let name = format!("node-{index}");
+        let found = all.iter().filter(|(_, words)| words.contains(&name));
+        assert_eq!(found.count(), 1, "{name}: {all:?}");
+    }
+    let len = text(&client.cmd(&["SLOWLOG", "LEN"]));
+    assert_eq!(len, all.len().to_string());
+    assert_eq!(text(&client.cmd(&["SLOWLOG", "RESET"])), "OK");
+    assert_eq!(entries(&mut client), []);
 }
 
 #[test]

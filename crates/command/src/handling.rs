@@ -82,7 +82,9 @@ pub enum FanOut {
     Min,
     /// One array of the elements of all.
     Concatenate,
-    /// The same without repetitions.
+    /// The same of arrays whose second element is when something was, the newest first.
+    Newest,
+    /// One array of the elements of all without repetitions.
     Union,
     /// A success, if there is one; otherwise the first error.
     OneSucceeds,
@@ -449,18 +451,17 @@ fn subscription(name: &str) -> Option<Subscription> {
 fn fan_out(name: &str) -> Option<Handling> {
     Some(Handling::FanOut(match name {
         "scan" => return Some(Handling::Scan),
-        "commandlog|len" | "dbsize" | "latency|reset" | "pubsub|numpat" | "slowlog|len" => {
-            FanOut::Sum
-        }
+        // Replicas have commands of their own that took long.
+        "commandlog|get" | "slowlog|get" => return Some(Handling::EveryNode(FanOut::Newest)),
+        "commandlog|len" | "slowlog|len" => return Some(Handling::EveryNode(FanOut::Sum)),
+        "commandlog|reset" | "slowlog|reset" => return Some(Handling::EveryNode(FanOut::Same)),
+        "dbsize" | "latency|reset" | "pubsub|numpat" => FanOut::Sum,
         "pubsub|numsub" | "pubsub|shardnumsub" => FanOut::SumPairs,
         "pubsub|channels" | "pubsub|shardchannels" => FanOut::Union,
-        "commandlog|reset" | "flushall" | "flushdb" | "function|delete" | "function|flush"
-        | "function|load" | "function|restore" | "memory|purge" | "script|flush"
-        | "script|load" | "slowlog|reset" => FanOut::Same,
+        "flushall" | "flushdb" | "function|delete" | "function|flush" | "function|load"
+        | "function|restore" | "memory|purge" | "script|flush" | "script|load" => FanOut::Same,
         "script|exists" => FanOut::And,
-        "cluster|slot-stats" | "commandlog|get" | "keys" | "latency|latest" | "slowlog|get" => {
-            FanOut::Concatenate
-        }
+        "cluster|slot-stats" | "keys" | "latency|latest" => FanOut::Concatenate,
         "function|kill" | "script|kill" => FanOut::OneSucceeds,
         "randomkey" => FanOut::Random,
         _ => return None,

@@ -22,6 +22,7 @@ enum Kind {
     Same,
     And,
     Concatenate,
+    Newest,
     Union,
     SumPairs,
     OneSucceeds,
@@ -86,6 +87,7 @@ impl Merge {
             FanOut::And => Kind::And,
             FanOut::Min => Kind::Min,
             FanOut::Concatenate => Kind::Concatenate,
+            FanOut::Newest => Kind::Newest,
             FanOut::Union => Kind::Union,
             FanOut::SumPairs => Kind::SumPairs,
             FanOut::OneSucceeds => Kind::OneSucceeds,
@@ -183,6 +185,7 @@ impl Merge {
                 .next()
                 .and_then(|reply| parts::last(reply, out)),
             Kind::Concatenate => parts::concatenate(self.replies(), out),
+            Kind::Newest => parts::newest(self.replies(), out),
             Kind::Union => parts::union(self.replies(), out),
             Kind::SumPairs => parts::sum_pairs(self.replies(), out),
             Kind::Random(chance) => {

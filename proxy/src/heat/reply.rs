@@ -4,7 +4,7 @@ use resp::{Protocol, write};
 use session::local::keyway::{HotBy, Question};
 use topology::Topology;
 
-use super::{HotSlot, KeyRate, Rate, Sum, slot_of};
+use super::{HotSlot, KeyRate, Rate, Sum, report::NodeCounts, slot_of};
 use crate::{slow::Slow, worker::Shared};
 
 /// Writes the answer to a question.
@@ -17,10 +17,11 @@ pub(crate) fn answer(shared: &Shared, question: Question, protocol: Protocol, ou
                 HotBy::Bytes => Rate::bytes,
             };
             let slots = shared.heat.sum().hottest(count, weight);
-            let view = shared.view();
+            let (view, nodes) = (shared.view(), shared.heat.node_counts());
             write::array(out, slots.len());
             for slot in &slots {
-                hot_slot(slot, view.topology.as_deref(), protocol, out);
+                let node = nodes.get(&slot.slot.get()).copied().unwrap_or_default();
+                hot_slot(slot, view.topology.as_deref(), node, protocol, out);
             }
         }
         Question::BigKeys(count) => {
@@ -82,11 +83,27 @@ fn hot_keys(sum: &Sum, (count, by): (usize, HotBy), protocol: Protocol, out: &mu
     }
 }
 
-fn hot_slot(slot: &HotSlot, topology: Option<&Topology>, protocol: Protocol, out: &mut Vec<u8>) {
+fn hot_slot(
+    slot: &HotSlot,
+    topology: Option<&Topology>,
+    node: NodeCounts,
+    protocol: Protocol,
+    out: &mut Vec<u8>,
+) {
+    let told = [
+        ("key-count", node.key_count),
+        ("cpu-usec", node.cpu_usec),
+        ("memory-bytes", node.memory_bytes),
+        ("network-bytes-in", node.network_bytes_in),
+        ("network-bytes-out", node.network_bytes_out),
+    ];
+    let told = told
+        .iter()
+        .filter_map(|(name, value)| Some((*name, (*value)?)));
     let owner = topology.and_then(|topology| topology.owner_index(slot.slot));
     let owner = owner.and_then(|shard| u64::try_from(shard.get()).ok());
     let (rate, total) = (slot.rate, slot.total);
-    write::map(out, protocol, 9);
+    write::map(out, protocol, 9 + told.clone().count());
     integer(out, "slot", slot.slot.get().into());
     nullable(out, "shard", owner, protocol);
     double(out, "ops-per-second", rate.operations, protocol);
@@ -96,6 +113,7 @@ fn hot_slot(slot: &HotSlot, topology: Option<&Topology>, protocol: Protocol, out
     integer(out, "writes", total.writes);
     integer(out, "bytes-in", total.bytes_in);
     integer(out, "bytes-out", total.bytes_out);
+    told.for_each(|(name, value)| integer(out, name, value));
 }
 
 fn slow_one(slow: &Slow, protocol: Protocol, out: &mut Vec<u8>) {

@@ -1,6 +1,8 @@
 //! What `/heat` says, as types that the admin port writes and the command line reads. Additions are
 //! allowed, names stay. Keys are in it only where the configuration says so.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 use topology::{Slot, Topology};
 
@@ -82,6 +84,29 @@ pub struct SlotHeat {
     /// What it has.
     #[serde(flatten)]
     pub load: Load,
+    /// What its owner counts of it, where it was asked and tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeCounts>,
+}
+
+/// What a node counts of a slot: `CLUSTER SLOT-STATS`. Absent is what it does not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeCounts {
+    /// Keys in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_count: Option<u64>,
+    /// Processor time that its commands took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_usec: Option<u64>,
+    /// Memory of its keys and values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Bytes that came for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_bytes_in: Option<u64>,
+    /// Bytes that it sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_bytes_out: Option<u64>,
 }
 
 /// One key, in a second.
@@ -119,6 +144,7 @@ impl Report {
     pub(crate) fn of(
         sum: &Sum,
         topology: Option<&Topology>,
+        nodes: &HashMap<u16, NodeCounts>,
         (slots, keys_shown): (usize, bool),
     ) -> Self {
         let owner = |slot: Slot| Some(topology?.owner_index(slot)?.get());
@@ -142,6 +168,7 @@ impl Report {
             slot: hot.slot.get(),
             shard: owner(hot.slot),
             load: Load::of(hot.rate, hot.total),
+            node: nodes.get(&hot.slot.get()).copied(),
         };
         let keys = |keys: &[KeyRate], all: f64| {
             let keys = keys.iter().take(KEYS_SHOWN);
@@ -186,7 +213,7 @@ impl Report {
 /// What the metrics show of it.
 pub(crate) fn figures_of(sum: &Sum, topology: Option<&Topology>) -> HeatFigures {
     let most = SLOTS_TOP.iter().copied().max().unwrap_or_default();
-    let report = Report::of(sum, topology, (most, false));
+    let report = Report::of(sum, topology, &HashMap::new(), (most, false));
     let all = report.all.operations_per_second;
     let share = |part: f64, all: f64| {
         if all > 0.0 {

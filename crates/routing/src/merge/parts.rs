@@ -41,7 +41,33 @@ pub(super) fn concatenate<'a>(
     Some(())
 }
 
-/// The same, each element once, in the order of their bytes.
+/// One array of the elements of all, which are arrays themselves: the one whose second element, the
+/// time, is the greatest comes first.
+pub(super) fn newest<'a>(replies: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) -> Option<()> {
+    let mut elements: Vec<(i64, &[u8])> = Vec::new();
+    for reply in replies {
+        let (count, mut rest) = array_of(reply)?;
+        for _ in 0..count {
+            let (element, left) = split_reply(rest)?;
+            let (_, fields) = array_of(element)?;
+            let (_, behind) = split_reply(fields)?;
+            let (Value::Integer(time), _) = Value::parse(behind).ok()? else {
+                return None;
+            };
+            elements.push((time, element));
+            rest = left;
+        }
+    }
+    // What one node says stays in its order.
+    elements.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
+    write::array(out, elements.len());
+    elements
+        .iter()
+        .for_each(|(_, element)| out.extend_from_slice(element));
+    Some(())
+}
+
+/// One array of the elements of all, each once, in the order of their bytes.
 pub(super) fn union<'a>(replies: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) -> Option<()> {
     let mut elements = BTreeSet::new();
     for reply in replies {

@@ -390,6 +390,19 @@ mod whole_keyspace {
             all(FanOut::Concatenate, &[b"*0\r\n", b"+OK\r\n"]).as_bytes(),
             WRONG_SHAPE
         );
+        let log = |times: &[u64]| -> Vec<u8> {
+            let entry = |time: &u64| format!("*3\r\n:{}\r\n:{time}\r\n*0\r\n", time % 7);
+            let entries: String = times.iter().map(entry).collect();
+            format!("*{}\r\n{entries}", times.len()).into_bytes()
+        };
+        let (one, two) = (log(&[90, 50, 50]), log(&[70, 60]));
+        let logs: [&[u8]; 3] = [&one, b"*0\r\n", &two];
+        let newest = log(&[90, 70, 60, 50, 50]);
+        assert_eq!(all(FanOut::Newest, &logs).as_bytes(), newest);
+        assert_eq!(
+            all(FanOut::Newest, &[b"*1\r\n:1\r\n"]).as_bytes(),
+            WRONG_SHAPE
+        );
         let twice: [&[u8]; 2] = [b"*2\r\n$1\r\nb\r\n$1\r\na\r\n", b"*1\r\n$1\r\nb\r\n"];
         assert_eq!(all(FanOut::Union, &twice), "*2\r\n$1\r\na\r\n$1\r\nb\r\n");
         let pairs: [&[u8]; 2] = [b"*2\r\n$1\r\na\r\n:1\r\n", b"*2\r\n$1\r\na\r\n:2\r\n"];
