@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use keyway_tests::{
     ClusterOptions, Keyway, Load, LoadOptions, Node, RealCluster, Report, Settings, Signal,
-    Version, run_to_end, signal, text, tools, wait_until,
+    Version, run_to_end, signal, slot_of, text, tools, wait_until,
 };
 
 /// Long enough for slow machines; the test ends when it is done.
@@ -210,6 +210,56 @@ fn one_shard_becomes_four_and_one_again_by_itself() {
         assert!(log.contains(line), "no {line:?} in\n{log}");
     }
     println!("{} + light replies verified\n{log}", report.verified);
+}
+
+/// Killed where it hurts: a slot half moved to a node that has just joined, and a node that was
+/// forgotten and not yet made new.
+#[test]
+fn what_an_earlier_run_left_is_finished() {
+    let ground = Ground::new("");
+    let mut first = ground.cluster.client(0);
+    assert_eq!(text(&first.cmd(&["SET", "kept", "1"])), "OK");
+    let slot = slot_of("kept").to_string();
+    let ids = [&ground.spares[1], &ground.spares[2]].map(|spare| {
+        let (port, bus) = (spare.port().to_string(), spare.bus_port().to_string());
+        let meet = ["CLUSTER", "MEET", "127.0.0.1", &port, &bus];
+        assert_eq!(text(&first.cmd(&meet)), "OK");
+        text(&spare.client().cmd(&["CLUSTER", "MYID"]))
+    });
+    wait_until("nodes that know each other", 20, || {
+        let all = [&ground.spares[1], &ground.spares[2]].map(|spare| {
+            let nodes = text(&spare.client().cmd(&["CLUSTER", "NODES"]));
+            nodes.lines().count() == 3 && !nodes.contains("handshake")
+        });
+        ground.known() == 3 && all == [true, true]
+    });
+    let own = ground.cluster.id(0);
+    let mut joined = ground.spares[1].client();
+    for (node, state, other) in [
+        (&mut joined, "IMPORTING", &own),
+        (&mut first, "MIGRATING", &ids[0]),
+    ] {
+        let set = ["CLUSTER", "SETSLOT", &slot, state, other];
+        assert_eq!(text(&node.cmd(&set)), "OK");
+    }
+    for node in [&mut first, &mut joined] {
+        assert_eq!(text(&node.cmd(&["CLUSTER", "FORGET", &ids[1]])), "OK");
+    }
+
+    let scaling = Autoscale::start(&ground, &[]);
+    let alone = |spare: &Node| {
+        text(&spare.client().cmd(&["CLUSTER", "NODES"]))
+            .lines()
+            .count()
+            == 1
+    };
+    scaling.wait("nodes that are back in the pool", || {
+        ground.known() == 1 && alone(&ground.spares[1]) && alone(&ground.spares[2])
+    });
+    let log = scaling.stop();
+    assert!(log.contains("1 slots were left half moved"), "{log}");
+    assert_eq!(ground.cluster.ranges_of(0), [(0, 16_383)], "{log}");
+    assert_eq!(text(&first.cmd(&["GET", "kept"])), "1", "{log}");
 }
 
 #[test]

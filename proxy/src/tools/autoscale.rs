@@ -15,8 +15,9 @@ use super::{
     source::to_be_changed,
 };
 use crate::{
+    clock,
     config::Config,
-    fleet::{Fleet, Stop},
+    fleet::{Fleet, Stop, Trouble, View},
     telemetry,
 };
 
@@ -25,6 +26,8 @@ mod step;
 
 use step::{Next, Steps};
 
+/// A cluster that is not well for so long is none to begin with.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks while something is going on, at most.
 const SOON: Duration = Duration::from_millis(500);
 
@@ -55,8 +58,9 @@ async fn autoscale(options: &Options) -> Result<(), Failure> {
     telemetry::start(&config.log);
     let stop = stop_on_signals()?;
     let fleet = Fleet::new(&config).map_err(Failure::Failed)?;
-    let view = fleet.view().await.map_err(|trouble| failed(&trouble))?;
-    view.sound().map_err(|trouble| failed(&trouble))?;
+    let view = well(&fleet, &stop)
+        .await
+        .map_err(|trouble| failed(&trouble))?;
     tracing::info!(
         shards = view.primaries().count(),
         pool = config.autoscale.warm.len(),
@@ -66,6 +70,19 @@ async fn autoscale(options: &Options) -> Result<(), Failure> {
     look_after(&fleet, &config, options.dry_run, &stop).await;
     tracing::info!("ended; a new run goes on from what the cluster is");
     Ok(())
+}
+
+/// Waits a little for a cluster that is well: a node that has just joined is not yet.
+async fn well(fleet: &Fleet, stop: &Stop) -> Result<View, Trouble> {
+    let until = clock::now() + PATIENCE;
+    loop {
+        let found = fleet.view().await;
+        let found = found.and_then(|view| view.sound().map(|()| view));
+        if found.is_ok() || clock::now() >= until || stop.requested() {
+            return found;
+        }
+        sleep(SOON).await;
+    }
 }
 
 async fn look_after(fleet: &Fleet, config: &Config, dry_run: bool, stop: &Stop) {
