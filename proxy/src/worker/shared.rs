@@ -32,7 +32,9 @@ pub(crate) struct Shared {
     pub(crate) table: Arc<CommandTable>,
     /// How many clients each user has.
     pub(super) seats: Arc<Seats>,
-    changed: watch::Sender<()>,
+    /// One for each who waits, told in this order: those who wait for one `watch` wake in any order, and
+    /// a simulated run could not be repeated.
+    changed: Mutex<Vec<watch::Sender<()>>>,
     look: Notify,
     moves: Notify,
     count: Notify,
@@ -73,7 +75,7 @@ impl Shared {
             view: ArcSwapAny::new(Arc::new(View::unknown(default_user_open))),
             table: Arc::new(table),
             seats: Arc::default(),
-            changed: watch::Sender::new(()),
+            changed: Mutex::default(),
             look: Notify::new(),
             moves: Notify::new(),
             count: Notify::new(),
@@ -153,12 +155,16 @@ impl Shared {
 
     /// Says when [`Shared::view`] is another.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+        let (sender, receiver) = watch::channel(());
+        let mut all = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(sender);
+        receiver
     }
 
     pub(crate) fn publish(&self, view: View) {
         self.view.store(Arc::new(view));
-        self.changed.send_replace(());
+        let mut all = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|waiting| waiting.send(()).is_ok());
     }
 
     /// What is known of the nodes that are read from; from the discovery's thread alone, as

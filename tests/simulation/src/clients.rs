@@ -113,7 +113,7 @@ impl<P: Proxy> World<P> {
             return Ok(());
         }
         client.eof = true;
-        self.history.roll.leaves(client.number);
+        self.history.roll.ends(client.number);
         if self.rng.chance(50) {
             return self.forget_client(at);
         }
@@ -125,7 +125,7 @@ impl<P: Proxy> World<P> {
     pub(crate) fn forget_client(&mut self, at: usize) -> Result<(), Violation> {
         let number = self.clients[at].number;
         self.note(&[], format_args!("client {number} is gone"));
-        self.history.roll.leaves(number);
+        self.history.roll.ends(number);
         for sent in &self.clients[at].sent {
             if let Sent::Pop(queue) = sent {
                 self.history.may_have_popped(queue);

@@ -155,7 +155,7 @@ impl Client {
         self.say(&args, Sent::Change { place, right });
         if let Change::Reset = change {
             self.resp3 = false;
-            history.roll.leaves(number);
+            history.roll.forgets(number);
             self.names += 1; // what it says of its name before this counts no more
             if self.names > 1 {
                 self.tell_name();

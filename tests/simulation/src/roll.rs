@@ -18,12 +18,20 @@ pub(crate) struct Roll {
     /// By their numbers, since when they are known to have one.
     named: BTreeMap<usize, u64>,
     killed: BTreeSet<usize>,
+    /// Those who go or have gone. Who reads slowly may hear of its name only then.
+    over: BTreeSet<usize>,
 }
 
 impl Roll {
-    /// It goes, or forgets its name. Returns whether it had one.
-    pub(crate) fn leaves(&mut self, client: usize) -> bool {
-        self.named.remove(&client).is_some()
+    /// Its name is forgotten.
+    pub(crate) fn forgets(&mut self, client: usize) {
+        self.named.remove(&client);
+    }
+
+    /// It goes for good.
+    pub(crate) fn ends(&mut self, client: usize) {
+        self.named.remove(&client);
+        self.over.insert(client);
     }
 
     pub(crate) fn is_killed(&self, client: usize) -> bool {
@@ -34,7 +42,9 @@ impl Roll {
 impl History {
     pub(crate) fn name_is_known(&mut self, client: usize) {
         let now = self.tick();
-        self.roll.named.insert(client, now);
+        if !self.roll.over.contains(&client) {
+            self.roll.named.insert(client, now);
+        }
     }
 }
 
@@ -53,7 +63,7 @@ impl Client {
     /// Ends another client, of which it has heard.
     pub(crate) fn kill(&mut self, history: &mut History) {
         if let Some((id, number)) = self.other.take() {
-            history.roll.leaves(number);
+            history.roll.ends(number);
             history.roll.killed.insert(number);
             self.say(&["CLIENT", "KILL", "ID", &id], Sent::Kill);
         }
