@@ -298,6 +298,9 @@ pub fn start(
         ));
     }
     if !process.clusters.is_empty() {
+        let shown = metrics.control();
+        shown.clients_max(process.limits.clients_max);
+        tokio::spawn(follow_clients_max(config.process.clone(), shown));
         let all = sites.iter().map(|site| site.readiness.clone());
         tokio::spawn(ready::gather(readiness.clone(), all.collect()));
     }

@@ -16,8 +16,12 @@ use super::{
 
 /// The label that says which of several clusters a series is about.
 const CLUSTER_LABEL: &str = "cluster";
-/// What is counted of clients that have not named a cluster.
-const BEFORE_A_CLUSTER: [&str; 2] = ["keyway_handshakes_total", "keyway_errors_total"];
+/// What is counted of clients that have not named a cluster, and what holds for all.
+const BEFORE_A_CLUSTER: [&str; 3] = [
+    "keyway_client_connections_max",
+    "keyway_handshakes_total",
+    "keyway_errors_total",
+];
 /// There is one configuration, however many clusters.
 const OF_THE_FILE: &str = "keyway_config_reloads_total";
 
