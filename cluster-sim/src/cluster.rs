@@ -240,6 +240,7 @@ impl Cluster {
             }
         }
         self.serve_blocked();
+        self.tell_changes();
     }
 
     /// When [`Cluster::tick`] has something to do; `None`: nothing until something else happens.
@@ -433,6 +434,7 @@ impl Cluster {
         let end = self.nodes.get(primary).map_or(0, |node| node.applied);
         if let Some(node) = self.nodes.get_mut(replica) {
             node.store = store;
+            node.store.note_all();
             node.applied = end;
         }
     }

@@ -6,7 +6,7 @@ use crate::{
     cluster::Cluster,
     commands::{Outcome, args, glob},
     node::Connection,
-    pubsub,
+    pubsub, tracking,
 };
 
 const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
@@ -100,6 +100,7 @@ fn client(connection: &mut Connection, name: &str, request: Request<'_>) -> Opti
                 Err(format!("ERR Unrecognized option '{option}'"))
             }
         }
+        "client|tracking" => tracking::run(connection, request),
         "client|no-evict" | "client|no-touch" => ok(),
         _ => return None,
     })

@@ -32,6 +32,7 @@ impl Cluster {
     pub(crate) fn work(&mut self, id: u64) {
         self.run_requests(id);
         self.serve_blocked();
+        self.tell_changes();
     }
 
     pub(crate) fn run_requests(&mut self, id: u64) {

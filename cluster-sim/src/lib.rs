@@ -6,7 +6,7 @@
 //! scripts it. [`serve`] puts it behind sockets.
 //!
 //! It knows strings, hashes, lists, sets, sorted sets, expiry, `SCAN`, counters, transactions, `BLPOP`
-//! and `BRPOP`, subscriptions, and scripts that are no more than a row of calls; no streams. What it
+//! and `BRPOP`, subscriptions, news of changed keys, and scripts that are no more than a row of calls; no streams. What it
 //! does not know it refuses as a server refuses a command that it has never heard of.
 //!
 //! [`scale`] simulates a service of many such clusters that scale by themselves, without a byte sent, and
@@ -28,6 +28,7 @@ pub mod scale;
 mod script;
 mod serve;
 mod store;
+mod tracking;
 mod transaction;
 mod zset;
 

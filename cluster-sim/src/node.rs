@@ -67,6 +67,8 @@ pub(crate) struct Connection {
     /// It waits for an element of a list.
     pub(crate) blocked: Option<Blocked>,
     pub(crate) subscriptions: Subscriptions,
+    /// It is told of changes to keys that begin so.
+    pub(crate) tracked: Vec<Vec<u8>>,
     /// What it has said itself and hears, behind the reply that is being made.
     pub(crate) heard: Vec<u8>,
 }
@@ -89,6 +91,7 @@ impl Connection {
             closing: false,
             blocked: None,
             subscriptions: Subscriptions::default(),
+            tracked: Vec::new(),
             heard: Vec::new(),
         }
     }

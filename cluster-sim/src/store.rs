@@ -50,15 +50,40 @@ pub(crate) struct Entry {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Store {
     entries: BTreeMap<Vec<u8>, Entry>,
+    changes: Changes,
+}
+
+/// Keys that were set or removed since somebody asked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) keys: Vec<Vec<u8>>,
+    /// All of them.
+    pub(crate) all: bool,
 }
 
 impl Store {
+    /// What has changed since this was asked last, if anything has.
+    pub(crate) fn take_changes(&mut self) -> Option<Changes> {
+        let changed = self.changes.all || !self.changes.keys.is_empty();
+        changed.then(|| std::mem::take(&mut self.changes))
+    }
+
+    fn note(&mut self, key: &[u8]) {
+        self.changes.keys.push(key.to_vec());
+    }
+
+    /// Every key may be another from now on.
+    pub(crate) fn note_all(&mut self) {
+        self.changes.all = true;
+    }
+
     /// Drops a key that has expired at `now` (milliseconds since 1970) or has become empty.
     fn settle(&mut self, key: &[u8], now: u64) {
         let over = self.entries.get(key).is_some_and(|entry| {
             entry.data.is_gone() || entry.expires_at.is_some_and(|at| at <= now)
         });
         if over {
+            self.note(key);
             self.entries.remove(key);
         }
     }
@@ -75,6 +100,7 @@ impl Store {
     /// The value at a key, made by `make` when there is none. Call [`Store::tidy`] afterwards.
     pub(crate) fn get_or(&mut self, key: &[u8], now: u64, make: fn() -> Data) -> &mut Data {
         self.settle(key, now);
+        self.note(key);
         let entry = self.entries.entry(key.to_vec());
         &mut entry
             .or_insert_with(|| Entry {
@@ -86,16 +112,19 @@ impl Store {
 
     /// Sets a value; its expiry goes.
     pub(crate) fn set(&mut self, key: &[u8], data: Data, expires_at: Option<u64>) {
+        self.note(key);
         self.entries
             .insert(key.to_vec(), Entry { data, expires_at });
     }
 
     pub(crate) fn put(&mut self, key: &[u8], entry: Entry) {
+        self.note(key);
         self.entries.insert(key.to_vec(), entry);
     }
 
     pub(crate) fn remove(&mut self, key: &[u8], now: u64) -> Option<Entry> {
         self.settle(key, now);
+        self.note(key);
         self.entries.remove(key)
     }
 
@@ -111,6 +140,7 @@ impl Store {
     }
 
     pub(crate) fn clear(&mut self) {
+        self.note_all();
         self.entries.clear();
     }
 

@@ -77,6 +77,8 @@ pub enum Planted {
     Forgets,
     /// I2: a read joins one that is before a write to its key.
     JoinsBeforeWrites,
+    /// I2: what is kept near stays when a client has written something else there.
+    KeepsNear,
 }
 
 /// The outside of a dataplane.

@@ -151,7 +151,7 @@ impl<H: Host> Sink<'_, H> {
             return;
         }; // it has left
         let state = &mut client.state;
-        if self.near.is_on() && done {
+        if self.near.is_on() && done && !self.host.has_planted(Planted::KeepsNear) {
             note_near(self.near, state, ticket, bytes);
         }
         pass_on(

@@ -144,6 +144,7 @@ fn follow(
                 sum.answered += report.answered;
                 sum.unknown += report.unknown;
                 sum.coalesced += report.coalesced;
+                sum.near += report.near;
                 sum.events += report.events;
                 sum.digest = report.digest;
             }
@@ -164,6 +165,7 @@ fn follow(
         answered,
         unknown,
         coalesced,
+        near,
         events,
         digest,
     } = sum;
@@ -172,7 +174,8 @@ fn follow(
         Some(failure) => Err(failure),
         None => Ok(format!(
             "{seeds} seeds, {answered} replies checked, {unknown} writes with unknown outcome, \
-             {coalesced} reads coalesced, {events} events, {took:.1} s, last trace {digest:016x}"
+             {coalesced} reads coalesced, {near} from near, \
+             {events} events, {took:.1} s, last trace {digest:016x}"
         )),
     }
 }

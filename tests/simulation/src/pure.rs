@@ -181,9 +181,11 @@ impl World<Pure> {
             return Err(format!("at rest: long after everything, {gauge}"));
         }
         let unknown = self.proxy.plane.host().unknown_outcomes;
-        let coalesced = self.proxy.plane.host().coalesced;
+        let host = self.proxy.plane.host();
+        let (coalesced, near) = (host.coalesced, host.near);
         Ok(Report {
             coalesced,
+            near,
             ..self.report(unknown)
         })
     }
@@ -429,8 +431,12 @@ fn settings(seed: u64, weather: &Weather) -> Settings {
         },
         cross_slot: routing::CrossSlot::Split,
         coalesce: weather.coalesce,
-        near_prefixes: Arc::default(),
-        near_bytes_max: 0,
+        near_prefixes: if weather.near {
+            Arc::new([b"{"[..].into()])
+        } else {
+            Arc::default()
+        },
+        near_bytes_max: 100_000,
         workers: 1,
         service: None,
         users: Arc::default(),

@@ -54,6 +54,8 @@ pub(crate) struct Weather {
     pub(crate) listeners: usize,
     /// Reads that ask the same are asked once, and many ask for one list.
     pub(crate) coalesce: bool,
+    /// What clients read is kept near.
+    pub(crate) near: bool,
 }
 
 impl Weather {
@@ -84,6 +86,7 @@ impl Weather {
             readers: some(35),
             listeners: 0,
             coalesce: false,
+            near: false,
             shards: 2,
             replicas: 0,
             lag: Duration::ZERO,
@@ -121,6 +124,7 @@ impl Weather {
         let mut apart = Rng::new(!rng.clone().next());
         weather.listeners = *apart.pick(&[0, 0, 1, 2]).unwrap_or(&0);
         weather.coalesce = apart.chance(50);
+        weather.near = apart.chance(40);
         weather
     }
 

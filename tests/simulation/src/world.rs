@@ -69,6 +69,8 @@ pub struct Report {
     pub unknown: usize,
     /// Reads that got the reply of another.
     pub coalesced: usize,
+    /// Reads that were answered from what is kept near.
+    pub near: usize,
     /// Events of the trace.
     pub events: u64,
     /// The trace as one number.
@@ -327,6 +329,7 @@ impl<P: Proxy> World<P> {
             answered: self.answered + answered,
             unknown,
             coalesced: 0,
+            near: 0,
             events: self.trace.events(),
             digest: self.trace.digest(),
         }

@@ -12,13 +12,14 @@ use simulation::{Failure, Planted, run};
 const SEEDS: u64 = 500;
 
 fn all_pass(seeds: std::ops::Range<u64>) {
-    let (mut answered, mut unknown, mut coalesced) = (0, 0, 0);
+    let (mut answered, mut unknown, mut coalesced, mut near) = (0, 0, 0, 0);
     for seed in seeds {
         match run(seed, None, false) {
             Ok(report) => {
                 answered += report.answered;
                 unknown += report.unknown;
                 coalesced += report.coalesced;
+                near += report.near;
             }
             Err(Failure { seed, what }) => {
                 panic!("{what}\nreplay: tests/simulate --seed {seed} --trace")
@@ -29,6 +30,7 @@ fn all_pass(seeds: std::ops::Range<u64>) {
     assert!(answered > 50_000, "only {answered} replies were checked");
     assert!(unknown > 100, "only {unknown} outcomes were unknown");
     assert!(coalesced > 300, "only {coalesced} reads were not sent");
+    assert!(near > 100, "only {near} reads were answered from near");
 }
 
 #[test]
@@ -79,6 +81,12 @@ fn a_command_that_overtakes_another_on_its_key_is_found() {
 fn a_read_that_joins_one_before_a_write_is_found() {
     let what = found(Planted::JoinsBeforeWrites);
     assert!(what.starts_with("stale"), "{what}");
+}
+
+#[test]
+fn what_is_kept_near_although_the_client_has_written_is_found() {
+    let what = found(Planted::KeepsNear);
+    assert!(what.starts_with("order"), "{what}");
 }
 
 #[test]

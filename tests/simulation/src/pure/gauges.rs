@@ -14,6 +14,7 @@ pub(crate) struct Gauges {
     phases: BTreeMap<&'static str, i64>,
     pub(crate) unknown_outcomes: usize,
     pub(crate) coalesced: usize,
+    pub(crate) near: usize,
 }
 
 impl Gauges {
@@ -49,6 +50,9 @@ fn name(phase: Phase) -> &'static str {
 impl Host for Gauges {
     fn request(&mut self, _: Option<CommandId>, _: Duration) {}
     fn redirect(&mut self, _: RedirectKind) {}
+    fn near(&mut self, hit: bool) {
+        self.near += usize::from(hit);
+    }
     fn coalesced(&mut self) {
         self.coalesced += 1;
     }
