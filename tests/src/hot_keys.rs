@@ -53,6 +53,12 @@ impl Cost {
         number(self.reads) / self.took.as_secs_f64()
     }
 
+    /// Reads for each second of processor time of the nodes.
+    #[must_use]
+    pub fn reads_per_node_second(&self) -> f64 {
+        number(self.reads) / self.node_cpu.as_secs_f64().max(0.001)
+    }
+
     /// Reads for each command at a node.
     #[must_use]
     pub fn reads_per_command(&self) -> f64 {
@@ -133,11 +139,11 @@ pub struct Freshness {
     pub writes: usize,
     /// Reads that Keyway answered itself.
     pub hits: f64,
-    /// Of reads that showed an old value: the longest that the next one had been acknowledged when
+    /// Reads that showed a value whose successor had been acknowledged when they were sent.
+    pub old: usize,
+    /// Of those: the longest that the next one had been acknowledged when
     /// they were sent.
     pub oldest: Duration,
-    /// The same of half of them.
-    pub median: Duration,
 }
 
 /// Has a key read through a Keyway of its own while it is written past it, and says how old what was
@@ -157,7 +163,7 @@ pub fn read_while_written(cluster: &RealCluster, hot_keys: &str, reads: usize) -
     // When a value was acknowledged.
     let acked = Mutex::new(vec![Instant::now()]);
     let over = AtomicBool::new(false);
-    let mut ages: Vec<Duration> = thread::scope(|scope| {
+    let ages: Vec<Duration> = thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Relaxed) {
                 let number = acked.lock().unwrap().len();
@@ -177,13 +183,12 @@ pub fn read_while_written(cluster: &RealCluster, hot_keys: &str, reads: usize) -
         over.store(true, Relaxed);
         ages.unwrap().concat()
     });
-    ages.sort_unstable();
     Freshness {
         reads: reads / READERS * READERS,
         writes: acked.lock().unwrap().len() - 1,
         hits: keyway.metric("keyway_near_reads_total", &["hit"]),
-        oldest: ages.last().copied().unwrap_or_default(),
-        median: ages.get(ages.len() / 2).copied().unwrap_or_default(),
+        old: ages.len(),
+        oldest: ages.iter().max().copied().unwrap_or_default(),
     }
 }
 
