@@ -73,7 +73,7 @@ pub(crate) struct KeyRate {
 }
 
 /// What one worker showed last.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Shown {
     keys: HotKeys,
     big: BigKeys,
@@ -178,8 +178,11 @@ impl Sum {
         let lists = |list: fn(&HotKeys) -> &Top| -> (Vec<KeyRate>, f64) {
             let tops: Vec<&Top> = workers.values().map(|worker| list(&worker.keys)).collect();
             let all: f64 = tops.iter().map(|top| float(top.total())).sum();
+            // Where keys are many and none is hot, whoever came last seems to be, by what it might
+            // have had: at least half of that must be certain.
             let heaviest = Top::heaviest_of(tops, KEYS_MAX).into_iter();
-            (heaviest.map(|key| rate_of(key, span)).collect(), all / span)
+            let hot = heaviest.filter(|key| key.at_least >= key.at_most / 2);
+            (hot.map(|key| rate_of(key, span)).collect(), all / span)
         };
         (self.by_operations, self.key_operations) = lists(HotKeys::by_operations);
         (self.by_bytes, self.key_bytes) = lists(HotKeys::by_bytes);

@@ -333,12 +333,20 @@ fn big_values_and_slow_commands_are_told() {
 
         let busy = "local sum = 0 for i = 1, 30000000 do sum = sum + i end return sum";
         client.cmd(&["EVAL", busy, "1", "secretkey"]);
-        assert_eq!(text(&client.cmd(&["KEYWAY", "SLOWLOG", "LEN"])), "1");
-        let slow = rows(&client.cmd(&["KEYWAY", "SLOWLOG", "GET"]))[0].clone();
-        assert_eq!(text(&field(&slow, "command")), "eval");
+        // A busy machine makes others slow too.
+        let len: usize = text(&client.cmd(&["KEYWAY", "SLOWLOG", "LEN"]))
+            .parse()
+            .unwrap();
+        assert!(len >= 1);
+        let script = |client: &mut Client| -> Option<Value> {
+            let all = rows(&client.cmd(&["KEYWAY", "SLOWLOG", "GET", "256"]));
+            all.into_iter()
+                .find(|one| text(&field(one, "command")) == "eval")
+        };
+        let slow = script(&mut client).unwrap();
         assert!(number(&slow, "took-us") >= 20_000.0);
         assert_eq!(text(&client.cmd(&["KEYWAY", "SLOWLOG", "RESET"])), "OK");
-        assert_eq!(text(&client.cmd(&["KEYWAY", "SLOWLOG", "LEN"])), "0");
+        assert_eq!(script(&mut client), None);
         let is_map = matches!(slow, Value::Map(_));
         assert_eq!(is_map, hello == "3", "{slow:?}");
     }

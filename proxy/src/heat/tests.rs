@@ -63,6 +63,28 @@ fn rates_follow_what_comes_and_fade() {
 }
 
 #[test]
+fn where_no_key_is_hot_none_is_shown() {
+    let now = Instant::now();
+    let mut worker = shown(&[]);
+    worker.keys.look_at_one_in(1);
+    (0..200_000_u32).for_each(|number| worker.keys.hit(&(number % 5_000).to_be_bytes(), 1));
+    let board = HeatBoard::default();
+    board.shown.lock().unwrap().insert(0, worker.clone());
+    board.add_up(now);
+    assert_eq!(board.sum().by_operations.len(), 0);
+    (0..10_000).for_each(|_| worker.keys.hit(b"hot", 1));
+    board.shown.lock().unwrap().insert(0, worker);
+    board.add_up(now + Duration::from_secs(1));
+    let keys: Vec<Vec<u8>> = board
+        .sum()
+        .by_operations
+        .iter()
+        .map(|key| key.key.clone())
+        .collect();
+    assert_eq!(keys, [b"hot"]);
+}
+
+#[test]
 fn the_first_seconds_are_not_taken_for_silence() {
     let start = Instant::now();
     let board = HeatBoard::default();
