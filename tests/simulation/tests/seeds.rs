@@ -1,5 +1,5 @@
-//! Seeds 0 to 499 on every test run; the same seed twice; and four faults planted in the dataplane,
-//! one against each of the invariants I1 to I4, that the simulation has to find.
+//! Seeds 0 to 499 on every test run; the same seed twice; and six faults planted in the dataplane,
+//! at least one against each of the invariants I1 to I4, that the simulation has to find.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
