@@ -279,3 +279,56 @@ fn users_share_nothing_and_transactions_that_watch_read_from_nodes() {
     client.cmd(&["UNWATCH"]);
     warm(&keyway, &mut client, "config:k");
 }
+
+/// All say the same before any has its answer.
+fn all_say(clients: &mut [Client], words: &[&str], answer: &str) {
+    let mut request = Vec::new();
+    resp::write::request(&mut request, words);
+    clients.iter_mut().for_each(|client| client.raw(&request));
+    for client in clients {
+        assert_eq!(text(&client.read()), answer);
+    }
+}
+
+#[test]
+fn reads_of_one_key_that_may_be_old_are_spread_over_its_shard() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 2);
+    let keyway = one_worker(&cluster, "");
+    let mut clients: Vec<Client> = (0..24).map(|_| keyway.client()).collect();
+    all_say(&mut clients, &["SET", "hot", "value"], "OK");
+    // Replicas have it, or a client would miss it.
+    assert_eq!(text(&cluster.client(0).cmd(&["WAIT", "2", "5000"])), "2");
+    let gets = || -> Vec<u64> {
+        let calls = |index: usize| {
+            let stats = text(&cluster.client(index).cmd(&["INFO", "commandstats"]));
+            let mut lines = stats.lines();
+            let calls = lines.find_map(|line| line.strip_prefix("cmdstat_get:calls="));
+            calls.and_then(|calls| calls.split(',').next()?.parse().ok())
+        };
+        (0..3).map(|index| calls(index).unwrap_or(0)).collect()
+    };
+    all_say(&mut clients, &["READONLY"], "OK");
+    wait_until("both replicas read from", 10, || {
+        let before = gets();
+        all_say(&mut clients, &["GET", "hot"], "value");
+        gets()
+            .iter()
+            .zip(before)
+            .skip(1)
+            .all(|(now, before)| *now > before)
+    });
+    let before = gets();
+    for _ in 0..50 {
+        all_say(&mut clients, &["GET", "hot"], "value");
+    }
+    let shares: Vec<u64> = gets()
+        .iter()
+        .zip(before)
+        .map(|(now, before)| now - before)
+        .collect();
+    assert_eq!(shares.iter().sum::<u64>(), 24 * 50);
+    assert!(
+        shares.iter().skip(1).all(|share| *share >= 24 * 50 / 3),
+        "{shares:?}"
+    );
+}

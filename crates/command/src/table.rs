@@ -95,7 +95,6 @@ pub struct Command {
     disposition: Disposition,
     slow: bool,
     alike: bool,
-    is_get: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -135,7 +134,6 @@ impl Command {
             kinds,
             slow: disposition.is_script() || SLOW.contains(&&*row.name),
             alike: answers_alike(&row, disposition),
-            is_get: &*row.name == "get" && !row.learned,
             disposition,
             row,
         }
@@ -253,13 +251,6 @@ impl Command {
     #[must_use]
     pub fn answers_alike(&self) -> bool {
         self.alike
-    }
-
-    /// It is `GET`: its reply is what its key holds.
-    #[inline]
-    #[must_use]
-    pub fn is_get(&self) -> bool {
-        self.is_get
     }
 
     /// Some of its requests may keep their connection waiting.

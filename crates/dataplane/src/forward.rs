@@ -307,6 +307,7 @@ impl<H: Host> Core<H> {
 
     /// The key by which a command can join one that asks the same. The other commands on its keys
     /// cannot be joined any more, unless it asks the same as they.
+    #[inline(never)]
     fn joinable(
         &mut self,
         channel: Key,
@@ -332,6 +333,7 @@ impl<H: Host> Core<H> {
 
     /// Has a read wait for the reply of one that asks the same. If there is none, it is the one
     /// that others can join, in this group.
+    #[inline(never)]
     fn join(&mut self, channel: Key, key: u32, request: &[u8], ticket: Ticket) -> Option<Group> {
         let Some(channel) = self.channels.get_mut(channel) else {
             return Some(Group::NONE);

@@ -26,6 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use command::{Command, CommandId, CommandTable};
 use hashbrown::HashMap;
 use resp::Value;
 use routing::Keys;
@@ -98,6 +99,8 @@ const LAST: u16 = 1;
 #[derive(Debug)]
 pub(crate) struct Near {
     prefixes: Arc<[Box<[u8]>]>,
+    /// `GET`, whose replies are what keys hold.
+    pub(crate) get: Option<CommandId>,
     store: Store<Key>,
     realms: Vec<Known>,
     homes: Vec<Home>,
@@ -115,6 +118,7 @@ impl Near {
     ) -> Self {
         Self {
             prefixes,
+            get: CommandTable::builtin().by_name("get").map(Command::id),
             store: Store::new(bytes_max),
             realms: Vec::new(),
             homes: Vec::new(),

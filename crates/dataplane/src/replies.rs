@@ -85,6 +85,21 @@ impl<H: Host> Sink<'_, H> {
         });
     }
 
+    /// Bytes of a reply that others may wait for as well, or a cache.
+    #[inline(never)]
+    fn pass_on_to_all(&mut self, ticket: Ticket, bytes: &[u8], done: bool) {
+        if ticket.group == Group::NEAR {
+            self.near.answered(&ticket, bytes, done, self.now);
+            return;
+        }
+        self.pass_on(ticket, bytes, done, true);
+        let others = self.reads.take(ticket.group);
+        for other in &others {
+            self.pass_on(*other, bytes, done, true);
+        }
+        self.reads.give_back(ticket.group, others, done);
+    }
+
     /// An error for one of those who asked.
     fn error_to(&mut self, ticket: Ticket, reply: &[u8], request: &Retained<'_>) {
         let line = reply
@@ -181,6 +196,7 @@ impl<H: Host> Sink<'_, H> {
 }
 
 /// What a command's outcome tells of what is kept near: the last bytes of its reply are these.
+#[inline(never)]
 pub(crate) fn note_near(near: &mut Near, state: &State, ticket: Ticket, bytes: &[u8]) {
     let session = &state.session;
     let Some(op) = session.order.op(ticket.place, ticket.part) else {
@@ -188,7 +204,9 @@ pub(crate) fn note_near(near: &mut Near, state: &State, ticket: Ticket, bytes: &
     };
     if op.writes {
         near.wrote(&op.keys);
-    } else if let Some(key) = op.keys.single().filter(|_| ticket.is_get) {
+    } else if let Some(key) = op.keys.single()
+        && session.order.command(ticket.place) == near.get
+    {
         let whole = !session.order.has_begun(ticket.place);
         // The end of a big one is no value that could be kept.
         let reply = if whole { bytes } else { &[] };
@@ -260,17 +278,10 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
         if done {
             self.budget.earn();
         }
-        if ticket.group == Group::NEAR {
-            self.near.answered(&ticket, bytes, done, self.now);
-            return;
-        }
-        self.pass_on(ticket, bytes, done, true);
         if ticket.group.is_some() {
-            let others = self.reads.take(ticket.group);
-            for other in &others {
-                self.pass_on(*other, bytes, done, true);
-            }
-            self.reads.give_back(ticket.group, others, done);
+            self.pass_on_to_all(ticket, bytes, done);
+        } else {
+            self.pass_on(ticket, bytes, done, true);
         }
     }
 

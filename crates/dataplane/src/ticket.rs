@@ -48,8 +48,6 @@ pub(crate) struct Ticket {
     pub(crate) about: About,
     patient: bool,
     is_exec: bool,
-    /// What it answers is what its key holds.
-    pub(crate) is_get: bool,
     waits: bool,
     /// Whatever the node says but that the user may not: it is not the client's reply.
     pub(crate) probe: bool,
@@ -101,7 +99,6 @@ impl Ticket {
             waits: matches!(form, Form::Wait(_)),
             probe: form == Form::Probe,
             is_exec: preludes > 0 && command.name() == "exec",
-            is_get: command.is_get(),
         }
     }
 
@@ -129,7 +126,6 @@ impl Ticket {
             about: About::Nothing,
             patient: false,
             is_exec: false,
-            is_get: false,
             probe: false,
             waits: false,
         }

@@ -34,6 +34,7 @@ const FETCHES_MAX: usize = 4096;
 
 impl<H: Host> Core<H> {
     /// Answers a read of what is kept near. What is not will be, soon.
+    #[inline(never)]
     pub(crate) fn answer_near(
         &mut self,
         client: &mut State,
@@ -44,7 +45,8 @@ impl<H: Host> Core<H> {
         let Some((name, fingerprint)) = request.arg(1).zip(keys.single()) else {
             return false;
         };
-        if !command.is_get() || !self.near.covers(name) || client.watch.is_some() {
+        if Some(command.id()) != self.near.get || !self.near.covers(name) || client.watch.is_some()
+        {
             return false;
         }
         let order = &client.session.order;
