@@ -137,7 +137,7 @@ impl Client {
             8..11 if weather.transactions => self.transact(rng, history, tag, true),
             11..22 if weather.scripts => self.script(rng, history, &list, weather),
             22..28 if weather.queues => self.use_queue(rng, history),
-            28..50 => self.range(history, &list),
+            28..50 => self.range(history, &list, weather),
             50..56 if weather.listeners > 0 => self.publish(rng, &mut history.messages),
             50..58 => self.set(rng, history, weather),
             58..66 => self.get(rng),
@@ -173,11 +173,14 @@ impl Client {
         self.say(&["RPUSH", list, &token], Sent::Push { write, script });
     }
 
-    fn range(&mut self, history: &mut History, list: &str) {
+    fn range(&mut self, history: &mut History, list: &str, weather: &Weather) {
         let read = history.begin_read(list, self.number, self.readonly);
-        // As good as the last one, and no other read has it.
-        let last = (1_000_000_000 + read).to_string();
-        history.identities.says(self.number, &last);
+        let mut last = "-1".to_owned();
+        if !weather.coalesce {
+            // As good as the last one, and no other read has it.
+            last = (1_000_000_000 + read).to_string();
+            history.identities.says(self.number, &last);
+        }
         self.say(&["LRANGE", list, "0", &last], Sent::Range(read));
     }
 
