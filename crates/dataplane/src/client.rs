@@ -185,6 +185,8 @@ pub(crate) struct State {
     pub(crate) bulky: u16,
     pub(crate) ending: Option<Ending>,
     pub(crate) half_since: Option<Instant>,
+    /// Its next command waits for the first look at the cluster since then.
+    pub(crate) asks_since: Option<Instant>,
     /// It sends no more.
     pub(crate) eof: bool,
     /// Its requests have the limits of those who have authenticated.

@@ -292,8 +292,8 @@ impl<H: Host> Core<H> {
         table: &CommandTable,
         now: Instant,
     ) -> Option<Blocked> {
-        if !may_begin(client, &plan) {
-            return Some(Blocked::Barrier);
+        if let Some(blocked) = self.cannot_begin((client, key), request, &plan, now) {
+            return Some(blocked);
         }
         let client = (client, key);
         let took = match plan {
@@ -360,6 +360,46 @@ impl<H: Host> Core<H> {
             return Some(Blocked::Room);
         }
         None
+    }
+
+    /// Why a command waits before it has a place.
+    fn cannot_begin(
+        &mut self,
+        (client, key): (&mut State, Key),
+        request: Request<'_>,
+        plan: &Plan,
+        now: Instant,
+    ) -> Option<Blocked> {
+        if self.must_know_the_cluster(client, request, plan, now) {
+            self.waiting_for_room.push(key);
+            return Some(Blocked::Room);
+        }
+        (!may_begin(client, plan)).then_some(Blocked::Barrier)
+    }
+
+    /// Whether a command is to wait for the first look at the cluster. Those for the owner of a slot
+    /// wait in their place.
+    fn must_know_the_cluster(
+        &self,
+        client: &mut State,
+        request: Request<'_>,
+        plan: &Plan,
+        now: Instant,
+    ) -> bool {
+        if self.view.topology.is_some() {
+            return false;
+        }
+        let asks = match plan {
+            Plan::FanOut(_) | Plan::EveryNode(_) | Plan::Scan | Plan::Wait => true,
+            Plan::Local(LocalKind::Select) => !stays_in_database(request, client),
+            _ => false,
+        };
+        let since = *client.asks_since.get_or_insert(now);
+        let waits = asks && now.saturating_duration_since(since) < self.settings.limits.deadline;
+        if !waits {
+            client.asks_since = None;
+        }
+        waits
     }
 
     /// Takes a command that is answered here.

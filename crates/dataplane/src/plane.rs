@@ -218,6 +218,7 @@ impl<H: Host> Dataplane<H> {
                 bulky: 0,
                 ending: None,
                 half_since: None,
+                asks_since: None,
                 eof: false,
                 trusted,
                 drained_at: now,

@@ -52,7 +52,6 @@ pub(crate) struct Drivers {
     net: Net,
     /// A client's is that at its place.
     workers: Vec<Here>,
-    readiness: Readiness,
     metrics: Metrics,
     /// By the clients' places.
     lines: Vec<Line>,
@@ -113,20 +112,18 @@ impl Drivers {
             })
         };
         let workers = (0..weather.workers).map(worker).collect();
-        let readiness = Readiness::default();
         task::spawn_local(plane.discover_here(DiscoveryContext {
             config: live,
             upstream_tls: None,
             reach,
             metrics: metrics.control(),
-            readiness: readiness.clone(),
+            readiness: Readiness::default(),
             shutdown,
         }));
         Self {
             began: Instant::now(),
             net,
             workers,
-            readiness,
             metrics,
             lines: Vec::new(),
             _shutdown: sender,
@@ -152,11 +149,6 @@ impl World<Drivers> {
 
     async fn run(mut self) -> Result<Report, Violation> {
         self.after(Duration::ZERO, Event::Tick);
-        if self.weather.users || self.weather.fan_outs {
-            // Before, it is not known how many databases there are, and nothing is asked of all shards.
-            let is_ready = |world: &mut Self| world.proxy.readiness.reason().is_none();
-            self.go_on(LOOK, is_ready).await?;
-        }
         self.begin();
         let lasts = self.weather.lasts;
         self.go_on(lasts, |_| false).await?;
