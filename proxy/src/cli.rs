@@ -10,6 +10,7 @@ use std::{
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::{
+    access::AccessLog,
     config::{self, Config, Lives, Problems},
     demo, drain, files,
     metrics::Listing,
@@ -186,7 +187,11 @@ fn serve(file: &ConfigFile) -> ExitCode {
         };
         let config = Arc::new(config);
         let (lives, path) = (Lives::new(Arc::clone(&config)), file.config.clone());
-        let plane = Plane::new(&config);
+        let access = match AccessLog::begin(&config.log) {
+            Ok(access) => access,
+            Err(error) => return mistake(&error),
+        };
+        let plane = Plane::new(&config).logging(access);
         let running = match server::start(&lives, loaded, bound, &plane, Some(path)) {
             Ok(running) => running,
             Err(error) => return mistake(&error),

@@ -331,6 +331,10 @@ pub struct Log {
     pub format: LogFormat,
     /// Commands that take longer are in the slow log.
     pub slow: Duration,
+    /// One in so many commands is in the access log; 0 is none.
+    pub access_one_in: u32,
+    /// The file of the access log; `None` is standard output.
+    pub access_file: Option<PathBuf>,
 }
 
 /// How log lines look.
@@ -405,6 +409,8 @@ impl Default for Log {
             level: tracing::Level::INFO,
             format: LogFormat::Auto,
             slow: Duration::from_millis(100),
+            access_one_in: 0,
+            access_file: None,
         }
     }
 }

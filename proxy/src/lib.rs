@@ -11,6 +11,7 @@
 //! - [`cli`] and [`demo`]: the command line, and everything at once on one machine.
 
 pub mod acceptor;
+mod access;
 pub mod admin;
 pub mod cli;
 mod clock;

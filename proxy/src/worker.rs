@@ -275,7 +275,10 @@ fn begin(
         Rc::clone(&metrics),
         Arc::clone(&shared),
         Arc::clone(&counters),
-        first.log.slow,
+        (
+            first.log.slow,
+            mix(shared.seed ^ u64::try_from(index).unwrap_or_default()),
+        ),
     );
     let settings = settings::of(&first, &shared, index);
     let table = Arc::clone(&shared.table);
@@ -333,7 +336,10 @@ async fn follow_config(worker: Rc<Worker>) {
         worker
             .by_certificate
             .replace(ByCertificate::new(&config.users));
-        worker.with(|plane| plane.set_settings(settings, worker.now()));
+        worker.with(|plane| {
+            plane.host().set_slow(config.log.slow);
+            plane.set_settings(settings, worker.now());
+        });
         // Whether Valkey's default user is open depends on it too, and so do the seeds.
         worker.shared.ask_for_look();
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use command::Command;
 use resp::Request;
 use routing::{Keys, Merge, Slot, Split};
-use session::{Form, Held, Op, OpState, Place, Sharing, Target, Until};
+use session::{Completed, Form, Held, Op, OpState, Place, Sharing, Target, Until};
 use topology::NodeAddr;
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     coalesce::{Group, REQUEST_BYTES_MAX},
     core::Core,
     host::{Host, Planted},
+    replies::count,
     slots::Key,
     ticket::Ticket,
 };
@@ -421,7 +422,12 @@ impl<H: Host> Core<H> {
                 session.output.equip(&mut self.spare);
                 session.output.buffer().extend_from_slice(&self.scratch);
             }
-            self.host.request(command, std::time::Duration::ZERO);
+            let completed = Completed {
+                command,
+                started: now,
+                slot: None,
+            };
+            count(&mut self.host, completed, now, session, None);
         } else {
             let place = session.order.reserve_local(command, silent, now);
             self.complete_here(client, place, now);
@@ -439,12 +445,7 @@ impl<H: Host> Core<H> {
             (&mut session.output, &mut self.spare),
         );
         if let Some(completed) = completed {
-            let took = now.saturating_duration_since(completed.started);
-            self.host.request(completed.command, took);
-            if took >= self.host.slow_after() {
-                self.host
-                    .slow(completed.command, took, session.peer, &session.user);
-            }
+            count(&mut self.host, completed, now, session, None);
         }
         self.scratch.clear();
     }

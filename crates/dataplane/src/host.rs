@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use command::CommandId;
 use resp::Protocol;
+use routing::Slot;
 use session::{User, local::keyway::Question};
 use topology::NodeAddr;
 
@@ -84,24 +85,36 @@ pub enum Planted {
     KeepsNear,
 }
 
+/// What a log may tell of a command that has its whole reply: no keys, no values.
+#[derive(Clone, Copy, Debug)]
+pub struct Done<'a> {
+    /// `None` is one that the table does not know.
+    pub command: Option<CommandId>,
+    /// From its arrival to its whole reply.
+    pub took: Duration,
+    /// Whose it was.
+    pub client: SocketAddr,
+    /// As whom it ran.
+    pub user: &'a User,
+    /// Its slot; `None` for one about no key, or about several slots.
+    pub slot: Option<Slot>,
+    /// Who gave the last of its reply; `None` is Keyway itself.
+    pub node: Option<&'a NodeAddr>,
+}
+
 /// The outside of a dataplane.
 pub trait Host {
     /// A command has its whole reply; `None` is one that the table does not know.
     fn request(&mut self, command: Option<CommandId>, took: Duration);
-    /// Commands that take longer are told by [`Host::slow`].
+    /// Whether a command that took so long is to be told by [`Host::done`]. Asked once for each.
     #[inline]
-    fn slow_after(&self) -> Duration {
-        Duration::MAX
+    fn notes(&mut self, took: Duration) -> bool {
+        let _ = took;
+        false
     }
-    /// A command has taken long, by [`Host::slow_after`].
-    fn slow(
-        &mut self,
-        command: Option<CommandId>,
-        took: Duration,
-        client: SocketAddr,
-        user: &User,
-    ) {
-        let _ = (command, took, client, user); // not everyone keeps a log
+    /// More of a command that is to be told.
+    fn done(&mut self, done: &Done<'_>) {
+        let _ = done; // not everyone keeps a log
     }
     /// A node sent a command elsewhere.
     fn redirect(&mut self, kind: RedirectKind);

@@ -51,7 +51,7 @@ pub use action::Action;
 pub use channel::{Attempt, takes_bulk_lane};
 pub use client::{Ending, Why};
 pub use figures::{NodeFigures, Times};
-pub use host::{ErrorKind, Host, Planted, RedirectKind, Totals};
+pub use host::{Done, ErrorKind, Host, Planted, RedirectKind, Totals};
 pub use inquiry::Answer;
 pub use near::STALE_MAX;
 pub use plane::{Dataplane, Opening};

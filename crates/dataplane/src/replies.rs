@@ -9,7 +9,7 @@ use routing::{
     ErrorClass, Page, Slot,
     retry::{self, Verdict},
 };
-use session::Spare;
+use session::{Completed, Session, Spare};
 use topology::NodeAddr;
 use upstream::{Replies, Retained};
 
@@ -21,7 +21,7 @@ use crate::{
     coalesce::{Coalescer, Group},
     core::Signal,
     heat::Heat,
-    host::{Host, Planted, RedirectKind},
+    host::{Done, Host, Planted, RedirectKind},
     messages::{Event, Messages, event_of, split_push},
     near::Near,
     scripts::is_noscript,
@@ -187,6 +187,7 @@ impl<H: Host> Sink<'_, H> {
             (done, ran),
             self.output_max,
             (self.spare, self.host, self.now),
+            Some(self.from),
         );
         if !state.woken {
             state.woken = true;
@@ -223,6 +224,7 @@ pub(crate) fn pass_on<H: Host>(
     (done, ran): (bool, bool),
     output_max: usize,
     (spare, host, now): (&mut Spare, &mut H, Instant),
+    node: Option<&NodeAddr>,
 ) {
     let session = &mut state.session;
     let waiting = session.output.len() + session.order.early_bytes();
@@ -250,11 +252,30 @@ pub(crate) fn pass_on<H: Host>(
         state.poke = true;
     }
     if let Some(completed) = completed {
-        let took = now.saturating_duration_since(completed.started);
-        host.request(completed.command, took);
-        if took >= host.slow_after() {
-            host.slow(completed.command, took, session.peer, &session.user);
-        }
+        count(host, completed, now, session, node);
+    }
+}
+
+/// Counts a command that has its whole reply, and tells more of it where that is wanted.
+#[inline]
+pub(crate) fn count<H: Host>(
+    host: &mut H,
+    completed: Completed,
+    now: Instant,
+    session: &Session,
+    node: Option<&NodeAddr>,
+) {
+    let took = now.saturating_duration_since(completed.started);
+    host.request(completed.command, took);
+    if host.notes(took) {
+        host.done(&Done {
+            command: completed.command,
+            took,
+            client: session.peer,
+            user: &session.user,
+            slot: completed.slot,
+            node,
+        });
     }
 }
 

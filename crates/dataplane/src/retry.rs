@@ -547,6 +547,14 @@ impl<H: Host> Core<H> {
         }
         let output_max = self.settings.limits.client_output_bytes_max;
         let outside = (&mut self.spare, &mut self.host, now);
-        pass_on(client, ticket, reply, (true, ran), output_max, outside);
+        pass_on(
+            client,
+            ticket,
+            reply,
+            (true, ran),
+            output_max,
+            outside,
+            None,
+        );
     }
 }

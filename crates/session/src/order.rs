@@ -157,6 +157,8 @@ pub struct Completed {
     pub command: Option<CommandId>,
     /// When it was taken from the client.
     pub started: Instant,
+    /// Its slot, if it was for one.
+    pub slot: Option<Slot>,
 }
 
 /// What stands between a command that wants to be sent again and its turn.
@@ -458,6 +460,10 @@ impl Order {
         let completed = entry.done.then_some(Completed {
             command: entry.command,
             started: entry.started,
+            slot: match &entry.ops {
+                Ops::One(op) => op.slot,
+                Ops::Local | Ops::Many(_) => None,
+            },
         });
         if index == 0 && entry.done {
             self.release(output, spare);

@@ -10,7 +10,7 @@ use super::{Config, Credentials, Tenant, Unauthenticated};
 
 /// Keys that only count at the start: they are about sockets that are bound, threads that run, and
 /// who the proxy itself is.
-const AT_START: [&str; 9] = [
+const AT_START: [&str; 11] = [
     "listen.address",
     "listen.workers",
     "listen.reuse_port",
@@ -20,6 +20,8 @@ const AT_START: [&str; 9] = [
     "reload.watch",
     "admin.address",
     "log.format",
+    "log.access_one_in",
+    "log.access_file",
 ];
 
 /// What differs between the configuration in force and a new one.
@@ -77,6 +79,8 @@ impl Config {
         self.admin.address = before.admin.address;
         self.reload.watch = before.reload.watch;
         self.log.format = before.log.format;
+        self.log.access_one_in = before.log.access_one_in;
+        self.log.access_file.clone_from(&before.log.access_file);
         if self.cluster.tls.is_some() != before.cluster.tls.is_some() {
             self.cluster.tls.clone_from(&before.cluster.tls);
         }

@@ -459,10 +459,14 @@ impl Checker<'_> {
                 ("json", LogFormat::Json),
             ],
         );
+        let one_in = self.number("log.access_one_in", typed.access_one_in, 0, (0, 1 << 30));
+        let file = typed.access_file.as_deref();
         Log {
             level,
             format,
             slow: self.millis("log.slow_ms", typed.slow_ms, usual.slow),
+            access_one_in: u32::try_from(one_in).unwrap_or_default(),
+            access_file: file.and_then(|text| self.path("log.access_file", text)),
         }
     }
 }

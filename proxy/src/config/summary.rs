@@ -16,6 +16,7 @@ impl fmt::Display for Config {
             self.write_cluster(f)?;
         }
         self.write_reads(f)?;
+        self.write_hot_keys(f)?;
         self.write_users(f)?;
         self.write_admin_commands(f)?;
         self.write_limits(f)?;
@@ -42,7 +43,11 @@ impl fmt::Display for Config {
             LogFormat::Json => "json",
         };
         text(f, "format", format)?;
-        write!(f, "slow_ms = {}", self.log.slow.as_millis())?;
+        writeln!(f, "slow_ms = {}", self.log.slow.as_millis())?;
+        write!(f, "access_one_in = {}", self.log.access_one_in)?;
+        if let Some(file) = &self.log.access_file {
+            write!(f, "\naccess_file = {:?}", file.display().to_string())?;
+        }
         self.clusters.iter().try_for_each(|own| own.write_tenant(f))
     }
 }
@@ -186,7 +191,10 @@ impl Config {
             .collect();
         writeln!(f, "zones = {{ {} }}", zones.join(", "))?;
         millis(f, "max_lag_ms", reads.max_lag)?;
-        writeln!(f, "readonly_flag = {}", reads.readonly_flag)?;
+        writeln!(f, "readonly_flag = {}", reads.readonly_flag)
+    }
+
+    fn write_hot_keys(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         section(f, "hot_keys")?;
         writeln!(f, "coalesce = {}", self.hot_keys.coalesce)?;
         writeln!(f, "near_prefixes = {:?}", self.hot_keys.near_prefixes)?;

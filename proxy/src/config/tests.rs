@@ -46,6 +46,8 @@ fn the_least_that_works_gets_safe_defaults() {
             level: tracing::Level::INFO,
             format: LogFormat::Auto,
             slow: Duration::from_millis(100),
+            access_one_in: 0,
+            access_file: None,
         }
     );
 }
@@ -102,6 +104,8 @@ memory_bytes_max = 1048576
         level = "warn"
         format = "json"
         slow_ms = 22
+        access_one_in = 30
+        access_file = "access.json"
         "#;
 
 #[test]
@@ -158,6 +162,8 @@ fn every_key_is_read() {
             level: tracing::Level::WARN,
             format: LogFormat::Json,
             slow: millis(22),
+            access_one_in: 30,
+            access_file: Some("/etc/keyway/access.json".into()),
         }
     );
     let tls = config.cluster.tls.unwrap();

@@ -215,6 +215,8 @@ pub(super) struct Log {
     pub(super) level: Option<String>,
     pub(super) format: Option<String>,
     pub(super) slow_ms: Option<Whole>,
+    pub(super) access_one_in: Option<Whole>,
+    pub(super) access_file: Option<String>,
 }
 
 /// A TOML integer, of any sign: ranges are `check`'s business, with a better message than serde's.

@@ -3,10 +3,12 @@
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use command::CommandId;
-use dataplane::{CloseReason, ErrorKind, HandshakeError, Host, Phase, RedirectKind, Totals, Zone};
+use dataplane::{
+    CloseReason, Done, ErrorKind, HandshakeError, Host, Phase, RedirectKind, Totals, Zone,
+};
 use resp::Protocol;
 use session::{User, local::keyway::Question};
-use topology::NodeAddr;
+use topology::{NodeAddr, Slot};
 
 use super::{
     Shared,
@@ -14,6 +16,7 @@ use super::{
     counters::Counters,
 };
 use crate::{
+    access::{Line, Sampler},
     clock,
     events::unix_ms,
     heat,
@@ -28,6 +31,9 @@ pub(crate) struct WorkerHost {
     audit: Audit,
     slow_after: Duration,
     slow_allowance: Allowance,
+    /// Which commands are in the access log, and whether the last one is.
+    sampler: Sampler,
+    sampled: bool,
 }
 
 impl WorkerHost {
@@ -35,9 +41,12 @@ impl WorkerHost {
         metrics: Rc<WorkerMetrics>,
         shared: Arc<Shared>,
         counters: Arc<Counters>,
-        slow: Duration,
+        (slow, seed): (Duration, u64),
     ) -> Self {
+        let access = shared.access.get();
         Self {
+            sampler: access.map_or_else(Sampler::default, |access| access.sampler(seed)),
+            sampled: false,
             metrics,
             shared,
             counters,
@@ -45,6 +54,22 @@ impl WorkerHost {
             slow_after: slow,
             slow_allowance: Allowance::new(clock::now()),
         }
+    }
+
+    /// Commands that take longer are in the slow log from now on.
+    pub(super) fn set_slow(&mut self, slow: Duration) {
+        self.slow_after = slow;
+    }
+
+    fn note_slow(&self, line: &Line, left_out: u64) {
+        self.shared.slow.push(Slow {
+            at_ms: line.at_ms,
+            took_us: line.took_us,
+            command: line.command.clone(),
+            client: line.client.clone(),
+            user: line.user.clone(),
+            left_out,
+        });
     }
 
     /// Says what was not said at once, lest it be too much.
@@ -86,39 +111,50 @@ impl Host for WorkerHost {
             .request(command.map_or(usize::MAX, CommandId::index), nanos);
     }
 
-    fn slow_after(&self) -> Duration {
-        self.slow_after
+    #[inline]
+    fn notes(&mut self, took: Duration) -> bool {
+        self.sampled = self.sampler.takes_next();
+        self.sampled || took >= self.slow_after
     }
 
-    fn slow(
-        &mut self,
-        command: Option<CommandId>,
-        took: Duration,
-        client: SocketAddr,
-        user: &User,
-    ) {
-        let command = command.and_then(|id| self.shared.table.get(id));
-        // Waiting is what such a command is for.
-        if command.is_some_and(command::Command::is_blocking) {
+    fn done(&mut self, done: &Done<'_>) {
+        let command = done.command.and_then(|id| self.shared.table.get(id));
+        // Waiting is what a blocking command is for.
+        let slow =
+            done.took >= self.slow_after && !command.is_some_and(command::Command::is_blocking);
+        let slow = if slow {
+            self.slow_allowance.take(clock::now())
+        } else {
+            None
+        };
+        if !self.sampled && slow.is_none() {
             return;
         }
-        let Some(left_out) = self.slow_allowance.take(clock::now()) else {
-            return;
-        };
-        self.shared.slow.push(Slow {
+        let line = Line {
             at_ms: unix_ms(),
-            took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            took_us: u64::try_from(done.took.as_micros()).unwrap_or(u64::MAX),
             command: command
                 .map_or(command::LABEL_OTHER, |command| command.name())
                 .to_owned(),
-            client: client.to_string(),
-            user: match user {
+            client: done.client.to_string(),
+            user: match done.user {
                 User::Default => "default".to_owned(),
                 User::Service => "(service)".to_owned(),
                 User::Named(name) => audit::printable(&String::from_utf8_lossy(name)),
             },
-            left_out,
-        });
+            cluster: self.shared.name.as_deref().map(str::to_owned),
+            slot: done.slot.map(Slot::get),
+            node: done.node.map(ToString::to_string),
+            ..Line::default()
+        };
+        if let Some(left_out) = slow {
+            self.note_slow(&line, left_out);
+        }
+        if self.sampled
+            && let Some(access) = self.shared.access.get()
+        {
+            access.write(line);
+        }
     }
 
     fn redirect(&mut self, kind: RedirectKind) {

@@ -11,6 +11,7 @@ use tokio::{runtime::LocalOptions, sync::mpsc};
 use super::{Observer, Shared, counters::Counters, hall, mix, turns};
 use crate::{
     acceptor::Accepted,
+    access::AccessLog,
     config::Config,
     contract::{self, DiscoveryContext, HallContext},
     discovery,
@@ -42,6 +43,17 @@ impl Plane {
             seeds.zip(&config.clusters).map(shared).collect()
         };
         Self { clusters }
+    }
+
+    /// The same, whose workers write some of their commands to this log.
+    #[must_use]
+    pub fn logging(self, access: Option<AccessLog>) -> Self {
+        for shared in &self.clusters {
+            if let Some(access) = &access {
+                let _ = shared.access.set(access.clone()); // it is new, and has none
+            }
+        }
+        self
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -17,7 +17,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use topology::{NodeAddr, NodeId, Slot};
 
 use super::{Mail, counters::Counters};
-use crate::{clock, config::Config, events::Events, heat::HeatBoard, slow::SlowLog};
+use crate::{
+    access::AccessLog, clock, config::Config, events::Events, heat::HeatBoard, slow::SlowLog,
+};
 
 /// Slots said to have moved that the discovery has not heard of yet. More are forgotten: it
 /// looks for itself.
@@ -48,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) events: Events,
     /// Commands that took long.
     pub(crate) slow: SlowLog,
+    /// Where some commands are written, if they are.
+    pub(super) access: OnceLock<AccessLog>,
     /// What all workers have counted.
     pub(crate) heat: HeatBoard,
     lags: Mutex<Arc<HashMap<NodeId, Duration>>>,
@@ -88,6 +92,7 @@ impl Shared {
             seed,
             events: Events::default(),
             slow: SlowLog::default(),
+            access: OnceLock::new(),
             heat: HeatBoard::default(),
             lags: Mutex::default(),
             figures: Mutex::default(),

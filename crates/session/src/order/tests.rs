@@ -184,6 +184,7 @@ fn a_silent_reply_leaves_no_byte_anywhere() {
 fn completed_says_which_command_and_since_when() {
     let mut test = Test::new();
     let (id, op) = one("SET a 1", 1);
+    let slot = op.slot;
     let since = test.start + Duration::from_millis(5);
     let place = test.order.reserve_one(id, false, op, since);
     assert_eq!(test.order.command(place), Some(id));
@@ -191,6 +192,7 @@ fn completed_says_which_command_and_since_when() {
     let expected = Completed {
         command: Some(id),
         started: since,
+        slot,
     };
     assert_eq!(test.piece(place, b"+OK\r\n", true), Some(expected));
 }
