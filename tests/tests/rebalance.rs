@@ -34,11 +34,14 @@ struct Ground {
 impl Ground {
     fn new(version: Version, shards: usize, replicas: usize, lossy: bool) -> Self {
         let protected = version == Version::V8_0Tls;
+        // A node of 8.0.1 that counts crashes when its primary was lost while slots moved (an
+        // assertion in cluster_slot_stats.c), so none counts where one is going to be lost.
+        let counts = !(lossy && version == Version::V8_0Tls);
         let stats = ["--cluster-slot-stats-enabled", "yes"].map(str::to_owned);
         let cluster = RealCluster::with(ClusterOptions {
             node_timeout_ms: 1_000,
             password: protected.then(|| PASSWORD.to_owned()),
-            extra: stats.to_vec(),
+            extra: stats.into_iter().filter(|_| counts).collect(),
             ..ClusterOptions::new(version, shards, replicas)
         });
         let settings = Settings {
