@@ -51,6 +51,7 @@ const BUCKETS_NS: [u64; 14] = [
 
 /// One worker's counters.
 #[derive(Debug)]
+#[repr(align(128))] // no two workers write one cache line
 struct Cells {
     connections_opened: AtomicU64,
     connections_closed: AtomicU64,
