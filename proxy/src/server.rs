@@ -24,6 +24,7 @@ use crate::{
     net::Reach,
     reload::{self, Reloader, Reloads, Side},
     status::Board,
+    systemd::Given,
     tls::{AllLoaded, Loaded},
 };
 
@@ -47,6 +48,14 @@ pub enum StartError {
         /// What to do.
         advice: &'static str,
     },
+    /// The service manager's sockets cannot be used.
+    #[error("LISTEN_FDS: {0}; the sockets given must be TCP and listen")]
+    Given(io::Error),
+    /// The service manager has bound an address that the configuration does not name.
+    #[error(
+        "LISTEN_FDS: nothing in the configuration listens on {0}; write it there, or take it from the socket unit"
+    )]
+    Unused(SocketAddr),
     /// The system has no threads or descriptors left.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -89,7 +98,11 @@ impl Bound {
     /// # Errors
     /// The first address that cannot be had.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
-        let bind = |key, address| {
+        let mut given = Given::take().map_err(StartError::Given)?;
+        let mut bind = |key, address| {
+            if let Some(listener) = given.bound_to(address) {
+                return Ok(listener);
+            }
             acceptor::bind(address, config.listen.reuse_port).map_err(|error| StartError::Bind {
                 key,
                 address,
@@ -106,10 +119,11 @@ impl Bound {
         for (entrance, key, address) in entrances(config) {
             clients.push((entrance, bind(key, address)?));
         }
-        Ok(Self {
-            clients,
-            admin: bind("admin.address", config.admin.address)?,
-        })
+        let admin = bind("admin.address", config.admin.address)?;
+        if let Some(address) = given.left().next() {
+            return Err(StartError::Unused(address));
+        }
+        Ok(Self { clients, admin })
     }
 
     /// Writes the ports that the system chose into the configuration.

@@ -517,10 +517,12 @@ fn systemd_takes_the_unit() {
     let installed = unit.replace("/usr/local/bin/keyway", keyway().to_str().unwrap());
     let path = folder.path().join("keyway.service");
     fs::write(&path, installed).unwrap();
-    let path = path.to_str().unwrap();
-    let said = run("systemd-analyze", &["verify", "--man=no", path]);
+    let socket = folder.path().join("keyway.socket");
+    fs::copy(root().join("deploy/systemd/keyway.socket"), &socket).unwrap();
+    let (path, socket) = (path.to_str().unwrap(), socket.to_str().unwrap());
+    let said = run("systemd-analyze", &["verify", "--man=no", path, socket]);
     assert!(
-        said.code == Some(0) && !said.stderr.contains("keyway.service"),
+        said.code == Some(0) && !said.stderr.contains("keyway."),
         "{}",
         said.stderr
     );
