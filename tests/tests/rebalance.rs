@@ -334,3 +334,30 @@ fn nothing_moves_in_a_cluster_that_is_not_well() {
         );
     }
 }
+
+#[test]
+fn where_no_node_counts_a_keyway_tells_which_slots_are_busy() {
+    let cluster = RealCluster::start(Version::V9_1, 2, 0);
+    let keyway = Keyway::start(&cluster);
+    let plan = || {
+        let mut command = Command::new(tools::keyway());
+        let arguments = ["rebalance", "--over", "0.1", "--json", "--config"];
+        command.args(arguments).arg(keyway.config());
+        let output = run_to_end(&mut command, LIMIT);
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        serde_json::from_str::<Value>(&output.stdout).unwrap()
+    };
+    let mut client = keyway.client();
+    wait_until("its counts in a plan", 30, || {
+        for _ in 0..200 {
+            // Two slots of one node: 12182 and 12539.
+            for key in ["foo", "hello:7"] {
+                let _ = client.cmd(&["GET", key]);
+            }
+        }
+        plan()["weighed_by"] == "commands"
+    });
+    let told = plan();
+    let note = told["note"].as_str().unwrap();
+    assert!(note.contains(&keyway.admin()), "{told}");
+}

@@ -1,8 +1,7 @@
 //! How busy nodes and slots are: the difference of two readings.
 //!
-//! Slots are weighed by what `CLUSTER SLOT-STATS` counts. Where nobody counts, all slots weigh the
-//! same, and [`Source`] says so. A Keyway that counts by itself would be another [`Source`], read in
-//! [`Reading::take`] and compared in [`Load::between`]; everything behind sees [`Load`] alone.
+//! Slots are weighed by what `CLUSTER SLOT-STATS` counts. Where no node counts, a Keyway that runs may
+//! have counted; and where nobody has, all slots weigh the same. [`Source`] says which.
 
 use std::{
     collections::BTreeMap,
@@ -25,6 +24,8 @@ pub(crate) enum Source {
     Cpu,
     /// The number of keys.
     Keys,
+    /// Commands in a second that the Keyway at this address has counted.
+    Commands(String),
     /// Nothing: every slot counts the same. Here is why.
     Even(String),
 }
@@ -199,8 +200,22 @@ impl Load {
         }
         match load.source.clone() {
             Source::Even(why) => load.by_slots(&why),
-            Source::Cpu | Source::Keys => load,
+            Source::Cpu | Source::Keys | Source::Commands(_) => load,
         }
+    }
+
+    /// Slots weigh the commands that a Keyway has counted for them.
+    pub(crate) fn by_commands(
+        mut self,
+        counted: impl IntoIterator<Item = (u16, f64)>,
+        keyway: String,
+    ) -> Self {
+        self.slots.fill(0.0);
+        for (slot, commands) in counted {
+            set(&mut self.slots, usize::from(slot), commands);
+        }
+        self.source = Source::Commands(keyway);
+        self
     }
 
     /// Every slot weighs the same.

@@ -12,9 +12,14 @@ use tokio::{
 };
 use topology::{NodeAddr, NodeId};
 
-use super::{FAILED, Failure, run, say, say_json, source::to_be_changed};
+use super::{
+    FAILED, Failure, run, say, say_json,
+    source::{Admin, page, to_be_changed},
+};
 use crate::{
-    fleet::{Agenda, Board, Fleet, Load, Mover, Reading, Stop, Trouble, View, heal::heal},
+    config::Config,
+    fleet::{Agenda, Board, Fleet, Load, Mover, Reading, Source, Stop, Trouble, View, heal::heal},
+    heat::report::Report,
     tools::rebalance::progress::Progress,
 };
 
@@ -23,6 +28,8 @@ mod show;
 
 /// Exit code of a command that a signal stopped.
 const STOPPED: u8 = 130;
+/// What a Keyway has counted of every slot.
+const ALL_SLOTS: &str = "/heat?slots=16384";
 
 /// `keyway rebalance`
 #[derive(Debug, clap::Args)]
@@ -147,7 +154,7 @@ async fn rebalance(options: &Options) -> Result<End, Failure> {
         () = stop.heard() => return Ok(End::Stopped),
         load = measure(&fleet, &view, over) => load.map_err(|trouble| failed(&trouble))?,
     };
-    let load = options.by.weigh(load);
+    let load = counted(options.by.weigh(load), options, &config).await;
     let board = Board::new(&view, &load, &emptied);
     let agenda = Agenda::draw(
         &board.nodes,
@@ -170,6 +177,23 @@ async fn rebalance(options: &Options) -> Result<End, Failure> {
     let end = apply(&fleet, &board, &agenda, &load.keys, &stop, &mut progress).await;
     progress.end();
     Ok(end)
+}
+
+/// Where no node counts what its slots cost, what a Keyway that runs with this configuration has
+/// counted is better than nothing.
+async fn counted(load: Load, options: &Options, config: &Config) -> Load {
+    if !matches!((&load.source, options.by), (Source::Even(_), By::Cpu)) {
+        return load;
+    }
+    let admin = Admin::of(config.admin.address, options.cluster.as_deref());
+    match page::<Report>(&admin, ALL_SLOTS).await {
+        Ok(report) if !report.slots.is_empty() => {
+            let slots = report.slots.iter();
+            let counted = slots.map(|slot| (slot.slot, slot.load.operations_per_second));
+            load.by_commands(counted, admin.to_string())
+        }
+        _ => load, // none runs, or it has nothing to do
+    }
 }
 
 fn rules(options: &Options) -> BalanceRules {

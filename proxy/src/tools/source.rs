@@ -69,9 +69,18 @@ impl Admin {
         }
     }
 
+    /// Asks about this cluster, or the first.
+    pub(crate) fn of(address: SocketAddr, cluster: Option<&str>) -> Self {
+        Self {
+            cluster: cluster.map(str::to_owned),
+            ..Self::at(address)
+        }
+    }
+
     fn path(&self, page: &str) -> String {
+        let mark = if page.contains('?') { '&' } else { '?' };
         match &self.cluster {
-            Some(name) => format!("{page}?cluster={name}"),
+            Some(name) => format!("{page}{mark}cluster={name}"),
             None => page.to_owned(),
         }
     }

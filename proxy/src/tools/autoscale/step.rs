@@ -94,7 +94,9 @@ impl<'a> Steps<'a> {
     fn note_source(&mut self, source: &Source) {
         if self.weighed.as_ref() != Some(source) {
             match source {
-                Source::Cpu | Source::Keys => tracing::info!("slots are weighed by their CPU time"),
+                Source::Cpu | Source::Keys | Source::Commands(_) => {
+                    tracing::info!("slots are weighed by their CPU time");
+                }
                 Source::Even(why) => tracing::warn!("all slots weigh the same: {why}"),
             }
             self.weighed = Some(source.clone());

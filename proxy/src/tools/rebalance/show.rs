@@ -86,6 +86,12 @@ impl Plan {
         let (weighed_by, note) = match &load.source {
             Source::Cpu => ("cpu", None),
             Source::Keys => ("keys", None),
+            Source::Commands(keyway) => (
+                "commands",
+                Some(format!(
+                    "as the Keyway at {keyway} has counted; no node does"
+                )),
+            ),
             Source::Even(why) => ("slots", Some(why.clone())),
         };
         Self {
@@ -126,6 +132,9 @@ impl Plan {
                 "load: CPU time of every slot, measured over {:.1} s (CLUSTER SLOT-STATS)",
                 self.measured_over_s
             ),
+            Some(note) if self.weighed_by == "commands" => {
+                writeln!(out, "load: commands for every slot, {note}")
+            }
             Some(note) => writeln!(out, "load: not known, every slot counts the same: {note}"),
         };
         if !applied && self.open_slots + self.migrations > 0 {
