@@ -12,7 +12,7 @@ use upstream::{Backoff, CloseReason, Connection, HandshakeError, Phase, Setup, T
 use crate::{
     action::Action,
     budget::Budget,
-    channel::{Channel, Profile, Purpose},
+    channel::{Channel, Profile, Purpose, STALL},
     coalesce::Coalescer,
     confirm::Unrest,
     figures::Times,
@@ -440,12 +440,16 @@ impl<H: Host> Core<H> {
             let Some(channel) = self.channels.get(key) else {
                 continue;
             };
-            if channel.purpose != Purpose::Commands || channel.is_ready() {
+            if channel.is_ready() || channel.serves(&topology) {
                 continue; // what a ready connection carries, its node will answer
             }
-            if !channel.serves(&topology) {
-                self.requeue(key, now);
-                self.retire(key);
+            match channel.purpose {
+                Purpose::Commands => {
+                    self.requeue(key, now);
+                    self.retire(key);
+                }
+                Purpose::Lease => self.lose_lease(key, &CloseReason::Silent(STALL)),
+                Purpose::Messages | Purpose::Verdict | Purpose::Near => {}
             }
         }
     }

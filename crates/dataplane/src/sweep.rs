@@ -74,7 +74,11 @@ impl<H: Host> Dataplane<H> {
     fn tick_stalled(&mut self, now: Instant) {
         let mut keys: SmallVec<[Key; 4]> = SmallVec::new();
         for (key, channel) in self.core.channels.iter() {
-            if channel.purpose == Purpose::Commands && channel.stalls(now) {
+            let answers = matches!(
+                channel.purpose,
+                Purpose::Commands | Purpose::Lease | Purpose::Messages
+            );
+            if answers && channel.stalls(now) {
                 keys.push(key);
             }
         }

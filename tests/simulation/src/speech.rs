@@ -131,6 +131,13 @@ impl Client {
         if weather.fan_outs && rng.chance(15) {
             return self.ask_all(rng, history);
         }
+        if weather.near && rng.chance(35) {
+            // What is kept near is read between writes of one's own.
+            return match rng.below(3) {
+                0 => self.set(rng, history, weather),
+                _ => self.get(rng),
+            };
+        }
         match rng.below(100) {
             0..3 if weather.users => self.ask_who(),
             0..8 if weather.transactions => self.transact(rng, history, tag, false),
