@@ -32,6 +32,8 @@ struct Times {
     stopped: usize,
     scaled: usize,
     reads: usize,
+    /// How long a node stops.
+    stop: Duration,
 }
 
 const FULL: Times = Times {
@@ -41,6 +43,7 @@ const FULL: Times = Times {
     stopped: 3,
     scaled: 2,
     reads: 100,
+    stop: Duration::from_secs(10),
 };
 const QUICK: Times = Times {
     moves: 1,
@@ -49,12 +52,12 @@ const QUICK: Times = Times {
     stopped: 1,
     scaled: 1,
     reads: 20,
+    stop: Duration::from_secs(6),
 };
 
 /// They need CLUSTER MIGRATESLOTS.
 const NOT_BEFORE_9: [&str; 2] = ["atomic", "scale"];
 const LEGACY_SLOTS: u16 = 2_000;
-const STOP: Duration = Duration::from_secs(10);
 const SHARDS_MAX: usize = 6;
 
 struct Wish {
@@ -140,7 +143,7 @@ fn on_one_cluster(wish: &Wish, times: &Times, rows: &mut Vec<Row>) {
         ("kill", Box::new(|ground| killed(ground, times.killed))),
         (
             "stop",
-            Box::new(|ground| stopped(ground, times.stopped, STOP)),
+            Box::new(|ground| stopped(ground, times.stopped, times.stop)),
         ),
     ];
     let wanted: Vec<_> = cases.iter().filter(|(name, _)| wish.wants(name)).collect();
