@@ -401,6 +401,23 @@ impl<H: Host> Core<H> {
         }
     }
 
+    /// Takes away a channel of Keyway's own, with what it asked for itself. Returns whether there is one.
+    pub(crate) fn discard(&mut self, key: Key, reason: &CloseReason) -> bool {
+        let Some(mut channel) = self.channels.remove(key) else {
+            return false;
+        };
+        let phase = channel.connection.phase();
+        channel.connection.abandon();
+        let delta = channel.in_flight_delta();
+        self.host.in_flight(delta);
+        if *reason != CloseReason::Retired {
+            self.host.channel_lost(&channel.addr, reason, 1);
+        }
+        self.host.channel_phase(Some(phase), None);
+        self.actions.push(Action::Drop(channel.attempt(key)));
+        true
+    }
+
     /// Closes a channel that has nothing in flight, for good.
     pub(crate) fn retire(&mut self, key: Key) {
         let Some(channel) = self.channels.remove(key) else {

@@ -18,7 +18,6 @@ use topology::{NodeAddr, Slot};
 use upstream::{CloseReason, HandshakeError};
 
 use crate::{
-    action::Action,
     channel::{Lane, Profile, Purpose},
     core::Core,
     host::Host,
@@ -345,18 +344,9 @@ impl<H: Host> Core<H> {
 
     /// A connection that carried messages is over: what was on it is asked for again.
     pub(crate) fn lose_home(&mut self, key: Key, reason: &CloseReason, now: Instant) {
-        let Some(mut channel) = self.channels.remove(key) else {
+        if !self.discard(key, reason) {
             return;
-        };
-        let phase = channel.connection.phase();
-        channel.connection.abandon();
-        let delta = channel.in_flight_delta();
-        self.host.in_flight(delta);
-        if *reason != CloseReason::Retired {
-            self.host.channel_lost(&channel.addr, reason, 1);
         }
-        self.host.channel_phase(Some(phase), None);
-        self.actions.push(Action::Drop(channel.attempt(key)));
         self.messages.homes.retain(|home| home.channel != key);
         for topic in self.messages.on(key) {
             self.messages.want(topic, now + AGAIN);

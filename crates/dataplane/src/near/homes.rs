@@ -12,7 +12,6 @@ use session::Sharing;
 use upstream::CloseReason;
 
 use crate::{
-    action::Action,
     channel::{Channel, Lane, Profile, Purpose},
     client::State,
     core::Core,
@@ -159,18 +158,9 @@ impl<H: Host> Core<H> {
 
     /// A connection of a cache is over, and all that it answered for.
     pub(crate) fn lose_near(&mut self, key: Key, reason: &CloseReason, now: Instant) {
-        let Some(mut channel) = self.channels.remove(key) else {
+        if !self.discard(key, reason) {
             return;
-        };
-        let phase = channel.connection.phase();
-        channel.connection.abandon();
-        let delta = channel.in_flight_delta();
-        self.host.in_flight(delta);
-        if *reason != CloseReason::Retired {
-            self.host.channel_lost(&channel.addr, reason, 1);
         }
-        self.host.channel_phase(Some(phase), None);
-        self.actions.push(Action::Drop(channel.attempt(key)));
         let again = if matches!(reason, CloseReason::Handshake(_)) {
             REFUSED
         } else {
