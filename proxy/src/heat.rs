@@ -130,7 +130,7 @@ impl HeatBoard {
     }
 
     /// A worker shows what it has counted, unless somebody reads right now.
-    pub(crate) fn show(&self, worker: usize, heat: &Heat, now: Instant) {
+    pub(crate) fn show(&self, worker: usize, heat: &mut Heat, now: Instant) {
         let Ok(mut all) = self.shown.try_lock() else {
             return;
         };

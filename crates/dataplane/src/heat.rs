@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use command::{CommandTable, KeyRefs};
-use heat::{BigKeys, HotKeys, Sampling, SlotCounts};
+use heat::{BigKeys, HotKeys, Sampling, SlotCounts, SlotLog};
 use resp::{RequestDecoder, RequestLimits};
 use topology::Slot;
 
@@ -32,6 +32,8 @@ const ESTIMATE: Duration = Duration::from_secs(1);
 pub struct Heat {
     keys: HotKeys,
     slots: SlotCounts,
+    /// What is not in `slots` yet.
+    recent: SlotLog,
     big: BigKeys,
     /// What a value has to have to be among the big ones.
     big_floor: usize,
@@ -78,6 +80,7 @@ impl Heat {
         Self {
             keys: HotKeys::new(sampling, seed),
             slots: SlotCounts::default(),
+            recent: SlotLog::default(),
             big_floor: usize::try_from(big.floor()).unwrap_or(usize::MAX),
             big,
             lens: Lens::default(),
@@ -96,7 +99,8 @@ impl Heat {
 
     /// Exact counts of what was answered.
     #[must_use]
-    pub fn slots(&self) -> &SlotCounts {
+    pub fn slots(&mut self) -> &SlotCounts {
+        self.recent.settle(&mut self.slots);
         &self.slots
     }
 
@@ -137,8 +141,8 @@ impl Heat {
     fn count(&mut self, slot: Slot, ticket: &Ticket, sent: usize, got: usize) {
         let reads = !ticket.nature.may_write;
         let bytes = (as_u64(sent), as_u64(got));
-        self.slots
-            .answered(slot, (reads, ticket.operations()), bytes);
+        let commands = (reads, ticket.operations());
+        self.recent.answered(&mut self.slots, slot, commands, bytes);
     }
 
     /// Looks into a request for its keys. Bytes are shared evenly among the keys of a command; in a

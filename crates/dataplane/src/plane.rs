@@ -78,8 +78,8 @@ impl<H: Host> Dataplane<H> {
 
     /// What this worker's commands weigh.
     #[must_use]
-    pub fn heat(&self) -> &Heat {
-        &self.core.heat
+    pub fn heat(&mut self) -> &mut Heat {
+        &mut self.core.heat
     }
 
     /// Clients now.

@@ -1,6 +1,6 @@
 //! Where load sits and what to move: pure, shared by `cluster-sim` and the proxy's tools.
 //!
-//! Owns: what one worker counts ([`HotKeys`], [`BigKeys`], [`SlotCounts`]); which slots go where, so that the
+//! Owns: what one worker counts ([`HotKeys`], [`BigKeys`], [`SlotCounts`], by way of a [`SlotLog`]); which slots go where, so that the
 //! nodes of a cluster are equally busy ([`Balancer`]); which node leaves a busy host, and for which
 //! ([`Chooser`]); how many nodes there should be ([`Scaler`]), from what is and what is expected
 //! ([`Forecast`]). Every decision is a function of its arguments; chance comes as a seed ([`Rng`]).
@@ -12,6 +12,7 @@ mod big;
 mod evict;
 mod forecast;
 mod keys;
+mod log;
 mod rng;
 mod scale;
 mod slots;
@@ -22,6 +23,7 @@ pub use big::{BIG_BYTES_MIN, BigKey, BigKeys};
 pub use evict::{Chooser, Eviction, EvictionRules, HostHeat, NodeHeat, Policy};
 pub use forecast::Forecast;
 pub use keys::{HotKeys, Sampling};
+pub use log::SlotLog;
 pub use rng::Rng;
 pub use scale::{Change, ScaleRules, ScaleView, Scaler, Step};
 pub use slots::{SlotCount, SlotCounts};

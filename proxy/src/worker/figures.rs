@@ -15,7 +15,7 @@ pub(super) async fn show(worker: Rc<Worker>) {
         let figures = worker.ask(|plane: &Dataplane<_>| plane.node_figures().collect());
         worker.shared.show(worker.index, figures);
         let now = worker.now();
-        worker.ask(|plane| worker.shared.heat.show(worker.index, plane.heat(), now));
+        worker.with(|plane| worker.shared.heat.show(worker.index, plane.heat(), now));
         worker.with(|plane| plane.host().say_who_was_refused());
         tokio::time::sleep(EVERY).await;
     }
