@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
+use super::{Owners, ShardIndex};
 use crate::testing::{addr, node, range, row, rows, slot, topology};
-use crate::{Role, accept};
+use crate::{Role, Slot, accept};
 
 #[test]
 fn lookups_find_what_was_put_in() {
@@ -140,4 +141,30 @@ proptest! {
         let covered: usize = topology.ranges().iter().map(|(range, _)| range.slots().count()).sum();
         prop_assert_eq!(covered + topology.holes(), 16384);
     }
+}
+
+#[test]
+fn rows_of_slots_answer_like_single_slots() {
+    let mut owners = Owners::nobody();
+    let mut model = vec![None; usize::from(Slot::COUNT)];
+    let mut set = |owners: &mut Owners, number: u16, owner: u16| {
+        let owner = ShardIndex(owner);
+        let before = model[usize::from(number)].replace(owner);
+        assert_eq!(owners.set(slot(number), owner), before);
+        let row = number / 64 * 64;
+        for near in row..row + 64 {
+            assert_eq!(owners.get(slot(near)), model[usize::from(near)], "{near}");
+        }
+    };
+    let single = [5000, 5001, 5000, 16383, 0, 63, 64];
+    (64..200).for_each(|number| set(&mut owners, number, 1));
+    (0..3).for_each(|owner| {
+        single
+            .iter()
+            .for_each(|&number| set(&mut owners, number, owner));
+    });
+    (0..Slot::COUNT).for_each(|number| set(&mut owners, number, 7));
+    assert_eq!(owners.holes(), 0);
+    set(&mut owners, 70, 2);
+    set(&mut owners, 70, 7);
 }
