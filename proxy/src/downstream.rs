@@ -74,7 +74,10 @@ pub(crate) async fn serve<S: Socket>(hall: Rc<Hall>, accepted: Accepted<S>) {
     admission.handshake_done();
     let shaken = match handshake {
         Ok(shaken) => shaken,
-        Err(failure) => return whose.failed(&hall, peer, &failure),
+        Err(failure) => {
+            hall.departure_turn().await;
+            return whose.failed(&hall, peer, &failure);
+        }
     };
     let Some((worker, shaken, stranger, _counted)) =
         Box::pin(whose.settle(&hall, shaken, peer)).await
@@ -103,6 +106,7 @@ pub(crate) async fn serve<S: Socket>(hall: Rc<Hall>, accepted: Accepted<S>) {
         open.poll(&mut stream, cx)
     })
     .await;
+    hall.departure_turn().await;
     drop(open);
     report(&worker, peer, &ended);
     if matches!(&ended, End::Decided(ending) if !matches!(ending.why, Why::Output { .. })) {

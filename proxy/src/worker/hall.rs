@@ -23,6 +23,9 @@ use crate::{
     tls::ServerTls,
 };
 
+/// Clients whose end is seen to between two looks at the sockets: 10 us each.
+const DEPARTURES: usize = 8;
+
 /// What is shared of each cluster, and what its other workers have to say.
 pub(super) type Letters = Vec<(Arc<Shared>, mpsc::UnboundedReceiver<Mail>)>;
 
@@ -42,6 +45,7 @@ pub(crate) struct Hall {
     directory: RefCell<Directory>,
     buffers: Buffers,
     handshakes: Semaphore,
+    departures: Semaphore,
 }
 
 impl Hall {
@@ -80,10 +84,21 @@ impl Hall {
     /// sockets, so that a storm of new clients does not keep those who are served from their
     /// turns. Keep what it returns until the step is done.
     pub(crate) async fn handshake_turn(&self) -> Option<SemaphorePermit<'_>> {
-        let permit = self.handshakes.acquire().await.ok();
-        tokio::task::yield_now().await;
-        permit
+        turn(&self.handshakes).await
     }
+
+    /// Waits for the turn of a client that has left: when thousands leave at once, those who stay
+    /// are served in between.
+    pub(crate) async fn departure_turn(&self) {
+        turn(&self.departures).await;
+    }
+}
+
+/// Waits for a place, and for the next look at the sockets.
+async fn turn(places: &Semaphore) -> Option<SemaphorePermit<'_>> {
+    let place = places.acquire().await.ok();
+    tokio::task::yield_now().await;
+    place
 }
 
 /// What is shared of the clusters, for the worker with this number, whom others can write to from now on.
@@ -145,6 +160,7 @@ pub(super) fn open(
         counters,
         clusters,
         handshakes: Semaphore::new(1),
+        departures: Semaphore::new(DEPARTURES),
     });
     tokio::task::spawn_local(follow_directory(Rc::clone(&hall)));
     hall
@@ -156,5 +172,36 @@ async fn follow_directory(hall: Rc<Hall>) {
     while changes.changed().await.is_ok() {
         let directory = Directory::of(&changes.borrow_and_update());
         hall.directory.replace(directory);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn few_take_their_turn_between_two_looks() {
+        let places = Rc::new(Semaphore::new(DEPARTURES));
+        let passed = Rc::new(Cell::new(0));
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                for _ in 0..100 {
+                    let (places, passed) = (Rc::clone(&places), Rc::clone(&passed));
+                    tokio::task::spawn_local(async move {
+                        turn(&places).await;
+                        passed.set(passed.get() + 1);
+                    });
+                }
+                let mut before = 0;
+                while passed.get() < 100 {
+                    tokio::task::yield_now().await;
+                    let now = passed.get();
+                    assert!(now - before <= DEPARTURES, "{before} to {now} at once");
+                    before = now;
+                }
+            })
+            .await;
     }
 }
