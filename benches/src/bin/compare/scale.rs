@@ -22,10 +22,10 @@ const BOUND: Bound = Bound::no_more_than(1.3);
 const BOUND_CLIENTS: (u32, u32) = (5_000, 500);
 /// Workers of one Keyway each, on all cores.
 const WORKERS: [u32; 2] = [1, 2];
-/// Clients of each of those.
-const WORKERS_CLIENTS: u32 = 500;
-/// What a request costs with two workers, by one with one: they share nothing, but each has its own
-/// connections to the nodes, with half as many requests to collect for one write.
+/// Clients of each worker: what one collects for a write to a node, and so the cost of a request,
+/// depends on its own clients, not on how many workers there are.
+const WORKERS_CLIENTS: u32 = 250;
+/// What a request costs with two workers, by one with one: they share nothing.
 const WORKERS_BOUND: Bound = Bound::no_more_than(1.15);
 
 pub(crate) fn run(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Result<()> {
@@ -112,13 +112,16 @@ fn workers(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Result<()> 
     for workers in WORKERS {
         let name = format!("keyway-of-{workers}");
         let proxy = proxies::keyway_of(&site, &name, seed, (workers, site.cores.all()), "")?;
-        targets.push(Target::of(&workers.to_string(), &proxy));
+        targets.push(Target {
+            clients: Some(WORKERS_CLIENTS * workers),
+            ..Target::of(&workers.to_string(), &proxy)
+        });
         proxies.push(proxy);
     }
-    let arguments = format!("--clients {WORKERS_CLIENTS} {}", arguments(wish));
-    let outcome = ground.run(&targets, &arguments)?;
+    let outcome = ground.run(&targets, &arguments(wish))?;
     findings.tables.push(table(
-        "GET 64 B, 500 clients, pipeline 1, three shards: one Keyway for each number of workers, on all cores",
+        "GET 64 B, 250 clients for each worker, pipeline 1, three shards: one Keyway for each number of workers, \
+         on all cores",
         ["workers", "CPU us/request", "by that of 1", "requests /s"],
         &WORKERS,
         1,
