@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Stands in for the programs in docs/ that need a cluster, a container engine or a running systemd. Linked
 under their names; each does as much of its work as can be done here, remembers what was made, and
-refuses what it does not know: a command in the docs that names nothing real fails.
+refuses what it does not know: a command in the docs that names nothing real fails. The commands of kubectl
+and helm are read by the real ones too, which get as far as the connection to a cluster.
 
-DOC_FOLDER is the root that paths like /etc/keyway stand in, DOC_ADMIN the port of the probes, DOC_CA the
+KEYWAY_KUBECTL and KEYWAY_HELM are these two. DOC_FOLDER is the root that paths like /etc/keyway stand in, DOC_ADMIN the port of the probes, DOC_CA the
 authority that a cluster's Secret would have.
 """
 
@@ -17,8 +18,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-
-import yaml
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import manifests  # noqa: E402
@@ -132,7 +131,26 @@ def option(arguments, name):
     return arguments.pop(at) and arguments.pop(at)
 
 
+def asked(program, *arguments):
+    """What the real program says to these arguments."""
+    return subprocess.run([os.environ[program], *arguments], capture_output=True, text=True)
+
+
+def alone(program, *arguments):
+    """The real program does it all: no cluster is needed."""
+    said = asked(program, *arguments)
+    need(said.returncode == 0, said.stderr)
+    print(said.stdout, end="")
+
+
+def understood(said):
+    need(said.returncode != 0 and "refused" in said.stderr, f"not understood: {said.stderr}")
+
+
 def kubectl(arguments):
+    if arguments[0] == "kustomize" or "--dry-run=client" in arguments:
+        return alone("KEYWAY_KUBECTL", *arguments)
+    understood(asked("KEYWAY_KUBECTL", "--server=http://127.0.0.1:1", *arguments))
     state = json.loads(STATE.read_text()) if STATE.exists() else []
     namespace = option(arguments, "--namespace")
     arguments = [word for word in arguments if not word.startswith(("--timeout=", "--tail="))]
@@ -146,9 +164,7 @@ def kubectl(arguments):
         need(found, f"there is no {kind} {name} in {namespace}")
         return found[0]
 
-    if verb == "kustomize":
-        print(yaml.safe_dump_all(manifests.kustomize(rest[0])))
-    elif verb in ("apply", "delete") and rest[0] == "-k":
+    if verb in ("apply", "delete") and rest[0] == "-k":
         made = manifests.kustomize(rest[1])
         state = [one for one in state if manifests.name_of(one) not in map(manifests.name_of, made)]
         state += made if verb == "apply" else []
@@ -158,9 +174,6 @@ def kubectl(arguments):
     elif verb == "create" and rest[:2] == ["secret", "generic"]:
         need(rest[3].startswith("--from-literal="), "not known")
         state.append({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": rest[2], "namespace": namespace}})
-    elif verb == "create" and rest[0] == "configmap":
-        need(rest[3:] == ["--dry-run=client", "-o", "yaml"], "not known")
-        need(list(pathlib.Path(rest[2].removeprefix("--from-file=")).iterdir()), "empty")
     elif verb == "rollout":
         need(rest[0] in ("status", "restart"), "not known")
         find(*rest[1].split("/"))
@@ -195,17 +208,13 @@ def secrets_exist(state):
 
 
 def helm(arguments):
-    need(arguments[0] in ("install", "upgrade"), "not known")
-    need(option(arguments, "--namespace") == "keyway", "another namespace")
-    setting = option(arguments, "--set")
-    values = None
-    if setting:
-        values = FOLDER / "set.yaml"
-        values.write_text(setting.replace("=", ": ", 1))
-    rest = [word for word in arguments[1:] if word != "--create-namespace"]
-    need(rest[0] == "keyway" and len(rest) == 2, "not known")
-    manifests.values(rest[1], values)
-    print(manifests.helm(rest[1], values))
+    verb, *rest = arguments
+    need(verb in ("install", "upgrade"), "not known")
+    if verb == "upgrade":
+        # It would look for what is installed.
+        understood(asked("KEYWAY_HELM", *arguments, "--kube-apiserver=http://127.0.0.1:1"))
+        return alone("KEYWAY_HELM", "template", *rest)
+    alone("KEYWAY_HELM", *arguments, "--dry-run=client")
 
 
 def docker(arguments):

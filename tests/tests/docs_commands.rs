@@ -82,9 +82,8 @@ impl Machine {
         let python = tool("KEYWAY_PYTHON");
         let pretend = scripts.join("pretend.py");
         fs::write(&pretend, format!("#!{} -B\n{body}", python.display())).unwrap();
-        for name in ["manifests.py", "crds.json"] {
-            fs::copy(root().join("tests/deploy").join(name), scripts.join(name)).unwrap();
-        }
+        let name = "manifests.py";
+        fs::copy(root().join("tests/deploy").join(name), scripts.join(name)).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(&pretend, mode).unwrap();
         for name in PRETENDED {
@@ -107,11 +106,14 @@ impl Machine {
             scripts.display(),
             programs.display()
         );
-        let environment = vec![
+        let mut environment = vec![
             ("PATH", path),
             ("DOC_FOLDER", at.display().to_string()),
             ("KEYWAY_BIN", keyway().display().to_string()),
         ];
+        for name in ["KEYWAY_KUBECTL", "KEYWAY_HELM"] {
+            environment.push((name, tool(name).display().to_string()));
+        }
         Self {
             folder,
             environment,
