@@ -4,8 +4,8 @@ under their names; each does as much of its work as can be done here, remembers 
 refuses what it does not know: a command in the docs that names nothing real fails. The commands of kubectl
 and helm are read by the real ones too, which get as far as the connection to a cluster.
 
-KEYWAY_KUBECTL and KEYWAY_HELM are these two. DOC_FOLDER is the root that paths like /etc/keyway stand in, DOC_ADMIN the port of the probes, DOC_CA the
-authority that a cluster's Secret would have.
+KEYWAY_KUBECTL and KEYWAY_HELM are these two, DOC_SYSUSERS the real systemd-sysusers. DOC_FOLDER is the root that paths like /etc/keyway stand in, DOC_ADMIN the port of the probes, DOC_CA the
+authority that a cluster's Secret would have, DOC_SERVICE the port of a Keyway that its Service leads to.
 """
 
 import base64
@@ -14,8 +14,10 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 
@@ -47,8 +49,12 @@ def cargo(arguments):
 
 def sysusers(arguments):
     need(not arguments, "not known")
-    lines = (FOLDER / "etc/sysusers.d/keyway.conf").read_text().splitlines()
-    need([line.split()[:2] for line in lines if not line.startswith("#")] == [["u", "keyway"]], "no user")
+    subprocess.run([os.environ["DOC_SYSUSERS"], f"--root={FOLDER}"], check=True)
+    unit = (FOLDER / "deploy/systemd/keyway.service").read_text().splitlines()
+    for key, made in ("User", "passwd"), ("Group", "group"):
+        [name] = [line.split("=")[1] for line in unit if line.startswith(f"{key}=")]
+        lines = (FOLDER / "etc" / made).read_text().splitlines()
+        need(any(line.startswith(f"{name}:") for line in lines), f"no {key} {name}")
 
 
 def journalctl(arguments):
@@ -131,16 +137,16 @@ def option(arguments, name):
     return arguments.pop(at) and arguments.pop(at)
 
 
-def asked(program, *arguments):
+def asked(program, *arguments, given=None):
     """What the real program says to these arguments."""
-    return subprocess.run([os.environ[program], *arguments], capture_output=True, text=True)
+    return subprocess.run([os.environ[program], *arguments], capture_output=True, text=True, input=given)
 
 
 def alone(program, *arguments):
     """The real program does it all: no cluster is needed."""
     said = asked(program, *arguments)
     need(said.returncode == 0, said.stderr)
-    print(said.stdout, end="")
+    print(said.stdout, end="", flush=True)
 
 
 def understood(said):
@@ -148,9 +154,10 @@ def understood(said):
 
 
 def kubectl(arguments):
-    if arguments[0] == "kustomize" or "--dry-run=client" in arguments:
+    if arguments[0] == "kustomize" or "--dry-run=client" in arguments or "--local" in arguments:
         return alone("KEYWAY_KUBECTL", *arguments)
-    understood(asked("KEYWAY_KUBECTL", "--server=http://127.0.0.1:1", *arguments))
+    given = sys.stdin.read() if arguments[-2:] == ["-f", "-"] else None
+    understood(asked("KEYWAY_KUBECTL", "--server=http://127.0.0.1:1", *arguments, given=given))
     state = json.loads(STATE.read_text()) if STATE.exists() else []
     namespace = option(arguments, "--namespace")
     arguments = [word for word in arguments if not word.startswith(("--timeout=", "--tail="))]
@@ -169,6 +176,8 @@ def kubectl(arguments):
         state = [one for one in state if manifests.name_of(one) not in map(manifests.name_of, made)]
         state += made if verb == "apply" else []
         secrets_exist(state)
+    elif (verb, rest) == ("apply", ["-f", "-"]):
+        state += made_of(given)
     elif verb == "create" and rest[0] == "namespace":
         state.append({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": rest[1]}})
     elif verb == "create" and rest[:2] == ["secret", "generic"]:
@@ -188,11 +197,43 @@ def kubectl(arguments):
         print(base64.b64encode(pathlib.Path(os.environ["DOC_CA"]).read_bytes()).decode(), end="")
     elif verb == "port-forward":
         service = find(*rest[0].split("/"))
-        # The port on this side is the test's own; the one on the other side is the Service's.
-        need(len(service["spec"]["ports"]) and ":" in rest[1], "not known")
+        here, there = map(int, rest[1].split(":"))
+        need(there in [port["port"] for port in service["spec"]["ports"]], "no such port")
+        return forward(here)
     else:
         need(False, "not known")
     STATE.write_text(json.dumps(state))
+
+
+def made_of(text):
+    """What was piped into `kubectl apply`: ConfigMaps of dashboards, small enough for Kubernetes."""
+    resources = manifests.resources(text)
+    for one in resources:
+        need(one["kind"] == "ConfigMap" and len(text) < 262144, "not known, or too big")
+        need(one["metadata"]["labels"] and one["data"], "nothing to see")
+        for name, dashboard in one["data"].items():
+            need(name.endswith(".json") and json.loads(dashboard)["panels"], f"{name} is no dashboard")
+    need(resources, "empty")
+    return resources
+
+
+def forward(port):
+    """One connection, and no sooner than the real one would be there."""
+    time.sleep(0.7)
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        listener.settimeout(30)
+        client, _ = listener.accept()
+    node = socket.create_connection(("127.0.0.1", int(os.environ["DOC_SERVICE"])))
+    back = threading.Thread(target=pump, args=(node, client))
+    back.start()
+    pump(client, node)
+    back.join()
+
+
+def pump(source, sink):
+    while data := source.recv(65536):
+        sink.sendall(data)
+    sink.shutdown(socket.SHUT_WR)
 
 
 def secrets(state):
