@@ -15,8 +15,14 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 WIDTH = 24
 
 
+# What the process has only once, however many clusters it serves; all else has the label `cluster`, when
+# there are several. Where there is none, "All" asks for that too.
+OF_THE_PROCESS = ("up", "keyway_build_info", "keyway_config_reloads_total", "process_")
+
+
 def metric(name, labels=""):
-    return f"{name}{{{WHERE}{',' + labels if labels else ''}}}"
+    of_a_cluster = '' if name.startswith(OF_THE_PROCESS) else ',cluster=~"$cluster"'
+    return f"{name}{{{WHERE}{of_a_cluster}{',' + labels if labels else ''}}}"
 
 
 def rate(name, labels="", by=""):
@@ -104,7 +110,7 @@ def overview():
                   (f"namespace_job:keyway_failures:ratio_rate5m{recorded}", "5 minutes"),
                   (f"namespace_job:keyway_failures:ratio_rate1h{recorded}", "1 hour"),
                   (f"namespace_job:keyway_failures:ratio_rate6h{recorded}", "6 hours"), limit=0.001, width=12,
-                  about="From the recording rules in deploy/prometheus/rules.yml."),
+                  about="Of all clusters, from the recording rules in deploy/prometheus/rules.yml."),
             graph("Ten most used commands", "ops",
                   (f"topk(10, {rate('keyway_requests_total', by='command')})", "{{command}}"), width=12),
         ]),
@@ -164,7 +170,7 @@ def clients():
         ("Connections", [
             graph("Clients", "short", (f"sum by (instance) ({metric('keyway_client_connections')})", "{{instance}}")),
             graph("Clients of those allowed", "percentunit",
-                  (f"{metric('keyway_client_connections')} / {metric('keyway_client_connections_max')}", "{{instance}}"), limit=0.8),
+                  (f"{metric('keyway_client_connections')} / {metric('keyway_client_connections_max')}", "{{instance}} {{cluster}}"), limit=0.8),
             graph("New connections", "ops", (rate("keyway_client_connections_total", by="instance"), "{{instance}}")),
         ]),
         ("TLS", [
@@ -190,6 +196,13 @@ def clients():
 def heat():
     ten = metric("keyway_hot_slots_ratio", 'top="10"')
     first = metric("keyway_hot_keys_ratio", 'top="1"')
+    def shards(name):
+        return f"sum by (cluster, shard) ({metric(name)})"
+
+    def busiest(name):
+        return f"max by (cluster) ({shards(name)}) / avg by (cluster) ({shards(name)})"
+
+    operations, volume = "keyway_shard_operations_per_second", "keyway_shard_bytes_per_second"
     lately = "What is ten seconds old counts half. Several instances before one cluster add up."
     return [
         ("How even", [
@@ -203,14 +216,12 @@ def heat():
                  "Read or written within ten minutes. Its name: KEYWAY BIGKEYS.", steps(1 << 20), width=6),
         ]),
         ("Shards", [
-            graph("Commands by shard", "ops", (f"sum by (shard) ({metric('keyway_shard_operations_per_second')})", "shard {{shard}}"),
+            graph("Commands by shard", "ops", (shards(operations), "shard {{shard}} {{cluster}}"),
                   about=lately, stacked=True, width=12),
-            graph("Bytes by shard", "Bps", (f"sum by (shard) ({metric('keyway_shard_bytes_per_second')})", "shard {{shard}}"),
+            graph("Bytes by shard", "Bps", (shards(volume), "shard {{shard}} {{cluster}}"),
                   about=lately, stacked=True, width=12),
             graph("Busiest shard, of the mean", "none",
-                  (f"max(sum by (shard) ({metric('keyway_shard_operations_per_second')})) / avg(sum by (shard) ({metric('keyway_shard_operations_per_second')}))", "commands"),
-                  (f"max(sum by (shard) ({metric('keyway_shard_bytes_per_second')})) / avg(sum by (shard) ({metric('keyway_shard_bytes_per_second')}))", "bytes"),
-                  about="1 is even.", width=12),
+                  (busiest(operations), "commands {{cluster}}"), (busiest(volume), "bytes {{cluster}}"), about="1 is even.", width=12),
             graph("Reads and writes", "ops", (rate("keyway_slot_operations_total", by="kind"), "{{kind}}"),
                   about="Commands with keys that nodes have answered; those of a transaction count each.", width=12),
         ]),
@@ -251,7 +262,7 @@ def place(rows):
 
 
 def dashboard(name, title, rows):
-    changed = f"changes(keyway_topology_revision{{{WHERE}}}[1m]) > 0"
+    changed = f"changes({metric('keyway_topology_revision')}[1m]) > 0"
     return {
         "uid": f"keyway-{name}",
         "title": title,
@@ -265,12 +276,13 @@ def dashboard(name, title, rows):
         "links": [{"type": "dashboards", "title": "Keyway", "tags": ["keyway"], "asDropdown": True, "includeVars": True, "keepTime": True}],
         "annotations": {"list": [{
             "name": "Topology", "enable": True, "datasource": DATASOURCE, "iconColor": "blue",
-            "expr": changed, "titleFormat": "the topology changed", "textFormat": "{{instance}}", "step": "60s",
+            "expr": changed, "titleFormat": "the topology changed", "textFormat": "{{instance}} {{cluster}}", "step": "60s",
         }]},
         "templating": {"list": [
             {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "refresh": 1, "current": {}},
             variable("namespace", "Namespace", 'label_values(keyway_build_info{job="keyway"}, namespace)'),
             variable("instance", "Instance", 'label_values(keyway_build_info{job="keyway",namespace=~"$namespace"}, instance)'),
+            variable("cluster", "Cluster", f"label_values(keyway_topology_revision{{{WHERE}}}, cluster)"),
         ]},
         "panels": place(rows),
     }

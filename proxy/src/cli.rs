@@ -83,9 +83,7 @@ struct ConfigFile {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     if cli.list_metrics {
-        // Who reads no further has read enough.
-        let _ = write!(std::io::stdout(), "{}", Listing::new());
-        return ExitCode::SUCCESS;
+        return print(&Listing::new());
     }
     if cli.print_default_config {
         return print(&config::commented());
@@ -141,19 +139,15 @@ pub(crate) fn mistake(what: &impl std::fmt::Display) -> ExitCode {
     ExitCode::from(MISTAKE)
 }
 
-#[allow(clippy::print_stdout, reason = "the answer of the command")]
-fn print(answer: &str) -> ExitCode {
-    print!("{answer}");
+/// The answer of a command. Who reads no further has read enough.
+fn print(answer: &impl std::fmt::Display) -> ExitCode {
+    let _ = write!(std::io::stdout(), "{answer}");
     ExitCode::SUCCESS
 }
 
-#[allow(clippy::print_stdout, reason = "the answer of the command")]
 fn check(file: &ConfigFile) -> ExitCode {
     match load(file) {
-        Ok((config, _)) => {
-            println!("{config}");
-            ExitCode::SUCCESS
-        }
+        Ok((config, _)) => print(&format_args!("{config}\n")),
         Err(code) => code,
     }
 }

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Stands in for the programs in docs/ that need a cluster, a container engine or a running systemd. Linked
 under their names; each does as much of its work as can be done here, remembers what was made, and
-refuses what it does not know: a command in the docs that names nothing real fails.
+refuses what it does not know: a command in the docs that names nothing real fails. The commands of kubectl
+and helm are read by the real ones too, which get as far as the connection to a cluster.
 
-DOC_FOLDER is the root that paths like /etc/keyway stand in, DOC_ADMIN the port of the probes, DOC_CA the
-authority that a cluster's Secret would have.
+KEYWAY_KUBECTL and KEYWAY_HELM are these two, DOC_SYSUSERS the real systemd-sysusers. DOC_FOLDER is the root that paths like /etc/keyway stand in, DOC_ADMIN the port of the probes, DOC_CA the
+authority that a cluster's Secret would have, DOC_SERVICE the port of a Keyway that its Service leads to.
 """
 
 import base64
@@ -13,12 +14,12 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-
-import yaml
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import manifests  # noqa: E402
@@ -48,8 +49,12 @@ def cargo(arguments):
 
 def sysusers(arguments):
     need(not arguments, "not known")
-    lines = (FOLDER / "etc/sysusers.d/keyway.conf").read_text().splitlines()
-    need([line.split()[:2] for line in lines if not line.startswith("#")] == [["u", "keyway"]], "no user")
+    subprocess.run([os.environ["DOC_SYSUSERS"], f"--root={FOLDER}"], check=True)
+    unit = (FOLDER / "deploy/systemd/keyway.service").read_text().splitlines()
+    for key, made in ("User", "passwd"), ("Group", "group"):
+        [name] = [line.split("=")[1] for line in unit if line.startswith(f"{key}=")]
+        lines = (FOLDER / "etc" / made).read_text().splitlines()
+        need(any(line.startswith(f"{name}:") for line in lines), f"no {key} {name}")
 
 
 def journalctl(arguments):
@@ -132,7 +137,27 @@ def option(arguments, name):
     return arguments.pop(at) and arguments.pop(at)
 
 
+def asked(program, *arguments, given=None):
+    """What the real program says to these arguments."""
+    return subprocess.run([os.environ[program], *arguments], capture_output=True, text=True, input=given)
+
+
+def alone(program, *arguments):
+    """The real program does it all: no cluster is needed."""
+    said = asked(program, *arguments)
+    need(said.returncode == 0, said.stderr)
+    print(said.stdout, end="", flush=True)
+
+
+def understood(said):
+    need(said.returncode != 0 and "refused" in said.stderr, f"not understood: {said.stderr}")
+
+
 def kubectl(arguments):
+    if arguments[0] == "kustomize" or "--dry-run=client" in arguments or "--local" in arguments:
+        return alone("KEYWAY_KUBECTL", *arguments)
+    given = sys.stdin.read() if arguments[-2:] == ["-f", "-"] else None
+    understood(asked("KEYWAY_KUBECTL", "--server=http://127.0.0.1:1", *arguments, given=given))
     state = json.loads(STATE.read_text()) if STATE.exists() else []
     namespace = option(arguments, "--namespace")
     arguments = [word for word in arguments if not word.startswith(("--timeout=", "--tail="))]
@@ -146,21 +171,18 @@ def kubectl(arguments):
         need(found, f"there is no {kind} {name} in {namespace}")
         return found[0]
 
-    if verb == "kustomize":
-        print(yaml.safe_dump_all(manifests.kustomize(rest[0])))
-    elif verb in ("apply", "delete") and rest[0] == "-k":
+    if verb in ("apply", "delete") and rest[0] == "-k":
         made = manifests.kustomize(rest[1])
         state = [one for one in state if manifests.name_of(one) not in map(manifests.name_of, made)]
         state += made if verb == "apply" else []
         secrets_exist(state)
+    elif (verb, rest) == ("apply", ["-f", "-"]):
+        state += made_of(given)
     elif verb == "create" and rest[0] == "namespace":
         state.append({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": rest[1]}})
     elif verb == "create" and rest[:2] == ["secret", "generic"]:
         need(rest[3].startswith("--from-literal="), "not known")
         state.append({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": rest[2], "namespace": namespace}})
-    elif verb == "create" and rest[0] == "configmap":
-        need(rest[3:] == ["--dry-run=client", "-o", "yaml"], "not known")
-        need(list(pathlib.Path(rest[2].removeprefix("--from-file=")).iterdir()), "empty")
     elif verb == "rollout":
         need(rest[0] in ("status", "restart"), "not known")
         find(*rest[1].split("/"))
@@ -175,11 +197,43 @@ def kubectl(arguments):
         print(base64.b64encode(pathlib.Path(os.environ["DOC_CA"]).read_bytes()).decode(), end="")
     elif verb == "port-forward":
         service = find(*rest[0].split("/"))
-        # The port on this side is the test's own; the one on the other side is the Service's.
-        need(len(service["spec"]["ports"]) and ":" in rest[1], "not known")
+        here, there = map(int, rest[1].split(":"))
+        need(there in [port["port"] for port in service["spec"]["ports"]], "no such port")
+        return forward(here)
     else:
         need(False, "not known")
     STATE.write_text(json.dumps(state))
+
+
+def made_of(text):
+    """What was piped into `kubectl apply`: ConfigMaps of dashboards, small enough for Kubernetes."""
+    resources = manifests.resources(text)
+    for one in resources:
+        need(one["kind"] == "ConfigMap" and len(text) < 262144, "not known, or too big")
+        need(one["metadata"]["labels"] and one["data"], "nothing to see")
+        for name, dashboard in one["data"].items():
+            need(name.endswith(".json") and json.loads(dashboard)["panels"], f"{name} is no dashboard")
+    need(resources, "empty")
+    return resources
+
+
+def forward(port):
+    """One connection, and no sooner than the real one would be there."""
+    time.sleep(0.7)
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        listener.settimeout(30)
+        client, _ = listener.accept()
+    node = socket.create_connection(("127.0.0.1", int(os.environ["DOC_SERVICE"])))
+    back = threading.Thread(target=pump, args=(node, client))
+    back.start()
+    pump(client, node)
+    back.join()
+
+
+def pump(source, sink):
+    while data := source.recv(65536):
+        sink.sendall(data)
+    sink.shutdown(socket.SHUT_WR)
 
 
 def secrets(state):
@@ -195,17 +249,13 @@ def secrets_exist(state):
 
 
 def helm(arguments):
-    need(arguments[0] in ("install", "upgrade"), "not known")
-    need(option(arguments, "--namespace") == "keyway", "another namespace")
-    setting = option(arguments, "--set")
-    values = None
-    if setting:
-        values = FOLDER / "set.yaml"
-        values.write_text(setting.replace("=", ": ", 1))
-    rest = [word for word in arguments[1:] if word != "--create-namespace"]
-    need(rest[0] == "keyway" and len(rest) == 2, "not known")
-    manifests.values(rest[1], values)
-    print(manifests.helm(rest[1], values))
+    verb, *rest = arguments
+    need(verb in ("install", "upgrade"), "not known")
+    if verb == "upgrade":
+        # It would look for what is installed.
+        understood(asked("KEYWAY_HELM", *arguments, "--kube-apiserver=http://127.0.0.1:1"))
+        return alone("KEYWAY_HELM", "template", *rest)
+    alone("KEYWAY_HELM", *arguments, "--dry-run=client")
 
 
 def docker(arguments):

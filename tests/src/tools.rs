@@ -72,6 +72,16 @@ pub struct Listed {
     pub help: String,
 }
 
+impl Listed {
+    /// Whether it is about a cluster: with several, its series have the label `cluster`. The rest is the
+    /// process's own.
+    #[must_use]
+    pub fn is_of_a_cluster(&self) -> bool {
+        let of_the_process = ["keyway_build_info", "keyway_config_reloads_total"];
+        !self.name.starts_with("process_") && !of_the_process.contains(&self.name.as_str())
+    }
+}
+
 /// What `keyway --list-metrics` prints.
 ///
 /// # Panics

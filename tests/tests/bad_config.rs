@@ -246,3 +246,25 @@ fn the_command_line_is_explained() {
     let wrong = run_to_end(Command::new(tools::keyway()).arg("no-such-command"), LIMIT);
     assert_eq!(wrong.code, Some(2), "{}", wrong.stderr);
 }
+
+/// As by `keyway check --config FILE | head -1`: the pipe is closed before all is said.
+#[test]
+fn an_answer_that_is_not_read_is_no_mistake() {
+    let setup = Setup::new();
+    let path = setup.folder.path().join("keyway.toml");
+    fs::write(&path, setup.config()).unwrap();
+    let path = path.to_str().unwrap();
+    for arguments in [
+        &["check", "--config", path][..],
+        &["--print-default-config"],
+        &["--list-metrics"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(tools::keyway());
+        let child = command.args(arguments).stdout(writer);
+        let output = child.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), said.as_str()), (Some(0), ""));
+    }
+}

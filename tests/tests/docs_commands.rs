@@ -10,25 +10,49 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use keyway_tests::ports::reserve;
-use keyway_tests::tools::{keyway, root, tool};
+use keyway_tests::tools::{keyway, listed_metrics, root, tool};
 use keyway_tests::{Keyway, RealCluster, Version, run_to_end};
 use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(60);
-const PRETENDED: [&str; 8] = [
-    "sudo",
-    "cargo",
-    "systemd-sysusers",
-    "systemctl",
-    "journalctl",
-    "kubectl",
-    "helm",
-    "docker",
+/// What is not run as it stands, why, and how far it is. All else is run: openssl, install, curl, valkey-cli,
+/// promtool, keyway.
+const PRETENDED: [(&str, &str); 8] = [
+    (
+        "sudo",
+        "the commands are run as they are, by whoever runs the test",
+    ),
+    (
+        "cargo",
+        "minutes; the binary under test is put where a release build would be",
+    ),
+    (
+        "systemd-sysusers",
+        "the real one makes its users in the test's folder",
+    ),
+    (
+        "systemctl",
+        "no systemd runs here; it does what the installed unit says",
+    ),
+    (
+        "journalctl",
+        "as systemctl: it shows what the unit's process has logged",
+    ),
+    (
+        "kubectl",
+        "no cluster; the real one builds what is local and reads all else as far as the \
+         connection, and what is asked for must be among what was applied",
+    ),
+    ("helm", "no cluster; the real one makes a dry run"),
+    (
+        "docker",
+        "no engine; tests/image builds and runs the same Dockerfile",
+    ),
 ];
 
 /// A block between fences: what stands behind the first fence, and the lines.
@@ -49,6 +73,15 @@ fn blocks(page: &str) -> Vec<Block> {
             }
         })
         .collect()
+}
+
+/// Where a program of this machine is.
+fn real(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap();
+    let mut found = std::env::split_paths(&path).map(|folder| folder.join(name));
+    found
+        .find(|path| path.exists())
+        .unwrap_or_else(|| panic!("no {name}: run tests/install"))
 }
 
 /// A folder that is the repository and the machine at once.
@@ -82,12 +115,11 @@ impl Machine {
         let python = tool("KEYWAY_PYTHON");
         let pretend = scripts.join("pretend.py");
         fs::write(&pretend, format!("#!{} -B\n{body}", python.display())).unwrap();
-        for name in ["manifests.py", "crds.json"] {
-            fs::copy(root().join("tests/deploy").join(name), scripts.join(name)).unwrap();
-        }
+        let name = "manifests.py";
+        fs::copy(root().join("tests/deploy").join(name), scripts.join(name)).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(&pretend, mode).unwrap();
-        for name in PRETENDED {
+        for (name, _) in PRETENDED {
             symlink(&pretend, scripts.join(name)).unwrap();
         }
         let mut differs = vec![(" -g keyway".to_owned(), String::new())];
@@ -107,11 +139,16 @@ impl Machine {
             scripts.display(),
             programs.display()
         );
-        let environment = vec![
+        let mut environment = vec![
             ("PATH", path),
             ("DOC_FOLDER", at.display().to_string()),
             ("KEYWAY_BIN", keyway().display().to_string()),
         ];
+        let sysusers = real("systemd-sysusers").display().to_string();
+        environment.push(("DOC_SYSUSERS", sysusers));
+        for name in ["KEYWAY_KUBECTL", "KEYWAY_HELM"] {
+            environment.push((name, tool(name).display().to_string()));
+        }
         Self {
             folder,
             environment,
@@ -231,13 +268,60 @@ fn kubernetes_works_as_written() {
     let keyway = Keyway::start(&cluster);
     let mut machine = Machine::new();
     machine.differs.clear();
-    // What the port-forward of the page would reach.
+    // Where the port-forward of the page listens, and what it leads to.
+    let here = reserve();
+    for sign in ["-p ", "service/keyway "] {
+        let pair = (format!("{sign}6379"), format!("{sign}{}", here.number()));
+        machine.differs.push(pair);
+    }
     machine
-        .differs
-        .push(("-p 6379".to_owned(), format!("-p {}", keyway.port())));
+        .environment
+        .push(("DOC_SERVICE", keyway.port().to_string()));
     let ca = keyway.ca().display().to_string();
     machine.environment.push(("DOC_CA", ca));
     assert!(machine.follow("docs/kubernetes.md") >= 8);
+}
+
+/// As an ordinary user: what others may neither write nor read needs sudo.
+#[test]
+fn what_needs_root_says_so() {
+    let mut seen = 0;
+    for block in blocks("docs/operations.md") {
+        let lines = block.text.lines().filter(|_| block.what == "sh");
+        for line in lines.flat_map(|line| line.split(" && ")) {
+            let asks = line.contains(" status ") || line.starts_with("    ");
+            let needs = ["/etc/", "/usr/", "systemctl ", "journalctl ", "sysusers"];
+            if needs.iter().any(|word| line.contains(word)) && !asks {
+                assert!(line.starts_with("sudo "), "{line}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 10, "{seen}");
+}
+
+/// Metrics, recorded series and keys of the configuration that the pages name are there.
+#[test]
+fn what_the_pages_name_exists() {
+    let rules = fs::read_to_string(root().join("deploy/prometheus/rules.yml")).unwrap();
+    let metrics = listed_metrics();
+    let mut seen = 0;
+    for page in ["docs/kubernetes.md", "docs/operations.md"] {
+        let text = fs::read_to_string(root().join(page)).unwrap();
+        let part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+        for word in text.split(|c| !part(c)) {
+            let exists = if word.starts_with("namespace_job:") {
+                rules.contains(&format!("record: {word}\n"))
+            } else if word.starts_with("keyway_") || word.starts_with("process_") {
+                metrics.iter().any(|metric| metric.name == word)
+            } else {
+                continue;
+            };
+            assert!(exists, "{page}: there is no {word}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 5, "{seen}");
 }
 
 #[test]

@@ -31,6 +31,8 @@ const FREE_LABELS: [&str; 7] = [
     "command",
     "version",
 ];
+/// What a query asks for that is about a cluster.
+const CHOSEN_CLUSTER: &str = "cluster=~\"$cluster\"";
 const DASHBOARDS: [&str; 4] = ["overview", "upstream", "clients", "heat"];
 
 fn read(path: impl AsRef<Path>) -> String {
@@ -265,6 +267,39 @@ fn every_metric_label_and_value_exists() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(seen > 100, "only {seen} metrics were found");
+}
+
+/// The choice of a cluster counts for all that is about one: what the process has only once has no such
+/// label, and what is recorded adds all clusters up.
+#[test]
+fn dashboards_can_be_of_one_cluster() {
+    let listed = listed_metrics();
+    let (mut filtered, mut others) = (0, 0);
+    for name in DASHBOARDS {
+        let dashboard = dashboard(name);
+        let variables = dashboard["templating"]["list"].as_array().unwrap();
+        let cluster = variables.iter().find(|one| one["name"] == "cluster");
+        let cluster = cluster.unwrap_or_else(|| panic!("{name} has no variable `cluster`"));
+        assert_eq!(cluster["current"]["value"], json!(["$__all"]), "{name}");
+        // Without several clusters no series has the label, and `.+` would find none of them.
+        assert_eq!(cluster["allValue"], ".*", "{name}");
+        for expr in expressions(&dashboard) {
+            for (word, rest) in words(&expr) {
+                let selector = rest.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+                let chosen = selector.is_some_and(|(asks, _)| asks.contains(CHOSEN_CLUSTER));
+                let metric = listed.iter().find(|metric| metric.name == base(word));
+                let has_the_label =
+                    metric.is_some_and(keyway_tests::tools::Listed::is_of_a_cluster);
+                assert_eq!(chosen, has_the_label, "{name}: {word} in {expr}");
+                filtered += usize::from(chosen);
+                others += usize::from(!chosen);
+            }
+        }
+    }
+    assert!(
+        filtered > 60 && others > 5,
+        "{filtered} and {others} were found"
+    );
 }
 
 /// Labels and their values, where these are a closed set, by metric.
