@@ -102,6 +102,13 @@ def everything_is_there(page, demo):
     expect(page.locator("#state")).to_contain_text("ready")
     page.wait_for_function("Number(document.getElementById('rate').textContent.replace(/,/g, '')) > 0", timeout=20000)
     page.wait_for_function("document.querySelectorAll('#latency td')[2].textContent !== '-'", timeout=30000)
+    assert page.locator("#latency tr").count() == 5
+    expect(page.locator("#latency")).to_contain_text("client TLS")
+    page.wait_for_function("document.querySelectorAll('#latency td')[14].textContent !== '-'", timeout=30000)
+    expect(page.locator("#phases-caption")).to_contain_text("From left to right, by p50: client TLS ", timeout=30000)
+    bars = page.locator("#phases rect")
+    wide = sum(bars.nth(index).bounding_box()["width"] for index in range(bars.count()))
+    assert abs(wide - page.locator("#phases").bounding_box()["width"]) < 4, wide
     assert page.locator("#covered").inner_text() == "16384 of 16384 have an owner"
     shards = page.locator("#strip rect[data-shard]")
     assert shards.count() == 3, shards.count()

@@ -106,6 +106,13 @@ def overview():
                   about="Errors of the nodes are passed on and not counted here."),
             graph("Duration", "s", (quantile(0.5), "p50"), (quantile(0.99), "p99"), (quantile(0.999), "p999"),
                   about="From a command's arrival to the last byte of its reply; commands that block count with their wait."),
+            graph("Where the time goes, in the mean", "s",
+                  (f"{rate('keyway_request_phase_seconds_sum', by='phase')} / {rate('keyway_request_phase_seconds_count', by='phase')}", "{{phase}}"),
+                  about="Commands that nodes answer, by a sample. client_tls: TLS and reading on the client's side, both ways. "
+                        "queue: until written to the node. node: the network and the node.", stacked=True, width=12),
+            graph("Where the time goes, p99", "s",
+                  (f"histogram_quantile(0.99, {rate('keyway_request_phase_seconds_bucket', by='le, phase')})", "{{phase}}"),
+                  about="Of each part for itself; they do not add up.", width=12),
             graph("Share that failed, against the objective of 99.9 %", "percentunit",
                   (f"namespace_job:keyway_failures:ratio_rate5m{recorded}", "5 minutes"),
                   (f"namespace_job:keyway_failures:ratio_rate1h{recorded}", "1 hour"),

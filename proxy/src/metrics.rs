@@ -18,16 +18,19 @@ mod collector;
 mod heat;
 mod labels;
 mod listing;
+mod phases;
 mod process;
 mod reloads;
 mod totals;
 
 pub use heat::{HeatFigures, HeatMetrics, KEYS_TOP, SLOTS_TOP};
 pub use labels::{
-    ConnectResult, Direction, ErrorKind, HandshakeResult, NearDrop, NearEnd, PoisonReason,
+    ConnectResult, Direction, ErrorKind, HandshakeResult, NearDrop, NearEnd, Phase, PoisonReason,
     RedirectKind, ReloadResult, TlsFile, UpstreamState, Zone,
 };
 pub use listing::Listing;
+use phases::PhaseCells;
+pub use phases::PhaseTotals;
 pub use reloads::ReloadMetrics;
 pub use totals::Totals;
 
@@ -62,6 +65,7 @@ struct Cells {
     latency_sum_ns: AtomicU64,
     /// The same in finer steps, for quantiles of a few seconds.
     times: [AtomicU64; Times::BUCKETS],
+    phases: [PhaseCells; Phase::COUNT],
     client_bytes: [AtomicU64; Direction::COUNT],
     coalesced: AtomicU64,
     near: [AtomicU64; NearEnd::COUNT],
@@ -91,6 +95,7 @@ impl Cells {
             latency: Default::default(),
             latency_sum_ns: AtomicU64::default(),
             times: std::array::from_fn(|_| AtomicU64::default()),
+            phases: Default::default(),
             client_bytes: Default::default(),
             coalesced: AtomicU64::default(),
             near: Default::default(),

@@ -89,6 +89,9 @@ pub struct Live {
     pub queued_bytes: usize,
     /// From being queued for the node to the reply.
     pub latency: Latency,
+    /// What it says itself that commands took it, in the mean of those of the last seconds.
+    #[serde(default)]
+    pub server_mean_us: Option<f64>,
     /// Why the last attempt to connect failed, while there is no connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
@@ -185,6 +188,28 @@ pub struct Latencies {
     pub request: Latency,
     /// From being queued for a node to its reply: one for each time that a node's answers were read.
     pub server: Latency,
+    /// The parts of a command's time.
+    #[serde(default)]
+    pub phases: Phases,
+}
+
+/// The parts of the time of commands that nodes answer, by a sample: all while there are few
+/// commands, some hundred in a second under load.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Phases {
+    /// TLS and reading on the client's side: from its socket, and back to it.
+    pub client_tls: Latency,
+    /// Until the command was written to its node: lanes, slots that move, redirects.
+    pub queue: Latency,
+    /// Until the node's answer was read: the network and the node.
+    pub node: Latency,
+    /// The mean of that.
+    pub node_mean_us: Option<f64>,
+    /// What the nodes themselves say that commands took them, in the mean: of all that they ran, by
+    /// whomever. Absent while they are not asked, may not be asked, or ran nothing.
+    pub server_mean_us: Option<f64>,
+    /// What is left of the node's mean: the network, and both its ends.
+    pub wire_mean_us: Option<f64>,
 }
 
 /// A number with a name.

@@ -19,10 +19,10 @@ use crate::{
     contract::{Readiness, Shutdown},
     events::unix_ms,
     expiry, heat,
-    metrics::{Metrics, Totals},
+    metrics::{Metrics, PhaseTotals, Totals},
     report::{self, Latency, Live, Second},
     slow::Slow,
-    worker::Observer,
+    worker::{Observer, Worked},
 };
 
 mod cluster;
@@ -68,6 +68,7 @@ impl Board {
     /// `/status`
     #[must_use]
     pub fn status(&self) -> report::Status {
+        self.observer.look();
         let reason = self.readiness.reason();
         report::Status {
             ready: reason.is_none(),
@@ -176,6 +177,37 @@ impl Window {
     }
 }
 
+/// The same of a phase, with the mean.
+#[derive(Debug, Default)]
+struct PhaseWindow {
+    times: Window,
+    older_ns: u64,
+    newer_ns: u64,
+}
+
+impl PhaseWindow {
+    fn of(&self, now: &PhaseTotals) -> Latency {
+        self.times.of(&now.times)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a time to look at")]
+    fn mean_us(&self, now: &PhaseTotals) -> Option<f64> {
+        let count = now.times.since(&self.times.older).count();
+        let sum_us = now.sum_ns.saturating_sub(self.older_ns) as f64 / 1000.0;
+        (count > 0).then(|| tenth(sum_us / count as f64))
+    }
+
+    fn turn(&mut self, now: &PhaseTotals) {
+        self.times.turn(&now.times);
+        self.older_ns = std::mem::replace(&mut self.newer_ns, now.sum_ns);
+    }
+}
+
+/// To one digit.
+fn tenth(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}
+
 fn latency(times: &Times) -> Latency {
     let micros = |permille| {
         let quantile = times.quantile(permille)?;
@@ -198,6 +230,7 @@ struct Sampler {
     before: Totals,
     request: Window,
     server: Window,
+    phases: [PhaseWindow; 3],
     nodes: HashMap<String, Window>,
     certificates: Vec<report::Certificate>,
     history: VecDeque<Second>,
@@ -214,6 +247,7 @@ impl Sampler {
             before: Totals::default(),
             request: Window::default(),
             server: Window::default(),
+            phases: Default::default(),
             nodes: HashMap::new(),
             certificates: Vec::new(),
             history: VecDeque::new(),
@@ -235,6 +269,8 @@ impl Sampler {
         if self.turn.is_multiple_of(WINDOW) {
             self.request.turn(&now.times);
             self.server.turn(&server);
+            let phases = self.phases.iter_mut().zip(&now.phases);
+            phases.for_each(|(window, now)| window.turn(now));
             self.nodes.retain(|addr, _| trips.contains_key(addr));
             for (addr, node) in &trips {
                 self.nodes
@@ -262,11 +298,20 @@ impl Sampler {
     }
 
     fn live(&self, trips: &HashMap<String, cluster::Trips>) -> HashMap<String, Live> {
+        let worked = self.board.observer.worked();
+        let worked: HashMap<String, Worked> = worked
+            .iter()
+            .map(|(addr, worked)| (addr.to_string(), *worked))
+            .collect();
         let all = trips.iter().map(|(addr, node)| {
             let window = self.nodes.get(addr);
             let latency = window.map_or_else(|| latency(&node.times), |w| w.of(&node.times));
             let live = Live {
                 latency,
+                server_mean_us: worked
+                    .get(addr.as_str())
+                    .copied()
+                    .and_then(cluster::mean_us),
                 ..node.live.clone()
             };
             (addr.clone(), live)
@@ -290,6 +335,27 @@ impl Sampler {
             p99_us: news.p99_us,
             p999_us: news.p999_us,
         });
+    }
+
+    fn phases(&self, now: &Totals) -> report::Phases {
+        let [client_tls, queue, node] = &self.phases;
+        let [of_client_tls, of_queue, of_node] = &now.phases;
+        let worked = self.board.observer.worked();
+        let sum = worked.values().fold(Worked::default(), |sum, one| Worked {
+            calls: sum.calls + one.calls,
+            micros: sum.micros + one.micros,
+        });
+        let node_mean_us = node.mean_us(of_node);
+        let server_mean_us = cluster::mean_us(sum);
+        let wire = |(node, server): (f64, f64)| tenth((node - server).max(0.0));
+        report::Phases {
+            client_tls: client_tls.of(of_client_tls),
+            queue: queue.of(of_queue),
+            node: node.of(of_node),
+            node_mean_us,
+            server_mean_us,
+            wire_mean_us: node_mean_us.zip(server_mean_us).map(wire),
+        }
     }
 
     fn status(
@@ -340,6 +406,7 @@ impl Sampler {
             latency: report::Latencies {
                 request: self.request.of(&now.times),
                 server: self.server.of(server),
+                phases: self.phases(now),
             },
             in_flight: now.in_flight,
             errors: counts(&now.errors),

@@ -39,7 +39,12 @@ mod shared;
 mod turns;
 mod wakers;
 
-pub(crate) use self::{counters::Counters, hall::Hall, settings::mix, shared::Shared};
+pub(crate) use self::{
+    counters::Counters,
+    hall::Hall,
+    settings::mix,
+    shared::{Shared, Worked},
+};
 use self::{exodus::Exodus, host::WorkerHost, turns::Clock, wakers::Wakers};
 pub use self::{
     here::Here,
@@ -282,7 +287,8 @@ fn begin(
     );
     let settings = settings::of(&first, &shared, index);
     let table = Arc::clone(&shared.table);
-    let plane = Dataplane::new(settings, table, host, clock::now());
+    let mut plane = Dataplane::new(settings, table, host, clock::now());
+    plane.follow(true, 0);
     let worker = Rc::new(Worker {
         index,
         by_certificate: RefCell::new(ByCertificate::new(&first.users)),

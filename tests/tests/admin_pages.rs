@@ -149,6 +149,24 @@ fn status_shows_what_happens_and_no_keys_or_values() {
         let [p50, p99, p999] = ["p50_us", "p99_us", "p999_us"].map(|name| number(&latency[name]));
         assert!(p50 > 0 && p50 <= p99 && p99 <= p999, "{of}: {latency}");
     }
+    let phases = &status["latency"]["phases"];
+    for of in ["client_tls", "queue", "node"] {
+        let latency = &phases[of];
+        assert!(number(&latency["samples"]) > 0, "{of}: {phases}");
+        let [p50, p99, p999] = ["p50_us", "p99_us", "p999_us"].map(|name| number(&latency[name]));
+        assert!(p50 > 0 && p50 <= p99 && p99 <= p999, "{of}: {latency}");
+    }
+    wait_until("what the nodes say of themselves", 30, || {
+        let _ = clients[0].cmd(&["GET", "secretkey:2"]);
+        let status = page(&keyway, "/status");
+        let phases = &status["latency"]["phases"];
+        let mean = |name: &str| phases[name].as_f64();
+        let (node, wire) = (mean("node_mean_us"), mean("wire_mean_us"));
+        let known = all(&status, "nodes")
+            .iter()
+            .any(|node| node["server_mean_us"].is_f64());
+        mean("server_mean_us").is_some_and(|server| server > 0.0) && known && wire <= node
+    });
     // The node's part is within the whole, as far as buckets tell.
     for node in all(&status, "nodes") {
         assert!(number(&node["connections"]) > 0, "{node}");

@@ -49,6 +49,35 @@ fn counters_equal_what_the_test_did() {
 }
 
 #[test]
+fn the_time_is_said_to_go_where_it_goes() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let keyway = Keyway::start(&cluster);
+    let mut client = keyway.client();
+    assert_eq!(text(&client.cmd(&["SET", "k", "v"])), "OK");
+    let spent = |phase: &str| {
+        let label = format!("phase=\"{phase}\"");
+        keyway.metric("keyway_request_phase_seconds_sum", &[&label])
+    };
+    let count = || keyway.metric("keyway_request_phase_seconds_count", &["phase=\"node\""]);
+    let (queue, before) = (spent("queue"), count());
+    assert!(spent("client_tls") > 0.0 && spent("node") > 0.0);
+    // The node takes what is written to it, and answers later.
+    let paused = cluster.client(0).cmd(&["CLIENT", "PAUSE", "300", "WRITE"]);
+    assert_eq!(text(&paused), "OK");
+    assert_eq!(text(&client.cmd(&["SET", "k", "w"])), "OK");
+    wait_until("the command that was slow", 10, || count() > before);
+    let (node, queue) = (spent("node"), spent("queue") - queue);
+    assert!(node >= 0.25 && node > queue, "node {node}, queue {queue}");
+    // What Keyway answers itself, and what is to wait, is not in it.
+    let before = count();
+    assert_eq!(text(&client.cmd(&["PING"])), "PONG");
+    let _ = client.cmd(&["BLPOP", "nothing", "0.01"]);
+    assert_eq!(text(&client.cmd(&["GET", "k"])), "w");
+    wait_until("the next one", 10, || count() > before);
+    assert!((count() - before - 1.0).abs() < 0.1, "{}", count() - before);
+}
+
+#[test]
 fn names_that_clients_invent_make_no_series() {
     let cluster = RealCluster::start(Version::V9_1, 1, 0);
     let keyway = Keyway::start(&cluster);

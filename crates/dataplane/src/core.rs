@@ -16,6 +16,7 @@ use crate::{
     coalesce::Coalescer,
     confirm::Unrest,
     figures::Times,
+    follow::Follows,
     heat::Heat,
     host::Host,
     identity::Identities,
@@ -71,6 +72,7 @@ pub(crate) struct Core<H> {
     pub(crate) unrest: Unrest,
     pub(crate) scripts: Scripts,
     pub(crate) heat: Box<Heat>,
+    pub(crate) follows: Follows,
     pub(crate) pause: Option<Pause>,
     pub(crate) identities: Identities,
     /// Changes whenever the way of any command may: a new topology, a lost connection.
@@ -99,6 +101,7 @@ impl<H: Host> Core<H> {
             identities: Identities::new(settings.service.clone(), settings.seed),
             hasher: foldhash::fast::FixedState::with_seed(settings.seed),
             heat: Box::new(Heat::new(settings.seed)),
+            follows: Follows::new(settings.seed),
             near: Near::new(
                 Arc::clone(&settings.near_prefixes),
                 settings.near_bytes_max,

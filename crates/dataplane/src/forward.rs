@@ -396,6 +396,10 @@ impl<H: Host> Core<H> {
                 .connection
                 .pipeline_mut()
                 .push(ticket, request, shared, asking, now);
+            if self.follows.any() {
+                let unwritten = channel.connection.pipeline().unwritten();
+                self.follows.queued(&ticket, key, unwritten);
+            }
         }
         self.dirty(key);
     }

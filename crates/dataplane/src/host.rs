@@ -1,6 +1,9 @@
 //! Who runs a dataplane: what it is told for metrics and logs, and what it is asked.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use command::CommandId;
 use resp::Protocol;
@@ -10,7 +13,7 @@ use topology::NodeAddr;
 
 use upstream::{CloseReason, Phase};
 
-use crate::reads::Zone;
+use crate::{follow::Followed, reads::Zone};
 
 /// Which kind of answer sent a command elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +119,17 @@ pub trait Host {
     fn done(&mut self, done: &Done<'_>) {
         let _ = done; // not everyone keeps a log
     }
+    /// The time, more exact than `now` where the host has a better one. Asked for commands that are
+    /// followed, and for no others.
+    fn moment(&self, now: Instant) -> Instant {
+        now
+    }
+    /// A command that was followed has its reply, and its client has that.
+    fn followed(&mut self, followed: Followed) {
+        let _ = followed; // not everyone wants to know
+    }
+    /// A command that was to be traced cannot be followed.
+    fn unfollowed(&mut self) {}
     /// A node sent a command elsewhere.
     fn redirect(&mut self, kind: RedirectKind);
     /// A client's credentials were refused, for this reason: an error line.

@@ -76,6 +76,12 @@ impl<H: Host> Dataplane<H> {
         &mut self.core.host
     }
 
+    /// From now on some commands are timed, or none; and one in so many is traced, 0 is none. The
+    /// host is told of each ([`Host::followed`]).
+    pub fn follow(&mut self, timed: bool, traced_one_in: u32) {
+        self.core.choose_followed(timed, traced_one_in);
+    }
+
     /// What this worker's commands weigh.
     #[must_use]
     pub fn heat(&mut self) -> &mut Heat {
@@ -316,6 +322,9 @@ impl<H: Host> Dataplane<H> {
         if state.blocked.is_some() && session.output.len() <= OUTPUT_PAUSES_BYTES / 2 {
             self.core.wake(state, key);
         }
+        if self.core.follows.any() && state.session.output.is_empty() {
+            self.core.client_has_all(key, state, now);
+        }
     }
 
     /// A client has closed its side. What it sent is taken and answered, then it ends.
@@ -344,6 +353,9 @@ impl<H: Host> Dataplane<H> {
 
     /// A client is gone. What it has in flight is answered to nobody.
     pub fn client_closed(&mut self, key: Key, now: Instant) {
+        if self.core.follows.any() {
+            self.core.follows.forget(key);
+        }
         if let Some(mut client) = self.clients.remove(key) {
             self.core.take_leases(&mut client.state, now);
             self.core.leave_topics((&mut client.state, key), now);
@@ -438,6 +450,7 @@ impl<H: Host> Dataplane<H> {
             near,
             budget,
             heat,
+            follows,
             ..
         } = &mut self.core;
         let Some(channel) = channels.get_mut(key) else {
@@ -456,6 +469,7 @@ impl<H: Host> Dataplane<H> {
             messages,
             channel: key,
             heat,
+            follows,
             table: &self.table,
             near,
             output_max: settings.limits.client_output_bytes_max,
@@ -504,10 +518,15 @@ impl<H: Host> Dataplane<H> {
     /// The transport took the first `count` bytes of what was to be written.
     pub fn channel_wrote(&mut self, attempt: Attempt, count: usize, now: Instant) {
         if let Some(channel) = self.current(attempt) {
+            let before = channel.connection.pipeline().unwritten();
             channel.connection.written(count, now);
             channel.reads.close_all();
-            let zone = channel.zone;
-            self.core.host.node_bytes(zone, 0, count);
+            let (zone, left) = (channel.zone, channel.connection.pipeline().unwritten());
+            let Core { follows, host, .. } = &mut self.core;
+            if follows.any() {
+                follows.wrote(attempt.channel, before.saturating_sub(left), host, now);
+            }
+            host.node_bytes(zone, 0, count);
         }
     }
 

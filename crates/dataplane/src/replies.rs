@@ -20,6 +20,7 @@ use crate::{
     client::{Client, State, Unguarded, Why},
     coalesce::{Coalescer, Group},
     core::Signal,
+    follow::Follows,
     heat::Heat,
     host::{Done, Host, Planted, RedirectKind},
     messages::{Event, Messages, event_of, split_push},
@@ -50,6 +51,7 @@ pub(crate) struct Sink<'a, H> {
     /// The connection they come from.
     pub(crate) channel: Key,
     pub(crate) heat: &'a mut Heat,
+    pub(crate) follows: &'a mut Follows,
     pub(crate) table: &'a CommandTable,
     pub(crate) output_max: usize,
     pub(crate) now: Instant,
@@ -155,6 +157,9 @@ impl<H: Host> Sink<'_, H> {
             let about = (self.table, self.now);
             self.heat
                 .answered(&ticket, request.bytes(), reply.len(), about);
+            if self.follows.any() {
+                self.follows.erred(&ticket, reply);
+            }
             self.pass_on(ticket, reply, true, true);
             return;
         }
@@ -179,6 +184,10 @@ impl<H: Host> Sink<'_, H> {
         let state = &mut client.state;
         if self.near.is_on() && done && !self.host.has_planted(Planted::KeepsNear) {
             note_near(self.near, state, ticket, bytes);
+        }
+        if done && self.follows.any() {
+            let at = (&*self.host, self.now);
+            self.follows.answered(&ticket, Some(self.from), at);
         }
         pass_on(
             state,

@@ -545,6 +545,10 @@ impl<H: Host> Core<H> {
         if self.near.is_on() {
             note_near(&mut self.near, client, ticket, reply);
         }
+        if self.follows.any() {
+            self.follows.erred(&ticket, reply);
+            self.follows.answered(&ticket, None, (&self.host, now));
+        }
         let output_max = self.settings.limits.client_output_bytes_max;
         let outside = (&mut self.spare, &mut self.host, now);
         pass_on(

@@ -33,6 +33,7 @@ impl<H: Host> Dataplane<H> {
         self.settle(now);
         self.tick_held(now);
         self.tick_auth(now);
+        self.core.follows.tick(now);
         self.core.tick_messages(now);
         self.core.tick_near(now);
         self.settle(now);

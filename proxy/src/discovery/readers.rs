@@ -18,7 +18,12 @@ use tokio::time::{sleep_until, timeout};
 use topology::{NodeAddr, NodeId, Offsets, Role};
 
 use super::node::{LookError, Node};
-use crate::{clock, config::ZoneOf, contract::DiscoveryContext, worker::Shared};
+use crate::{
+    clock,
+    config::ZoneOf,
+    contract::DiscoveryContext,
+    worker::{Shared, Worked},
+};
 
 /// Between two rounds.
 const EVERY: Duration = Duration::from_secs(1);
@@ -26,6 +31,13 @@ const EVERY: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_millis(800);
 /// Rounds go on for so long after somebody was last said to read.
 const INTEREST: Duration = Duration::from_secs(60);
+/// After so many rounds nodes are asked what they have done.
+const WORK_EVERY: u32 = 5;
+/// Commands that are not counted as such.
+const OWN_AFFAIRS: [&str; 10] = [
+    "asking", "auth", "client", "cluster", "command", "config", "hello", "info", "psync",
+    "replconf",
+];
 /// Nodes asked at a time.
 const AT_ONCE: usize = 64;
 
@@ -36,6 +48,8 @@ struct State {
     /// A replica's link is up, and it has all data.
     sound: bool,
     offset: Option<u64>,
+    /// What it has done since it was started, if that was asked.
+    worked: Option<Worked>,
 }
 
 /// Asks until the end.
@@ -45,6 +59,8 @@ pub(super) async fn watch(context: DiscoveryContext, shared: Arc<Shared>) {
         shared,
         connections: BTreeMap::new(),
         offsets: HashMap::new(),
+        rounds: 0,
+        worked: HashMap::new(),
     };
     // Who gave reads a port of their own wants replicas to be known before the first read.
     let always = watcher.context.config.get().reads.address.is_some();
@@ -98,6 +114,9 @@ struct Watcher {
     connections: BTreeMap<NodeAddr, Node>,
     /// By primary.
     offsets: HashMap<NodeId, Offsets>,
+    rounds: u32,
+    /// What each node had done when it was asked before.
+    worked: HashMap<NodeAddr, Worked>,
 }
 
 impl Watcher {
@@ -114,6 +133,9 @@ impl Watcher {
     fn rest(&mut self) {
         self.connections.clear();
         self.offsets.clear();
+        self.worked.clear();
+        self.rounds = 0;
+        self.shared.set_worked(HashMap::new());
         self.shared.set_lags(HashMap::new());
         self.shared.publish_readers(Readers::new());
     }
@@ -123,7 +145,12 @@ impl Watcher {
             return;
         };
         let nodes: Vec<_> = topology.nodes().map(|node| node.addr.clone()).collect();
-        let states = self.ask_all(&nodes).await;
+        let asks_work = self.rounds.is_multiple_of(WORK_EVERY);
+        self.rounds = self.rounds.wrapping_add(1);
+        let states = self.ask_all(&nodes, asks_work).await;
+        if asks_work {
+            self.note_work(&states);
+        }
         let now = clock::now();
         let mut readers = Readers::new();
         let mut lags = HashMap::new();
@@ -158,8 +185,24 @@ impl Watcher {
         self.shared.publish_readers(readers);
     }
 
+    /// What nodes have done since the last time that they were asked.
+    fn note_work(&mut self, states: &HashMap<NodeAddr, State>) {
+        let now: HashMap<NodeAddr, Worked> = states
+            .iter()
+            .filter_map(|(addr, state)| Some((addr.clone(), state.worked?)))
+            .collect();
+        let news = now.iter().filter_map(|(addr, now)| {
+            let before = self.worked.get(addr)?;
+            let calls = now.calls.checked_sub(before.calls)?; // or it was started anew
+            let micros = now.micros.checked_sub(before.micros)?;
+            Some((addr.clone(), Worked { calls, micros }))
+        });
+        self.shared.set_worked(news.collect());
+        self.worked = now;
+    }
+
     /// Who does not answer is not in the result, and is connected to anew the next time.
-    async fn ask_all(&mut self, nodes: &[NodeAddr]) -> HashMap<NodeAddr, State> {
+    async fn ask_all(&mut self, nodes: &[NodeAddr], work: bool) -> HashMap<NodeAddr, State> {
         let mut states = HashMap::new();
         for some in nodes.chunks(AT_ONCE) {
             let mut tasks = tokio::task::JoinSet::new();
@@ -167,7 +210,7 @@ impl Watcher {
                 let (context, addr) = (self.context.clone(), addr.clone());
                 let open = self.connections.remove(&addr);
                 tasks.spawn(async move {
-                    let asked = timeout(PATIENCE, ask(&context, &addr, open)).await;
+                    let asked = timeout(PATIENCE, ask(&context, &addr, open, work)).await;
                     (addr, asked)
                 });
             }
@@ -186,14 +229,17 @@ async fn ask(
     context: &DiscoveryContext,
     addr: &NodeAddr,
     open: Option<Node>,
+    work: bool,
 ) -> Result<(Node, State), LookError> {
     let mut node = match open {
         Some(node) => node,
         None => Node::connect(context, addr).await?,
     };
-    let info = node
-        .call(&[b"INFO", b"server", b"replication", b"persistence"])
-        .await?;
+    let mut sections: Vec<&[u8]> = vec![b"INFO", b"server", b"replication", b"persistence"];
+    if work {
+        sections.push(b"commandstats");
+    }
+    let info = node.call(&sections).await?;
     let state = state_in(&info);
     Ok((node, state))
 }
@@ -220,7 +266,34 @@ fn state_in(info: &Value) -> State {
             && get("master_sync_in_progress") != Some("1")
             && get("loading") != Some("1"),
         offset: get(offset).and_then(|offset| offset.parse().ok()),
+        worked: worked_in(&text),
     }
+}
+
+/// What a node has done for clients: its own affairs, and what Keyway asks for itself, are no such.
+fn worked_in(info: &str) -> Option<Worked> {
+    let mut worked = Worked::default();
+    let lines = info
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("cmdstat_"));
+    let mut known = info.contains("# Commandstats");
+    for (name, figures) in lines.filter_map(|line| line.split_once(':')) {
+        known = true;
+        let family = name.split('|').next().unwrap_or(name);
+        if OWN_AFFAIRS.contains(&family) {
+            continue;
+        }
+        let figure = |name: &str| -> u64 {
+            let mut figures = figures.split(',').filter_map(|one| one.split_once('='));
+            let found = figures.find(|(known, _)| *known == name);
+            found
+                .and_then(|(_, value)| value.parse().ok())
+                .unwrap_or_default()
+        };
+        worked.calls += figure("calls");
+        worked.micros += figure("usec");
+    }
+    known.then_some(worked)
 }
 
 /// The zone of the smallest network that a node's address is in; the networks are sorted.
@@ -269,6 +342,21 @@ mod tests {
         let primary = state("role:master\r\nmaster_repl_offset:99");
         assert!(!primary.sound);
         assert_eq!(primary.offset, Some(99));
+    }
+
+    #[test]
+    fn a_node_tells_what_clients_commands_took_it() {
+        let info = "# Commandstats\r\ncmdstat_get:calls=10,usec=25,usec_per_call=2.50\r\n\
+                    cmdstat_info:calls=9,usec=900,usec_per_call=100.00\r\n\
+                    cmdstat_cluster|slots:calls=9,usec=900\r\n\
+                    cmdstat_config|get:calls=1,usec=7\r\ncmdstat_set:calls=2,usec=5\r\n";
+        let worked = Worked {
+            calls: 12,
+            micros: 30,
+        };
+        assert_eq!(worked_in(info), Some(worked));
+        assert_eq!(worked_in("# Server\r\nrole:master\r\n"), None);
+        assert_eq!(worked_in("# Commandstats\r\n"), Some(Worked::default()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use prometheus::proto::{
 
 use super::{
     BUCKETS_NS, Cells, ConnectResult, Direction, ErrorKind, HandshakeResult, Metrics, NearDrop,
-    NearEnd, PoisonReason, RedirectKind, Scope, UpstreamState, Zone, process,
+    NearEnd, PoisonReason, RedirectKind, Scope, UpstreamState, Zone, phases::phase_family, process,
 };
 
 /// The label that says which of several clusters a series is about.
@@ -122,6 +122,7 @@ impl Metrics {
                 requests,
             ),
             latency(cells),
+            phase_family(cells),
             counter(
                 "keyway_errors_total",
                 "Errors that Keyway itself gave to clients, by kind.",
@@ -295,25 +296,9 @@ fn latency(cells: &[Arc<Cells>]) -> MetricFamily {
         let one = |cells: &Arc<Cells>| cells.latency.get(index).map(|cell| cell.load(Relaxed));
         cells.iter().filter_map(one).sum()
     };
-    let mut cumulative = 0;
-    let mut buckets = Vec::with_capacity(BUCKETS_NS.len());
-    for (index, bound) in BUCKETS_NS.iter().enumerate() {
-        cumulative += count(index);
-        let mut bucket = Bucket::default();
-        bucket.set_upper_bound(seconds(*bound));
-        bucket.set_cumulative_count(cumulative);
-        buckets.push(bucket);
-    }
-    let sum: u64 = cells
-        .iter()
-        .map(|cells| cells.latency_sum_ns.load(Relaxed))
-        .sum();
-    let mut histogram = Histogram::default();
-    histogram.set_bucket(buckets);
-    histogram.set_sample_count(cumulative + count(BUCKETS_NS.len()));
-    histogram.set_sample_sum(seconds(sum));
+    let sum = sum(cells, |cells| &cells.latency_sum_ns);
     let mut metric = Metric::default();
-    metric.set_histogram(histogram);
+    metric.set_histogram(histogram(&BUCKETS_NS, count, sum));
     let help = "From a command's arrival to the last byte of its reply.";
     family(
         "keyway_request_duration_seconds",
@@ -321,6 +306,24 @@ fn latency(cells: &[Arc<Cells>]) -> MetricFamily {
         MetricType::HISTOGRAM,
         vec![metric],
     )
+}
+
+/// A histogram whose buckets have these bounds, and one more for what is beyond.
+pub(super) fn histogram(bounds_ns: &[u64], count: impl Fn(usize) -> u64, sum_ns: u64) -> Histogram {
+    let mut cumulative = 0;
+    let mut buckets = Vec::with_capacity(bounds_ns.len());
+    for (index, bound) in bounds_ns.iter().enumerate() {
+        cumulative += count(index);
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(seconds(*bound));
+        bucket.set_cumulative_count(cumulative);
+        buckets.push(bucket);
+    }
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets);
+    histogram.set_sample_count(cumulative + count(bounds_ns.len()));
+    histogram.set_sample_sum(seconds(sum_ns));
+    histogram
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a metric's value is a double")]
@@ -346,7 +349,7 @@ pub(super) fn family(
     family
 }
 
-fn labelled(label: &str, value: &str) -> Metric {
+pub(super) fn labelled(label: &str, value: &str) -> Metric {
     let mut metric = Metric::default();
     if !label.is_empty() {
         let mut pair = LabelPair::default();

@@ -194,3 +194,15 @@ labels! {
         Protocol => "protocol",
     }
 }
+
+labels! {
+    /// A part of a command's time.
+    Phase {
+        /// TLS and reading, from the client's socket and back to it.
+        ClientTls => "client_tls",
+        /// Until its bytes were written to its node.
+        Queue => "queue",
+        /// Until the node's answer was read.
+        Node => "node",
+    }
+}

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 fn value(page: &str, line: &str) -> f64 {
@@ -24,7 +26,11 @@ fn workers_are_summed() {
     one.upstream_moved(None, Some(UpstreamState::Connecting));
     one.upstream_moved(Some(UpstreamState::Connecting), Some(UpstreamState::Ready));
     other.handshake(HandshakeResult::Plaintext);
+    one.phase(Phase::Queue, Duration::from_micros(7));
+    other.phase(Phase::Queue, Duration::from_secs(3));
     metrics.control().topology_revision(7);
+    let queue = &metrics.totals().phases[Phase::Queue as usize];
+    assert_eq!((queue.times.count(), queue.sum_ns), (2, 3_000_007_000));
     let page = metrics.page();
     for (line, expected) in [
         ("keyway_requests_total{command=\"get\"}", 2.0),
@@ -44,6 +50,20 @@ fn workers_are_summed() {
         ("keyway_request_duration_seconds_bucket{le=\"0.0001\"}", 3.0),
         ("keyway_request_duration_seconds_bucket{le=\"10\"}", 3.0),
         ("keyway_request_duration_seconds_bucket{le=\"+Inf\"}", 4.0),
+        (
+            "keyway_request_phase_seconds_bucket{phase=\"queue\",le=\"0.000005\"}",
+            0.0,
+        ),
+        (
+            "keyway_request_phase_seconds_bucket{phase=\"queue\",le=\"0.00001\"}",
+            1.0,
+        ),
+        ("keyway_request_phase_seconds_count{phase=\"queue\"}", 2.0),
+        (
+            "keyway_request_phase_seconds_sum{phase=\"queue\"}",
+            3.000_007,
+        ),
+        ("keyway_request_phase_seconds_count{phase=\"node\"}", 0.0),
     ] {
         assert!(
             (value(&page, line) - expected).abs() < 1e-9,

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use dataplane::Times;
 
 use super::{
-    Direction, ErrorKind, HandshakeResult, Metrics, RedirectKind,
+    Direction, ErrorKind, HandshakeResult, Metrics, Phase, PhaseTotals, RedirectKind,
     collector::{by, sum},
+    phases,
 };
 
 /// What all workers have counted since the start.
@@ -20,6 +21,8 @@ pub struct Totals {
     pub requests: u64,
     /// How long those took, from a command's arrival to its reply.
     pub times: Times,
+    /// Where the time went of those that were followed, in the order of [`Phase::ALL`].
+    pub phases: [PhaseTotals; Phase::COUNT],
     /// Plain bytes from clients, and to them.
     pub client_bytes: Vec<(&'static str, u64)>,
     /// Errors of Keyway's own, by kind.
@@ -51,6 +54,7 @@ impl Metrics {
             clients_ever: opened,
             requests: times.count(),
             times,
+            phases: phases::totals(cells),
             client_bytes: by(Direction::LABELS, cells, |cells| &cells.client_bytes),
             errors: by(ErrorKind::LABELS, cells, |cells| &cells.errors),
             handshakes: by(HandshakeResult::LABELS, cells, |cells| &cells.handshakes),

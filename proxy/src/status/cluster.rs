@@ -7,7 +7,7 @@ use topology::{Health, NodeId, Role, Topology};
 
 use crate::{
     report::{self, Live},
-    worker::Observer,
+    worker::{Observer, Worked},
 };
 
 /// What the connections of all workers to one node show.
@@ -40,6 +40,12 @@ pub(super) fn trips(observer: &Observer) -> HashMap<String, Trips> {
         node.live.trouble = None; // another worker is through
     }
     nodes
+}
+
+/// The mean of what commands took a node. `None`: it ran none.
+#[expect(clippy::cast_precision_loss, reason = "a time to look at")]
+pub(super) fn mean_us(worked: Worked) -> Option<f64> {
+    (worked.calls > 0).then(|| super::tenth(worked.micros as f64 / worked.calls as f64))
 }
 
 /// The topology in force, without what the configuration and the events add.

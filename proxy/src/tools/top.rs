@@ -12,7 +12,7 @@ use super::{
     source::{Admin, Source, page},
     time_of,
 };
-use crate::report::Status;
+use crate::report::{Latency, Status};
 
 #[cfg(feature = "top")]
 mod draw;
@@ -117,6 +117,9 @@ fn line(status: &Status, before: Option<&Status>) -> String {
         time(latency.p99_us),
         time(latency.p999_us),
     );
+    if status.latency.phases.node.samples > 0 {
+        let _ = write!(out, "  {}", parts(status));
+    }
     if status.cluster.slots_covered < 16_384 {
         let _ = write!(out, "  {} of 16384 slots", status.cluster.slots_covered);
     }
@@ -125,6 +128,28 @@ fn line(status: &Status, before: Option<&Status>) -> String {
     }
     out.push('\n');
     out
+}
+
+/// Where the time goes, in the words of `/status`.
+fn parts(status: &Status) -> String {
+    let phases = &status.latency.phases;
+    let part = |name: &str, latency: &Latency| {
+        format!("{name} {}/{}", time(latency.p50_us), time(latency.p99_us))
+    };
+    let mean = |micros: Option<f64>| {
+        micros.map_or_else(
+            || "not known".to_owned(),
+            |micros| format!("{micros:.1} us"),
+        )
+    };
+    format!(
+        "p50/p99 of parts: {}, {}, {} (mean: wire {}, server {})",
+        part("client TLS", &phases.client_tls),
+        part("queue", &phases.queue),
+        part("wire and server", &phases.node),
+        mean(phases.wire_mean_us),
+        mean(phases.server_mean_us),
+    )
 }
 
 fn time(micros: Option<u64>) -> String {
@@ -141,7 +166,7 @@ fn clock(at_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Count, Latency};
+    use crate::report::Count;
 
     #[test]
     fn a_second_is_a_line() {
@@ -166,6 +191,21 @@ mod tests {
         let expected = "22:13:20Z       1234 req/s      0 clients      0 in flight  \
                         p50  120 us  p99  4.5 ms  p999       -  3 errors\n";
         assert_eq!(shown, expected);
+        let phases = &mut status.latency.phases;
+        phases.client_tls.p50_us = Some(9);
+        phases.node = status.latency.request;
+        phases.node_mean_us = Some(130.0);
+        let shown = line(&status, Some(&before));
+        let expected = "3 errors  p50/p99 of parts: client TLS 9 us/-, queue -/-, \
+                        wire and server 120 us/4.5 ms (mean: wire not known, server not known)\n";
+        assert!(shown.ends_with(expected), "{shown}");
+        status.latency.phases.server_mean_us = Some(2.25);
+        status.latency.phases.wire_mean_us = Some(127.75);
+        let shown = line(&status, Some(&before));
+        assert!(
+            shown.contains("(mean: wire 127.8 us, server 2.2 us)"),
+            "{shown}"
+        );
         status.cluster.slots_covered = 16_000;
         status.not_ready_because = Some("384 slots have no owner".to_owned());
         let shown = line(&status, None);

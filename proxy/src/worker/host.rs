@@ -1,10 +1,15 @@
 //! What the dataplane tells of itself becomes metrics and log lines.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use command::CommandId;
 use dataplane::{
-    CloseReason, Done, ErrorKind, HandshakeError, Host, Phase, RedirectKind, Totals, Zone,
+    CloseReason, Done, ErrorKind, Followed, HandshakeError, Host, Phase, RedirectKind, Totals, Zone,
 };
 use resp::Protocol;
 use session::{User, local::keyway::Question};
@@ -154,6 +159,33 @@ impl Host for WorkerHost {
             && let Some(access) = self.shared.access.get()
         {
             access.write(line);
+        }
+    }
+
+    fn moment(&self, _: Instant) -> Instant {
+        clock::now()
+    }
+
+    fn followed(&mut self, followed: Followed) {
+        let command = self.shared.table.get(followed.command);
+        // Waiting is what a blocking command is for; one that shares an answer was nowhere.
+        let blocks = command.is_some_and(command::Command::is_blocking);
+        if let Some(sent) = followed.sent.filter(|_| followed.purposes.timed && !blocks) {
+            let (arrived, taken) = (followed.arrived, followed.taken);
+            let there = taken.saturating_duration_since(arrived);
+            let back = followed
+                .written
+                .saturating_duration_since(followed.answered);
+            for (phase, took) in [
+                (metrics::Phase::ClientTls, there + back),
+                (metrics::Phase::Queue, sent.saturating_duration_since(taken)),
+                (
+                    metrics::Phase::Node,
+                    followed.answered.saturating_duration_since(sent),
+                ),
+            ] {
+                self.metrics.phase(phase, took);
+            }
         }
     }
 

@@ -3,9 +3,9 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use dataplane::{NodeFigures, View};
-use topology::NodeId;
+use topology::{NodeAddr, NodeId};
 
-use super::Shared;
+use super::{Shared, Worked};
 use crate::{events::Events, heat::HeatBoard, slow::Slow};
 
 /// Reads what is shared. Takes no lock for longer than a pointer is copied.
@@ -36,6 +36,11 @@ impl Observer {
     /// How far each replica is behind, where that is known.
     pub(crate) fn lags(&self) -> Arc<HashMap<NodeId, Duration>> {
         self.0.lags()
+    }
+
+    /// What nodes say that commands took them, where that is known.
+    pub(crate) fn worked(&self) -> Arc<HashMap<NodeAddr, Worked>> {
+        self.0.worked()
     }
 
     /// What each worker showed last of its nodes.

@@ -25,6 +25,15 @@ use crate::{
 /// looks for itself.
 const MOVED_MAX: usize = 1024;
 
+/// What a node has done for its clients, as it counts itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Worked {
+    /// Commands.
+    pub(crate) calls: u64,
+    /// The time that they took.
+    pub(crate) micros: u64,
+}
+
 /// Shared by the workers and the discovery.
 pub(crate) struct Shared {
     /// The cluster's name, if it is one of several.
@@ -55,6 +64,8 @@ pub(crate) struct Shared {
     /// What all workers have counted.
     pub(crate) heat: HeatBoard,
     lags: Mutex<Arc<HashMap<NodeId, Duration>>>,
+    /// What nodes say that commands took them, lately.
+    worked: Mutex<Arc<HashMap<NodeAddr, Worked>>>,
     /// By worker.
     figures: Mutex<BTreeMap<usize, Arc<[NodeFigures]>>>,
     /// Different in every process, and hard to guess.
@@ -95,6 +106,7 @@ impl Shared {
             access: OnceLock::new(),
             heat: HeatBoard::default(),
             lags: Mutex::default(),
+            worked: Mutex::default(),
             figures: Mutex::default(),
         }
     }
@@ -204,6 +216,16 @@ impl Shared {
     /// How far replicas were behind when they were asked last.
     pub(super) fn lags(&self) -> Arc<HashMap<NodeId, Duration>> {
         Arc::clone(&self.lags.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What nodes have done in the last seconds.
+    pub(crate) fn set_worked(&self, worked: HashMap<NodeAddr, Worked>) {
+        *self.worked.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(worked);
+    }
+
+    /// What they said when they were asked last.
+    pub(super) fn worked(&self) -> Arc<HashMap<NodeAddr, Worked>> {
+        Arc::clone(&self.worked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Says that somebody reads from replicas.

@@ -145,6 +145,7 @@ fn follow(
                 sum.unknown += report.unknown;
                 sum.coalesced += report.coalesced;
                 sum.near += report.near;
+                sum.followed += report.followed;
                 sum.events += report.events;
                 sum.digest = report.digest;
             }
@@ -166,6 +167,7 @@ fn follow(
         unknown,
         coalesced,
         near,
+        followed,
         events,
         digest,
     } = sum;
@@ -174,7 +176,7 @@ fn follow(
         Some(failure) => Err(failure),
         None => Ok(format!(
             "{seeds} seeds, {answered} replies checked, {unknown} writes with unknown outcome, \
-             {coalesced} reads coalesced, {near} from near, \
+             {coalesced} reads coalesced, {near} from near, {followed} followed, \
              {events} events, {took:.1} s, last trace {digest:016x}"
         )),
     }

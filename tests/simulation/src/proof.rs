@@ -30,6 +30,7 @@ impl<F: Copy + Debug> Proof<F> {
                     sum.unknown += report.unknown;
                     sum.coalesced += report.coalesced;
                     sum.near += report.near;
+                    sum.followed += report.followed;
                 }
                 Err(Failure { seed, what }) => {
                     let replay = self.replay;

@@ -42,7 +42,8 @@ impl World<Pure> {
     pub(crate) fn pure(seed: u64, planted: Option<Planted>, shown: bool) -> Self {
         Self::new(seed, shown, |weather, _, epoch: Instant| {
             let settings = settings(seed, weather);
-            let plane = Dataplane::new(settings, TABLE.clone(), Gauges::new(planted), epoch);
+            let mut plane = Dataplane::new(settings, TABLE.clone(), Gauges::new(planted), epoch);
+            plane.follow(true, 3);
             Pure {
                 plane,
                 keys: Vec::new(),
@@ -182,10 +183,11 @@ impl World<Pure> {
         }
         let unknown = self.proxy.plane.host().unknown_outcomes;
         let host = self.proxy.plane.host();
-        let (coalesced, near) = (host.coalesced, host.near);
+        let (coalesced, near, followed) = (host.coalesced, host.near, host.followed);
         Ok(Report {
             coalesced,
             near,
+            followed,
             ..self.report(unknown)
         })
     }

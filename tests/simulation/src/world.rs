@@ -72,6 +72,8 @@ pub struct Report {
     pub coalesced: usize,
     /// Reads that were answered from what is kept near.
     pub near: usize,
+    /// Commands that were followed to their end.
+    pub followed: usize,
     /// Events of the trace.
     pub events: u64,
     /// The trace as one number.
@@ -337,6 +339,7 @@ impl<P: Proxy> World<P> {
             unknown,
             coalesced: 0,
             near: 0,
+            followed: 0,
             events: self.trace.events(),
             digest: self.trace.digest(),
         }

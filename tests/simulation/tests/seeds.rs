@@ -15,6 +15,7 @@ const PROOF: Proof<Planted> = Proof {
 fn the_first_half_of_the_seeds() {
     let sum = PROOF.all_pass(0..SEEDS / 2, (50_000, 100));
     assert!(sum.coalesced > 300, "only {} coalesced", sum.coalesced);
+    assert!(sum.followed > 1000, "only {} followed", sum.followed);
     assert!(sum.near > 40, "only {} from near", sum.near);
 }
 
@@ -22,6 +23,7 @@ fn the_first_half_of_the_seeds() {
 fn the_second_half_of_the_seeds() {
     let sum = PROOF.all_pass(SEEDS / 2..SEEDS, (50_000, 100));
     assert!(sum.coalesced > 300, "only {} coalesced", sum.coalesced);
+    assert!(sum.followed > 1000, "only {} followed", sum.followed);
     assert!(sum.near > 40, "only {} from near", sum.near);
 }
 

@@ -8,7 +8,7 @@ use ratatui::{
     widgets::{Block, Cell, Paragraph, Row, Sparkline, Table},
 };
 
-use super::{Seen, time};
+use super::{Seen, parts, time};
 use crate::{
     events::unix_ms,
     report::{Node, Shard},
@@ -35,16 +35,21 @@ const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012
 /// Draws everything.
 pub(super) fn screen(frame: &mut Frame<'_>, seen: &Seen, colours: bool) {
     let nodes = u16::try_from(seen.status.nodes.len()).unwrap_or(u16::MAX);
-    let parts = Layout::vertical([
+    let layout = Layout::vertical([
         Constraint::Length(2),
         Constraint::Length(4),
+        Constraint::Length(1),
         Constraint::Length(STRIP_LINES + 1),
         Constraint::Length(nodes.saturating_add(2)),
         Constraint::Min(3),
     ]);
-    let [head, rate, strip, table, events] = parts.areas(frame.area());
+    let [head, rate, time_goes, strip, table, events] = layout.areas(frame.area());
     header(frame, head, seen);
     requests(frame, rate, seen);
+    frame.render_widget(
+        Paragraph::new(format!(" {}", parts(&seen.status))),
+        time_goes,
+    );
     slots(frame, strip, seen, colours);
     node_table(frame, table, seen, colours);
     changes(frame, events, seen);
@@ -298,6 +303,7 @@ mod tests {
                 "az-a",
                 "12 ms",
                 "became primary",
+                "client TLS -/-, queue",
                 "aaaaaaaa",
                 "bbbbbbbb",
                 "!!!!!!!!",

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use command::CommandId;
-use dataplane::{CloseReason, ErrorKind, Host, Phase, Planted, RedirectKind, Totals, Zone};
+use dataplane::{
+    CloseReason, ErrorKind, Followed, Host, Phase, Planted, RedirectKind, Totals, Zone,
+};
 use topology::NodeAddr;
 
 /// What the dataplane says about itself.
@@ -15,6 +17,7 @@ pub(crate) struct Gauges {
     pub(crate) unknown_outcomes: usize,
     pub(crate) coalesced: usize,
     pub(crate) near: usize,
+    pub(crate) followed: usize,
 }
 
 impl Gauges {
@@ -55,6 +58,19 @@ impl Host for Gauges {
     }
     fn coalesced(&mut self) {
         self.coalesced += 1;
+    }
+    fn followed(&mut self, followed: Followed) {
+        let Followed {
+            arrived,
+            taken,
+            sent,
+            answered,
+            written,
+            ..
+        } = followed;
+        let moments = [arrived, taken, sent.unwrap_or(taken), answered, written];
+        assert!(moments.is_sorted(), "its moments go back: {followed:?}");
+        self.followed += 1;
     }
     fn error(&mut self, kind: ErrorKind) {
         self.unknown_outcomes += usize::from(kind == ErrorKind::UnknownOutcome);
