@@ -173,6 +173,9 @@ def kubectl(arguments):
 
     if verb in ("apply", "delete") and rest[0] == "-k":
         made = manifests.kustomize(rest[1])
+        if verb == "apply":
+            kubernetes_takes(made)
+            keyway_takes(made)
         state = [one for one in state if manifests.name_of(one) not in map(manifests.name_of, made)]
         state += made if verb == "apply" else []
         secrets_exist(state)
@@ -205,6 +208,36 @@ def kubectl(arguments):
     STATE.write_text(json.dumps(state))
 
 
+def kubernetes_takes(resources):
+    """Held against the schemas of a version that has all that the page speaks of."""
+    own = [one for one in resources if not one["apiVersion"].startswith(("cert-manager.io/", "monitoring.coreos.com/"))]
+    path = FOLDER / "applied.yaml"
+    path.write_text("\n---\n".join(map(json.dumps, own)))
+    validate = pathlib.Path(sys.executable).with_name("kubernetes-validate")
+    said = subprocess.run([validate, "-k", "1.35", "--strict", path], capture_output=True, text=True)
+    need(said.returncode == 0, said.stdout + said.stderr)
+
+
+def keyway_takes(resources):
+    """What a pod would start with: configuration, certificate, and its environment from Secrets."""
+    key, chain, zone = (FOLDER / name for name in ("pod.key", "pod.crt", "pod.zone"))
+    if not key.exists():
+        made = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=keyway"]
+        subprocess.run(["openssl", *made, "-keyout", key, "-out", chain], check=True, capture_output=True)
+        zone.touch()
+    variables = {one["name"]: "secret" for container in manifests.containers(resources) for one in container.get("env", [])}
+    for one in resources:
+        if one["kind"] == "ConfigMap":
+            text = one["data"]["keyway.toml"]
+            for path, here in ("tls/tls.key", key), ("tls/tls.crt", chain), ("pod/zone", zone):
+                text = text.replace(f"/etc/keyway/{path}", str(here))
+            path = FOLDER / "pod.toml"
+            path.write_text(text)
+            check = [os.environ["KEYWAY_BIN"], "check", "--config", path]
+            said = subprocess.run(check, capture_output=True, text=True, env={**os.environ, **variables})
+            need(said.returncode == 0, said.stderr)
+
+
 def made_of(text):
     """What was piped into `kubectl apply`: ConfigMaps of dashboards, small enough for Kubernetes."""
     resources = manifests.resources(text)
@@ -218,22 +251,32 @@ def made_of(text):
 
 
 def forward(port):
-    """One connection, and no sooner than the real one would be there."""
+    """No sooner than the real one would be there, and until a client has had what it wanted."""
     time.sleep(0.7)
     with socket.create_server(("127.0.0.1", port)) as listener:
         listener.settimeout(30)
-        client, _ = listener.accept()
-    node = socket.create_connection(("127.0.0.1", int(os.environ["DOC_SERVICE"])))
-    back = threading.Thread(target=pump, args=(node, client))
-    back.start()
-    pump(client, node)
-    back.join()
+        while not served(listener.accept()[0]):
+            pass
+
+
+def served(client):
+    """Whether it was the client that left first."""
+    with client, socket.create_connection(("127.0.0.1", int(os.environ["DOC_SERVICE"]))) as node:
+        back = threading.Thread(target=pump, args=(node, client))
+        back.start()
+        pump(client, node)
+        left_first = back.is_alive()
+        back.join()
+    return left_first
 
 
 def pump(source, sink):
-    while data := source.recv(65536):
-        sink.sendall(data)
-    sink.shutdown(socket.SHUT_WR)
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError as error:
+        print(f"port-forward: {error}", file=sys.stderr)
 
 
 def secrets(state):

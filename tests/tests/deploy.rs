@@ -540,6 +540,7 @@ fn scripts_are_sound() {
         "fuzz/run",
         "tests/chaos",
         "tests/compat",
+        "tests/image",
         "tests/install",
         "tests/run",
         "tests/simulate",
