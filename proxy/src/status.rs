@@ -41,8 +41,8 @@ const CERTIFICATES_EVERY: u32 = 60;
 pub struct Board {
     observer: Observer,
     config: config::Live,
-    /// The names of all clusters, if there are several.
-    names: Arc<[Box<str>]>,
+    /// The process's.
+    process: config::Live,
     readiness: Readiness,
     last: Arc<Mutex<Arc<report::Status>>>,
 }
@@ -52,12 +52,12 @@ impl Board {
     #[must_use]
     pub fn new(
         config: &config::Live,
-        names: &Arc<[Box<str>]>,
+        process: &config::Live,
         observer: Observer,
         readiness: Readiness,
     ) -> Self {
         Self {
-            names: Arc::clone(names),
+            process: process.clone(),
             observer,
             config: config.clone(),
             readiness,
@@ -74,6 +74,16 @@ impl Board {
             not_ready_because: reason,
             ..(*self.last()).clone()
         }
+    }
+
+    /// The names of all clusters, if there are several.
+    fn names(&self) -> Vec<String> {
+        let process = self.process.get();
+        let tenants = process
+            .clusters
+            .iter()
+            .filter_map(|own| own.tenant.as_ref());
+        tenants.map(|tenant| tenant.name.to_string()).collect()
     }
 
     fn last(&self) -> Arc<report::Status> {
@@ -323,7 +333,7 @@ impl Sampler {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: self.started.elapsed().as_secs(),
             name: config.tenant.as_ref().map(|tenant| tenant.name.to_string()),
-            names: self.board.names.iter().map(ToString::to_string).collect(),
+            names: self.board.names(),
             workers: config.listen.workers,
             zone: config.reads.zone.as_deref().map(str::to_owned),
             clients: report::Clients {

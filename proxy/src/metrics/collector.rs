@@ -29,14 +29,14 @@ impl Metrics {
     /// The page that `/metrics` serves, of these alone.
     #[must_use]
     pub fn page(&self) -> String {
-        Self::page_of(std::slice::from_ref(self))
+        Self::page_of(std::iter::once(self))
     }
 
     /// The same of several: those of the process, and of each cluster.
     #[must_use]
-    pub fn page_of(all: &[Self]) -> String {
+    pub fn page_of<'a>(all: impl Iterator<Item = &'a Self>) -> String {
         let mut families: Vec<MetricFamily> = Vec::new();
-        for own in all.iter().flat_map(|own| own.families(&own.cells())) {
+        for own in all.flat_map(|own| own.families(&own.cells())) {
             let same = |family: &&mut MetricFamily| family.name() == own.name();
             match families.iter_mut().find(same) {
                 Some(family) => family.mut_metric().extend_from_slice(own.get_metric()),
