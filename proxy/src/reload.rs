@@ -86,8 +86,7 @@ pub fn start(mut reloader: Reloader<impl Ground>) -> io::Result<Reloads> {
     reloader.sides().for_each(Side::show_ends);
     let thread = thread::Builder::new().name("reload".to_owned());
     thread.spawn(move || {
-        let watch = reloader.lives.process.get().reload.watch;
-        let folders = Folders::new(watch, move || {
+        let folders = Folders::new(move || {
             let _ = changes.send(Cause::Change); // the receiver is this thread's
         });
         reloader.run(&asked, folders);

@@ -6,16 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use super::{ClusterId, Config, Credentials, Tenant, Unauthenticated};
+use super::{ClusterId, Config, Credentials, Tenant};
 
 /// Keys that only count at the start: they are about sockets that are bound, threads that run, and
 /// who the proxy itself is.
-const AT_START: [&str; 8] = [
+const AT_START: [&str; 5] = [
     "listen.workers",
     "listen.reuse_port",
-    "cluster.username",
-    "admin_commands.allow",
-    "reload.watch",
     "log.format",
     "log.access_one_in",
     "log.access_file",
@@ -87,14 +84,6 @@ impl Config {
         if self.cluster.tls.is_some() != before.cluster.tls.is_some() {
             self.cluster.tls.clone_from(&before.cluster.tls);
         }
-        if user(&self.cluster.credentials) != user(&before.cluster.credentials) {
-            self.cluster
-                .credentials
-                .clone_from(&before.cluster.credentials);
-            if self.cluster.credentials.is_none() {
-                self.cluster.unauthenticated = Unauthenticated::Default;
-            }
-        }
         changes
     }
 }
@@ -104,8 +93,6 @@ impl Config {
     fn keep_what_is_of_the_process(&mut self, before: &Self) {
         self.listen.workers = before.listen.workers;
         self.listen.reuse_port = before.listen.reuse_port;
-        self.admin_commands.clone_from(&before.admin_commands);
-        self.reload.watch = before.reload.watch;
         self.log.format = before.log.format;
         self.log.access_one_in = before.log.access_one_in;
         self.log.access_file.clone_from(&before.log.access_file);
