@@ -256,6 +256,27 @@ fn a_reload_says_which_clusters_change_come_and_go() {
 }
 
 #[test]
+fn one_cluster_beside_several_is_told_what_to_write() {
+    let one = "[cluster]\nseeds = [\"x:1\"]\n";
+    for text in [
+        format!("{SEVERAL}{one}"),
+        SEVERAL.replacen("[[cluster]]", &format!("{one}[[cluster]]"), 1),
+        format!("{MINIMAL}{one}"),
+    ] {
+        let found = problems(&text);
+        assert!(
+            found[0].contains("write [[cluster]] with a name"),
+            "{found:#?}"
+        );
+    }
+    let found = problems("[reads]\nzone = \"a\"\nzone = \"b\"\n");
+    assert!(
+        found[0].ends_with("duplicate key: it is written twice; keep one"),
+        "{found:#?}"
+    );
+}
+
+#[test]
 fn a_cluster_that_users_choose_is_no_stricter_than_the_handshake_they_had() {
     let strict =
         |section: &str| SEVERAL.replace(section, &format!("{section}\nmin_version = \"1.3\""));
