@@ -33,6 +33,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const WINDOW: u32 = 10;
 /// Seconds that are remembered.
 const HISTORY_MAX: usize = 120;
+/// When so many looks in a row found nothing, the cluster may be gone.
+const LOOKS_LOST: u64 = 2;
 /// Certificates are read again after so many samples.
 const CERTIFICATES_EVERY: u32 = 60;
 
@@ -232,6 +234,7 @@ impl Sampler {
 
     fn sample(&mut self) {
         self.add_up_heat();
+        self.count_served();
         let now = self.metrics.totals();
         let at = Instant::now();
         let seconds = at.duration_since(self.sampled_at).as_secs_f64().max(0.001);
@@ -261,6 +264,12 @@ impl Sampler {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         *last = Arc::new(status);
+    }
+
+    fn count_served(&self) {
+        let shown = self.metrics.control();
+        let lost = shown.failing_looks() >= LOOKS_LOST;
+        shown.slots_served(cluster::slots_served(&self.board.observer, lost));
     }
 
     fn add_up_heat(&self) {

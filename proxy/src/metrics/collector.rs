@@ -131,7 +131,7 @@ impl Metrics {
         ]
     }
 
-    fn cluster(&self) -> [MetricFamily; 3] {
+    fn cluster(&self) -> [MetricFamily; 4] {
         [
             counter(
                 "keyway_topology_looks_total",
@@ -151,6 +151,11 @@ impl Metrics {
                 "keyway_topology_slots_covered",
                 "Slots that have an owner, of 16384.",
                 signed_of(self.control.slots_covered.load(Relaxed)),
+            ),
+            gauge(
+                "keyway_topology_slots_served",
+                "Slots whose owner is well and can be reached, of 16384; looked at once a second.",
+                signed_of(self.control.slots_served.load(Relaxed)),
             ),
         ]
     }
