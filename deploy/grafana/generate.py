@@ -124,7 +124,9 @@ def overview():
         ("Topology", [
             graph("Changes of the topology", "short", (f"max(changes({metric('keyway_topology_revision')}{PER_SECOND}))", "changes"),
                   about="Moves of slots, failovers, nodes that come and go."),
-            graph("Slots with an owner, by instance", "short", (f"min by (instance) ({metric('keyway_topology_slots_covered')})", "{{instance}}")),
+            graph("Slots with an owner that is served, by instance", "short",
+                  (f"min by (instance) ({metric('keyway_topology_slots_served')})", "{{instance}}"),
+                  about="Of 16384. Fewer: their owners are down or out of reach, or there is none."),
             graph("Redirects", "ops", (rate("keyway_redirects_total", by="kind"), "{{kind}}"), about="Clients do not see these."),
         ]),
         ("Process", [

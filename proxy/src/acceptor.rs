@@ -3,14 +3,15 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::sync::watch;
 
 use crate::{
-    config::Limits,
+    config::{ClusterId, Limits},
     contract::{Shutdown, WorkerHandle},
     metrics::{HandshakeResult, WorkerMetrics},
 };
@@ -42,7 +43,7 @@ pub enum Door {
 }
 
 /// A port, and the cluster that it belongs to; `None` is everyone's.
-pub type Entrance = (Door, Option<usize>);
+pub type Entrance = (Door, Option<ClusterId>);
 
 /// A connection on its way to a worker.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ pub struct Accepted<S = TcpStream> {
     /// Which port it came to.
     pub door: Door,
     /// Whose port that is; `None` is everyone's.
-    pub cluster: Option<usize>,
+    pub cluster: Option<ClusterId>,
     /// Its place among the clients, and among the handshakes.
     pub admission: Admission,
 }
@@ -99,11 +100,13 @@ pub fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 pub struct Acceptor<W> {
     places: Arc<Places>,
     workers: Vec<W>,
+    /// Counts who is not let in.
+    metrics: Mutex<WorkerMetrics>,
 }
 
 impl<W: WorkerHandle> Acceptor<W> {
     /// Gives connections to these workers.
-    pub fn new(workers: Vec<W>, limits: &Limits) -> Self {
+    pub fn new(workers: Vec<W>, limits: &Limits, metrics: WorkerMetrics) -> Self {
         let new = Self {
             places: Places::new(
                 limits.clients_max,
@@ -111,6 +114,7 @@ impl<W: WorkerHandle> Acceptor<W> {
                 HANDSHAKE_PATIENCE,
             ),
             workers,
+            metrics: Mutex::new(metrics),
         };
         new.set_limits(limits);
         new
@@ -126,20 +130,19 @@ impl<W: WorkerHandle> Acceptor<W> {
         self.places.clients()
     }
 
-    /// Accepts at one port until no more clients are to come.
+    /// Accepts at one port until no more clients are to come there. Whose port it is may change.
     ///
     /// # Errors
     /// The socket cannot be used.
     pub async fn run(
         self: Arc<Self>,
         listener: TcpListener,
-        entrance: Entrance,
-        mut metrics: WorkerMetrics,
+        entrance: watch::Receiver<Entrance>,
         shutdown: Shutdown,
     ) -> io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         tokio::select! {
-            () = self.accept_all(&listener, entrance, &mut metrics) => {}
+            () = self.accept_all(&listener, &entrance) => {}
             () = shutdown.shut() => {}
         }
         // Who has connected already would get a reset when the socket closes.
@@ -148,7 +151,7 @@ impl<W: WorkerHandle> Acceptor<W> {
             match listener.accept() {
                 Ok((stream, peer)) => {
                     stream.set_nonblocking(true)?;
-                    self.admit(Ok(stream), peer, entrance, &metrics);
+                    self.admit(Ok(stream), peer, *entrance.borrow());
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(_) => break, // nobody is left
@@ -160,8 +163,7 @@ impl<W: WorkerHandle> Acceptor<W> {
     async fn accept_all(
         &self,
         listener: &tokio::net::TcpListener,
-        entrance: Entrance,
-        metrics: &mut WorkerMetrics, // no other thread may hold it, and this may move between two
+        entrance: &watch::Receiver<Entrance>,
     ) {
         let (mut full, mut exhausted) = (Seldom::default(), Seldom::default());
         loop {
@@ -177,7 +179,8 @@ impl<W: WorkerHandle> Acceptor<W> {
                     continue;
                 }
             };
-            if !self.admit(stream.into_std(), peer, entrance, metrics) && full.is_time() {
+            let entrance = *entrance.borrow();
+            if !self.admit(stream.into_std(), peer, entrance) && full.is_time() {
                 tracing::warn!(
                     "no place for more clients; raise limits.clients_max or clients_per_address_max"
                 );
@@ -191,17 +194,16 @@ impl<W: WorkerHandle> Acceptor<W> {
         stream: io::Result<TcpStream>,
         peer: SocketAddr,
         (door, cluster): Entrance,
-        metrics: &WorkerMetrics,
     ) -> bool {
         // Dropping the stream closes it.
         let admission = match self.places.admit(peer.ip()) {
             Ok(admission) => admission,
             Err(Full::All) => {
-                metrics.handshake(HandshakeResult::NoPlace);
+                self.count(HandshakeResult::NoPlace);
                 return false;
             }
             Err(Full::Address) => {
-                metrics.handshake(HandshakeResult::Address);
+                self.count(HandshakeResult::Address);
                 return false;
             }
         };
@@ -213,9 +215,15 @@ impl<W: WorkerHandle> Acceptor<W> {
                 cluster,
                 admission,
             }),
-            Err(_) => metrics.handshake(HandshakeResult::Io), // gone already
+            Err(_) => self.count(HandshakeResult::Io), // gone already
         }
         true
+    }
+
+    fn count(&self, result: HandshakeResult) {
+        let metrics = self.metrics.lock();
+        let metrics = metrics.unwrap_or_else(PoisonError::into_inner);
+        metrics.handshake(result);
     }
 
     fn give(&self, accepted: Accepted) {

@@ -8,7 +8,7 @@ use std::{
     fs::{self, OpenOptions},
     io::{self, BufWriter, Write},
     os::unix::fs::MetadataExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -155,7 +155,8 @@ impl Out {
                 let opened = OpenOptions::new().create(true).append(true).open(path);
                 let of = opened.and_then(|file| Ok((file.metadata()?.ino(), file)));
                 let (inode, file) = of.map_err(|error| {
-                    let text = format!("log.access_file {}: {error}", path.display());
+                    let advice = advice(&error, path);
+                    let text = format!("log.access_file {}: {error}{advice}", path.display());
                     io::Error::new(error.kind(), text)
                 })?;
                 (Box::new(file), inode)
@@ -191,6 +192,27 @@ impl Out {
             write_line(&mut self.to, &line)?;
         }
         self.to.flush()
+    }
+}
+
+/// What to do about a file that cannot be opened.
+fn advice(error: &io::Error, path: &Path) -> String {
+    let folder = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new(".")).display();
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("; make the folder {folder} first"),
+        io::ErrorKind::PermissionDenied => format!(
+            "; the user that Keyway runs as must be allowed to write the file, and to make files in {folder}"
+        ),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            format!(
+                "; mount a folder that can be written at {folder}, or leave it out for standard output"
+            )
+        }
+        io::ErrorKind::IsADirectory => "; it is a folder: name a file in it".to_owned(),
+        _ => String::new(),
     }
 }
 
@@ -261,6 +283,17 @@ mod tests {
         let error = AccessLog::begin(&log).unwrap_err().to_string();
         assert!(
             error.contains("log.access_file /nowhere/access.json"),
+            "{error}"
+        );
+        assert!(error.ends_with("make the folder /nowhere first"), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        let log = Log {
+            access_file: Some(folder.path().to_owned()),
+            ..log
+        };
+        let error = AccessLog::begin(&log).unwrap_err().to_string();
+        assert!(
+            error.ends_with("it is a folder: name a file in it"),
             "{error}"
         );
     }

@@ -2,7 +2,13 @@
 //! `/heat` and `/slowlog`, in plain HTTP, on loopback by default. It only reads, and shows no values, and
 //! no keys unless the configuration says so.
 
-use std::{convert::Infallible, io, net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::TcpListener,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use http_body_util::Full;
 use hyper::{
@@ -16,6 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
+    config::ClusterId,
     contract::{Readiness, Shutdown},
     metrics::Metrics,
     status::Board,
@@ -36,19 +43,80 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the pages show.
 #[derive(Clone, Debug)]
 pub struct Pages {
-    /// `/metrics`: of the process, and of each of several clusters.
-    pub metrics: Arc<[Metrics]>,
+    /// `/metrics`: of the process; those of several clusters are in `clusters`.
+    pub metrics: Metrics,
     /// `/readyz`
     pub readiness: Readiness,
-    /// The other pages; one at least.
-    pub clusters: Arc<[Shown]>,
+    /// The other pages.
+    pub clusters: Shelf,
+}
+
+/// What is shown of each cluster, which may come and go.
+#[derive(Clone, Debug, Default)]
+pub struct Shelf(Arc<Mutex<Vec<Place>>>);
+
+#[derive(Debug)]
+struct Place {
+    id: ClusterId,
+    /// It is served; otherwise its last clients leave.
+    served: bool,
+    shown: Arc<Shown>,
+}
+
+impl Shelf {
+    fn lock(&self) -> MutexGuard<'_, Vec<Place>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more, behind the others.
+    pub(crate) fn add(&self, id: ClusterId, shown: Shown) {
+        let place = Place {
+            id,
+            served: true,
+            shown: Arc::new(shown),
+        };
+        self.lock().push(place);
+    }
+
+    /// In this order; what is not in it, behind.
+    pub(crate) fn arrange(&self, order: &[ClusterId]) {
+        let place = |id| order.iter().position(|own| *own == id);
+        self.lock()
+            .sort_by_key(|of| place(of.id).unwrap_or(usize::MAX));
+    }
+
+    /// It is served no more; shown until it is gone, or another has its name.
+    pub(crate) fn leave(&self, id: ClusterId) {
+        let mut all = self.lock();
+        let leaving = all.iter_mut().filter(|place| place.id == id);
+        leaving.for_each(|place| place.served = false);
+    }
+
+    /// It is gone.
+    pub(crate) fn gone(&self, id: ClusterId) {
+        self.lock().retain(|place| place.id != id);
+    }
+
+    /// All that there are; no two with the same name.
+    fn all(&self) -> Vec<Arc<Shown>> {
+        let all = self.lock();
+        let (served, leaving): (Vec<&Place>, Vec<&Place>) =
+            all.iter().partition(|place| place.served);
+        let mut shown: Vec<Arc<Shown>> = Vec::new();
+        for place in served.into_iter().chain(leaving.into_iter().rev()) {
+            if shown.iter().all(|other| other.name() != place.shown.name()) {
+                shown.push(Arc::clone(&place.shown));
+            }
+        }
+        shown
+    }
 }
 
 /// What the pages show of one cluster.
 #[derive(Debug)]
 pub struct Shown {
-    /// `?cluster=NAME`, if it is one of several.
-    name: Option<Box<str>>,
+    /// `?cluster=NAME`, if it is one of several, and what it has in `/metrics`.
+    several: Option<(Box<str>, Metrics)>,
     readiness: Readiness,
     board: Board,
     /// What was made of it last.
@@ -58,9 +126,9 @@ pub struct Shown {
 impl Shown {
     /// Nothing is made yet.
     #[must_use]
-    pub fn new(name: Option<Box<str>>, readiness: Readiness, board: Board) -> Self {
+    pub fn new(several: Option<(Box<str>, Metrics)>, readiness: Readiness, board: Board) -> Self {
         Self {
-            name,
+            several,
             readiness,
             board,
             bodies: Bodies::default(),
@@ -68,31 +136,36 @@ impl Shown {
     }
 }
 
-impl Pages {
-    /// The cluster that a request asks about, and without a word the first; and whether it was asked for.
-    fn asked(&self, query: Option<&str>) -> Option<(&Shown, bool)> {
-        let pairs = query.into_iter().flat_map(|query| query.split('&'));
-        let name = pairs
-            .filter_map(|pair| pair.strip_prefix("cluster="))
-            .next();
-        match name {
-            None => self.clusters.first().map(|first| (first, false)),
-            Some(name) => {
-                let mut all = self.clusters.iter();
-                let found = all.find(|shown| shown.name.as_deref() == Some(name));
-                found.map(|shown| (shown, true))
-            }
+impl Shown {
+    fn name(&self) -> Option<&str> {
+        self.several.as_ref().map(|(name, _)| &**name)
+    }
+}
+
+/// The cluster that a request asks about, and without a word the first; and whether it was asked for.
+fn asked<'a>(all: &'a [Arc<Shown>], query: Option<&str>) -> Option<(&'a Shown, bool)> {
+    let pairs = query.into_iter().flat_map(|query| query.split('&'));
+    let name = pairs
+        .filter_map(|pair| pair.strip_prefix("cluster="))
+        .next();
+    match name {
+        None => all.first().map(|first| (&**first, false)),
+        Some(name) => {
+            let found = all.iter().find(|shown| shown.name() == Some(name));
+            found.map(|shown| (&**shown, true))
         }
     }
+}
 
-    fn names(&self) -> String {
-        let names: Vec<&str> = self
-            .clusters
-            .iter()
-            .filter_map(|shown| shown.name.as_deref())
-            .collect();
-        names.join(", ")
-    }
+fn names(all: &[Arc<Shown>]) -> String {
+    let names: Vec<&str> = all.iter().filter_map(|shown| shown.name()).collect();
+    names.join(", ")
+}
+
+fn metrics(process: &Metrics, all: &[Arc<Shown>]) -> String {
+    let own = all.iter().filter_map(|shown| shown.several.as_ref());
+    let own = own.map(|(_, metrics)| metrics);
+    Metrics::page_of(std::iter::once(process).chain(own))
 }
 
 /// Serves the pages until the end.
@@ -138,8 +211,9 @@ fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
             "only GET is answered here\n".to_owned(),
         );
     }
-    let Some((shown, asked_for)) = pages.asked(request.uri().query()) else {
-        let text = match pages.names() {
+    let all = pages.clusters.all();
+    let Some((shown, asked_for)) = asked(&all, request.uri().query()) else {
+        let text = match names(&all) {
             names if names.is_empty() => "there is one cluster here, without a name\n".to_owned(),
             names => format!("no such cluster; there are {names}\n"),
         };
@@ -147,7 +221,7 @@ fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
     };
     match request.uri().path() {
         "/metrics" => {
-            let mut page = text(StatusCode::OK, Metrics::page_of(&pages.metrics));
+            let mut page = text(StatusCode::OK, metrics(&pages.metrics, &all));
             let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             page.headers_mut().insert(CONTENT_TYPE, format);
             page

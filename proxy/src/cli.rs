@@ -185,7 +185,7 @@ fn serve(file: &ConfigFile) -> ExitCode {
             Ok(access) => access,
             Err(error) => return mistake(&error),
         };
-        let plane = Plane::new(&config).logging(access);
+        let plane = Plane::new().logging(access);
         let running = match server::start(&lives, loaded, bound, &plane, Some(path)) {
             Ok(running) => running,
             Err(error) => return mistake(&error),

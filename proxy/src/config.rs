@@ -35,7 +35,7 @@ pub use problem::{Origin, Problem, Problems};
 pub use reads::{Reads, ZoneOf};
 pub use reference::commented;
 pub use secret::Secret;
-pub use tenant::Tenant;
+pub use tenant::{ClusterId, Tenant};
 
 /// Name of a configuration given by no file (the demo's), used in messages.
 const BUILT_IN: &str = "(built in)";
@@ -49,6 +49,8 @@ pub struct Config {
     pub tenant: Option<Tenant>,
     /// `[[cluster]]`, each with everything that holds for it; none with `[cluster]`.
     pub clusters: Vec<Arc<Config>>,
+    /// How many of those there have been since the start.
+    pub clusters_ever: usize,
     /// `[listen]`: the clients' side.
     pub listen: Listen,
     /// `[cluster]`: the nodes' side.
@@ -458,12 +460,19 @@ impl Config {
         check::check(typed, &origin, problems, folder, environment)
     }
 
+    /// `[[cluster]]`, each with which it is.
+    pub fn of_each(&self) -> impl Iterator<Item = (ClusterId, &Arc<Self>)> {
+        let own = self.clusters.iter();
+        own.filter_map(|own| Some((own.tenant.as_ref()?.id, own)))
+    }
+
     /// A configuration for `listen` and `seeds` with every other setting at its default.
     #[must_use]
     pub fn with_defaults(listen: Listen, seeds: Vec<HostPort>) -> Self {
         Self {
             tenant: None,
             clusters: Vec::new(),
+            clusters_ever: 0,
             listen,
             cluster: Cluster {
                 seeds,

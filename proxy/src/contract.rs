@@ -3,8 +3,9 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc,
     },
     thread::JoinHandle,
     time::Duration,
@@ -14,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::{
     acceptor::Accepted,
-    config::Live,
+    config::{ClusterId, Config, Live},
     metrics::{ControlMetrics, WorkerMetrics},
     net::Reach,
     tls,
@@ -22,15 +23,21 @@ use crate::{
 };
 
 /// What the server starts: workers, and one discovery for each cluster.
-pub trait DataPlane: Send + Sync + 'static {
+pub trait DataPlane: Clone + Send + Sync + 'static {
     /// The acceptor's end of a worker.
     type Worker: WorkerHandle;
 
-    /// Starts a thread with a worker for each cluster.
+    /// Starts a thread with a worker for each cluster that it is given.
     ///
     /// # Errors
     /// The system has no thread or no descriptors left.
     fn spawn_worker(&self, context: HallContext) -> io::Result<(Self::Worker, JoinHandle<()>)>;
+
+    /// Makes room for one more cluster. Workers, discovery and observer of it come after.
+    fn add_cluster(&self, cluster: ClusterId, config: &Arc<Config>);
+
+    /// A cluster is gone, with all that was about it.
+    fn forget_cluster(&self, cluster: ClusterId);
 
     /// Starts the thread that finds and follows the topology of a cluster.
     ///
@@ -38,7 +45,7 @@ pub trait DataPlane: Send + Sync + 'static {
     /// The system has no thread or no descriptors left, or there is no such cluster.
     fn spawn_discovery(
         &self,
-        cluster: usize,
+        cluster: ClusterId,
         context: DiscoveryContext,
     ) -> io::Result<JoinHandle<()>>;
 
@@ -46,13 +53,17 @@ pub trait DataPlane: Send + Sync + 'static {
     ///
     /// # Errors
     /// There is no such cluster.
-    fn observer(&self, cluster: usize) -> io::Result<Observer>;
+    fn observer(&self, cluster: ClusterId) -> io::Result<Observer>;
 }
 
 /// The acceptor's end of a worker's thread.
 pub trait WorkerHandle: Clone + Send + Sync + 'static {
     /// Hands a connection over. Never blocks; [`WorkerHandle::connections`] counts it at once.
     fn give(&self, accepted: Accepted);
+
+    /// Has it begin a worker for one more cluster, which ends by itself when its shutdown says so. Says
+    /// `done` when clients of that cluster can be given.
+    fn open(&self, context: WorkerContext, done: mpsc::Sender<()>);
 
     /// Connections that the worker has, those in their TLS handshake included.
     fn connections(&self) -> usize;
@@ -78,6 +89,8 @@ pub struct HallContext {
 /// What a worker is given.
 #[derive(Debug)]
 pub struct WorkerContext {
+    /// Of which cluster it is.
+    pub cluster: ClusterId,
     /// Which worker, from 0.
     pub index: usize,
     /// The configuration in force.
@@ -129,7 +142,65 @@ pub enum Stage {
     Over,
 }
 
-/// Whether the process is to end.
+/// How far the process is, and parts of it that may be further: a cluster, or a port.
+#[derive(Clone, Debug)]
+pub struct Stages(Arc<Mutex<Parts>>);
+
+#[derive(Debug)]
+struct Parts {
+    stage: Stage,
+    all: Vec<Weak<watch::Sender<Stage>>>,
+}
+
+/// A part of the process; when it is dropped, it is over.
+#[derive(Debug)]
+pub struct Part(Arc<watch::Sender<Stage>>);
+
+impl Part {
+    /// Goes on to a later stage.
+    pub fn enter(&self, stage: Stage) {
+        self.0.send_if_modified(|current| {
+            let later = stage > *current;
+            if later {
+                *current = stage;
+            }
+            later
+        });
+    }
+}
+
+impl Default for Stages {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Parts {
+            stage: Stage::Serving,
+            all: Vec::new(),
+        })))
+    }
+}
+
+impl Stages {
+    /// One more part, as far as the process is.
+    #[must_use]
+    pub fn part(&self) -> (Part, Shutdown) {
+        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (sender, receiver) = watch::channel(parts.stage);
+        let part = Part(Arc::new(sender));
+        parts.all.retain(|part| part.strong_count() > 0);
+        parts.all.push(Arc::downgrade(&part.0));
+        (part, Shutdown(receiver))
+    }
+
+    /// The process goes on to a later stage, and all of its parts.
+    pub fn enter(&self, stage: Stage) {
+        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.stage = parts.stage.max(stage);
+        for part in parts.all.iter().filter_map(Weak::upgrade) {
+            Part(part).enter(stage);
+        }
+    }
+}
+
+/// Whether the process is to end, or a part of it.
 #[derive(Clone, Debug)]
 pub struct Shutdown(watch::Receiver<Stage>);
 

@@ -109,7 +109,7 @@ async fn demo(options: &Options) -> Result<(), String> {
     files::fit(&mut config);
     let config = Arc::new(config);
     let lives = Lives::new(Arc::clone(&config));
-    let running = server::start(&lives, loaded, bound, &Plane::new(&config), None);
+    let running = server::start(&lives, loaded, bound, &Plane::new(), None);
     let running = running.map_err(|error| error.to_string())?;
     let wait = tokio::time::timeout(Duration::from_secs(10), running.readiness.wait());
     if wait.await.is_err() {

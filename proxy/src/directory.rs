@@ -3,17 +3,17 @@
 
 use std::collections::HashMap;
 
-use crate::config::Config;
+use crate::config::{ClusterId, Config};
 
-/// Clusters by what clients say, each as its place in the configuration.
+/// Clusters by what clients say.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     /// Whole names; for a wildcard, what follows `*.` in the other table.
-    names: HashMap<Box<str>, usize>,
-    wildcards: HashMap<Box<str>, usize>,
-    users: HashMap<Box<str>, usize>,
+    names: HashMap<Box<str>, ClusterId>,
+    wildcards: HashMap<Box<str>, ClusterId>,
+    users: HashMap<Box<str>, ClusterId>,
     /// For clients that mean none.
-    usual: Option<usize>,
+    usual: Option<ClusterId>,
 }
 
 impl Directory {
@@ -21,26 +21,25 @@ impl Directory {
     pub(crate) fn of(config: &Config) -> Self {
         let mut directory = Self::default();
         let tenants = config.clusters.iter().map(|own| own.tenant.as_ref());
-        for (place, tenant) in tenants.enumerate() {
-            let Some(tenant) = tenant else { continue };
+        for tenant in tenants.flatten() {
             for name in &tenant.server_names {
                 match name.strip_prefix("*.") {
-                    Some(parent) => directory.wildcards.insert(parent.into(), place),
-                    None => directory.names.insert(name.clone(), place),
+                    Some(parent) => directory.wildcards.insert(parent.into(), tenant.id),
+                    None => directory.names.insert(name.clone(), tenant.id),
                 };
             }
             for user in &tenant.user_names {
-                directory.users.insert(user.clone(), place);
+                directory.users.insert(user.clone(), tenant.id);
             }
             if tenant.default {
-                directory.usual = Some(place);
+                directory.usual = Some(tenant.id);
             }
         }
         directory
     }
 
     /// The cluster of a client that asks for this name.
-    pub(crate) fn by_name(&self, name: &str) -> Option<usize> {
+    pub(crate) fn by_name(&self, name: &str) -> Option<ClusterId> {
         let name = name.to_ascii_lowercase();
         let name = name.trim_end_matches('.');
         let parent = || name.split_once('.').map(|(_, parent)| parent);
@@ -49,13 +48,13 @@ impl Directory {
     }
 
     /// The cluster of a client that authenticates as this user.
-    pub(crate) fn by_user(&self, user: &[u8]) -> Option<usize> {
+    pub(crate) fn by_user(&self, user: &[u8]) -> Option<ClusterId> {
         let user = std::str::from_utf8(user).ok()?;
         self.users.get(user).copied()
     }
 
     /// The cluster of clients that mean none.
-    pub(crate) fn usual(&self) -> Option<usize> {
+    pub(crate) fn usual(&self) -> Option<ClusterId> {
         self.usual
     }
 
@@ -91,19 +90,20 @@ default = true
     fn a_name_or_a_user_means_a_cluster() {
         let config = Config::parse(CONFIG, "k.toml", Path::new(""), &|_| None).unwrap();
         let directory = Directory::of(&config);
+        let [a, b] = [ClusterId::FIRST, ClusterId::nth(1)];
         for (name, expected) in [
-            ("a.example.com", Some(0)),
-            ("A.EXAMPLE.com.", Some(0)),
-            ("x.a.example.com", Some(0)),
-            ("b.a.example.com", Some(1)),
+            ("a.example.com", Some(a)),
+            ("A.EXAMPLE.com.", Some(a)),
+            ("x.a.example.com", Some(a)),
+            ("b.a.example.com", Some(b)),
             ("y.x.a.example.com", None),
             ("example.com", None),
         ] {
             assert_eq!(directory.by_name(name), expected, "{name}");
         }
-        assert_eq!(directory.by_user(b"alice"), Some(0));
+        assert_eq!(directory.by_user(b"alice"), Some(a));
         assert_eq!(directory.by_user(b"bob"), None);
         assert_eq!(directory.by_user(b"\xff"), None);
-        assert_eq!((directory.usual(), directory.has_users()), (Some(1), true));
+        assert_eq!((directory.usual(), directory.has_users()), (Some(b), true));
     }
 }

@@ -79,6 +79,8 @@ pub(crate) async fn run(context: DiscoveryContext, shared: Arc<Shared>) {
     let readers = readers::watch(context.clone(), Arc::clone(&shared));
     let slot_stats = slot_stats::watch(context.clone(), Arc::clone(&shared));
     let discovery = Discovery {
+        known: Arc::new(CommandTable::builtin().clone()),
+        allowed: context.config.get().admin_commands.clone(),
         context,
         shared,
         topology: None,
@@ -114,8 +116,12 @@ struct Discovery {
     failures: u32,
     /// Makes every look begin with another node.
     turn: usize,
-    /// What the cluster knows beyond the built-in commands, and when that was asked.
+    /// The commands with what the configuration allows of them, if that differs from what workers began with.
     table: Option<Arc<CommandTable>>,
+    /// The same before it allows anything, with what the cluster knows beyond the built-in ones.
+    known: Arc<CommandTable>,
+    allowed: Vec<Box<str>>,
+    /// When the cluster was asked which it knows.
     commands_at: Option<Instant>,
     counted_at: Instant,
     /// Nodes that did not answer, and when.
@@ -138,6 +144,7 @@ impl Discovery {
             }
             self.wait(began).await;
             self.apply_moved();
+            self.apply_allowed();
         }
     }
 
@@ -395,21 +402,16 @@ impl Discovery {
     /// Completes the table of commands: with modules', or a newer server's.
     fn learn(&mut self, commands: &resp::Value) {
         self.commands_at = Some(Instant::now());
-        let before = self
-            .table
-            .as_deref()
-            .map_or(CommandTable::builtin().len(), CommandTable::len);
-        let known = Arc::clone(&self.shared.table);
-        match known.extended(commands) {
-            Ok(table) if table.len() == before => {}
-            Ok(mut table) => {
-                self.allow(&mut table);
+        match CommandTable::builtin().extended(commands) {
+            Ok(table) if table.len() == self.known.len() => {}
+            Ok(table) => {
                 tracing::info!(
                     commands = table.len(),
                     beyond_the_built_in = table.len() - CommandTable::builtin().len(),
                     "the cluster knows other commands"
                 );
-                self.table = Some(Arc::new(table));
+                self.known = Arc::new(table);
+                self.allow();
             }
             Err(error) => tracing::warn!(
                 %error,
@@ -418,9 +420,21 @@ impl Discovery {
         }
     }
 
-    /// What the configuration allows of the cluster's own commands.
-    fn allow(&self, table: &mut CommandTable) {
-        for name in &self.context.config.get().admin_commands {
+    /// Another configuration may allow others.
+    fn apply_allowed(&mut self) {
+        if self.context.config.get().admin_commands != self.allowed {
+            self.allow();
+            let facts = Arc::clone(&self.shared.view().facts);
+            self.publish(self.topology.clone(), facts);
+        }
+    }
+
+    /// What the configuration allows of all commands that are known.
+    fn allow(&mut self) {
+        let mut table = (*self.known).clone();
+        self.allowed
+            .clone_from(&self.context.config.get().admin_commands);
+        for name in &self.allowed {
             match table.allow(name) {
                 Ok(()) | Err(NotAllowed::NotRefused) => {}
                 Err(why) => tracing::warn!(
@@ -428,6 +442,7 @@ impl Discovery {
                 ),
             }
         }
+        self.table = Some(Arc::new(table));
     }
 
     fn found_nothing(&mut self, troubles: &[String]) {

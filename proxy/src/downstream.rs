@@ -59,7 +59,9 @@ pub(crate) async fn serve<S: Socket>(hall: Rc<Hall>, accepted: Accepted<S>) {
         mut admission,
     } = accepted;
     let _here = Counted(Arc::clone(&hall.counters));
-    let mut whose = Whose::new(cluster, &hall);
+    let Some(mut whose) = Whose::new(cluster, &hall) else {
+        return; // it came to a port that a cluster had
+    };
     // On the heap, as the goodbye is: what only the beginning and the end need should not be kept
     // for as long as a client stays.
     let handshake = Box::pin(async {
@@ -206,6 +208,12 @@ impl Open {
     fn poll<S: Socket>(&self, stream: &mut Secured<S>, cx: &mut Context<'_>) -> Poll<End> {
         let now = self.worker.now();
         self.worker.watch_client(self.key, cx.waker());
+        if self.worker.exodus.is_over() {
+            return Poll::Ready(End::Decided(Ending {
+                why: Why::Leaving,
+                at_once: true,
+            }));
+        }
         self.worker
             .with(|plane| plane.client_resumed(self.key, now));
         loop {

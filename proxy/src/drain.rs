@@ -1,4 +1,4 @@
-//! How the process ends without anybody losing a command: when it stops accepting, when it asks
+//! How the process ends without anybody losing a command, or serves a cluster no more: when it stops accepting, when it asks
 //! clients to leave, and when it is over. What a client is owed is the dataplane's business.
 //!
 //! `serving -> shut -> leaving -> last chance -> over`, each at its time, or as soon as the last client is
@@ -119,35 +119,56 @@ pub async fn serve(running: Running, config: &Live, mut signals: Signals) {
 
 async fn go(running: &Running, drain: &Drain, times: Times, asked: Asked) {
     let began = Instant::now();
-    let until = |time: Duration| time.saturating_sub(began.elapsed());
     let sidecar = asked == Asked::Terminate && drain.mode == DrainMode::Sidecar;
+    let clients = || running.clients();
     tokio::select! {
-        () = sleep(until(times.leaving)) => {}
-        () = alone(running, ALONE), if sidecar => return,
+        () = sleep(times.leaving) => {}
+        () = alone(&clients, ALONE), if sidecar => return,
     }
+    let_go(began, times, &|stage| running.enter(stage), &clients).await;
+}
+
+/// Lets the clients of a part of the process go, as at the end of the process, but without delay: nobody
+/// has to learn of it first.
+pub(crate) async fn dismiss(
+    drain: &Drain,
+    enter: &(impl Fn(Stage) + Sync),
+    clients: &(impl Fn() -> usize + Sync),
+) {
+    let times = Times::of(drain, Asked::Interrupt);
+    let_go(Instant::now(), times, enter, clients).await;
+}
+
+async fn let_go(
+    began: Instant,
+    times: Times,
+    enter: &(impl Fn(Stage) + Sync),
+    clients: &(impl Fn() -> usize + Sync),
+) {
+    let until = |time: Duration| time.saturating_sub(began.elapsed());
     // Whoever leaves and comes back at once is to find another.
-    running.enter(Stage::Shut);
+    enter(Stage::Shut);
     sleep(SHUT).await;
-    running.enter(Stage::Leaving {
+    enter(Stage::Leaving {
         within: times.last_chance.saturating_sub(times.leaving) / 2,
     });
     tokio::select! {
         () = sleep(until(times.last_chance)) => {}
-        () = alone(running, Duration::ZERO) => return,
+        () = alone(clients, Duration::ZERO) => return,
     }
-    running.enter(Stage::LastChance);
+    enter(Stage::LastChance);
     tokio::select! {
         () = sleep(until(times.over)) => {}
-        () = alone(running, Duration::ZERO) => {}
+        () = alone(clients, Duration::ZERO) => {}
     }
 }
 
 /// Waits until nobody is connected, for so long.
-async fn alone(running: &Running, time: Duration) {
+async fn alone(clients: &(impl Fn() -> usize + Sync), time: Duration) {
     let mut since: Option<Instant> = None;
     loop {
         sleep(LOOK).await;
-        if running.clients() > 0 {
+        if clients() > 0 {
             since = None;
         } else if since.get_or_insert_with(Instant::now).elapsed() >= time {
             return;

@@ -122,7 +122,10 @@ struct Control {
     revision: AtomicU64,
     looks: AtomicU64,
     failed_looks: AtomicU64,
+    /// In a row, until now.
+    failing_looks: AtomicU64,
     slots_covered: AtomicU64,
+    slots_served: AtomicU64,
 }
 
 /// Of what they are the metrics.
@@ -247,6 +250,23 @@ impl ControlMetrics {
             &self.0.failed_looks
         };
         counter.fetch_add(1, Relaxed);
+        if found {
+            self.0.failing_looks.store(0, Relaxed);
+        } else {
+            self.0.failing_looks.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// How often in a row, until now, no node gave a topology that is believed.
+    #[must_use]
+    pub fn failing_looks(&self) -> u64 {
+        self.0.failing_looks.load(Relaxed)
+    }
+
+    /// Slots whose owner is well and can be reached, as far as is known.
+    pub fn slots_served(&self, slots: usize) {
+        let slots = u64::try_from(slots).unwrap_or(u64::MAX);
+        self.0.slots_served.store(slots, Relaxed);
     }
 
     /// Slots that have an owner.

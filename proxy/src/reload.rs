@@ -6,6 +6,7 @@
 //! must not wait for that. What the files mean is `tls`'s and `config`'s business.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::{
@@ -17,7 +18,7 @@ use std::{
 };
 
 use crate::{
-    config::{Changes, Config, Lives, Problem},
+    config::{Changes, ClusterId, Config, Live, Lives, Problem},
     files,
     metrics::{ReloadMetrics, ReloadResult, TlsFile},
     systemd, telemetry,
@@ -58,18 +59,34 @@ impl Reloads {
     }
 }
 
+/// What a configuration needs beside its values: clusters and ports that come and go.
+pub trait Ground: Send + 'static {
+    /// Opens what is new, which nobody comes to until [`Ground::settle`], and writes the ports that the
+    /// system chose into the configuration.
+    ///
+    /// # Errors
+    /// What cannot be had, in one line; then nothing is opened.
+    fn prepare(
+        &mut self,
+        config: &mut Config,
+        added: Vec<(ClusterId, Live, Loaded)>,
+    ) -> Result<Vec<(ClusterId, ReloadMetrics)>, String>;
+
+    /// This is in force: what is new is served, and what it has not is let go.
+    fn settle(&mut self, config: &Config);
+}
+
 /// Starts the thread.
 ///
 /// # Errors
 /// The system has no threads left.
-pub fn start(mut reloader: Reloader) -> io::Result<Reloads> {
+pub fn start(mut reloader: Reloader<impl Ground>) -> io::Result<Reloads> {
     let (sender, asked) = mpsc::channel();
     let changes = sender.clone();
-    reloader.sides.iter().for_each(Side::show_ends);
+    reloader.sides().for_each(Side::show_ends);
     let thread = thread::Builder::new().name("reload".to_owned());
     thread.spawn(move || {
-        let watch = reloader.lives.process.get().reload.watch;
-        let folders = Folders::new(watch, move || {
+        let folders = Folders::new(move || {
             let _ = changes.send(Cause::Change); // the receiver is this thread's
         });
         reloader.run(&asked, folders);
@@ -106,30 +123,40 @@ impl Side {
 
 /// What is in force, and where it came from.
 #[derive(Debug)]
-pub struct Reloader {
+pub struct Reloader<G> {
     lives: Lives,
     /// The configuration's file, if it has one.
     file: Option<PathBuf>,
-    /// The process's first, then those of several clusters.
-    sides: Vec<Side>,
+    /// The process's, ..
+    process: Side,
+    /// .. and those of several clusters.
+    clusters: BTreeMap<ClusterId, Side>,
     metrics: ReloadMetrics,
+    ground: G,
 }
 
-impl Reloader {
+impl<G: Ground> Reloader<G> {
     /// This is in force. `file` is where the configuration came from.
     #[must_use]
     pub fn new(
         lives: Lives,
         file: Option<PathBuf>,
-        sides: Vec<Side>,
+        (process, clusters): (Side, BTreeMap<ClusterId, Side>),
         metrics: ReloadMetrics,
+        ground: G,
     ) -> Self {
         Self {
             lives,
             file,
-            sides,
+            process,
+            clusters,
             metrics,
+            ground,
         }
+    }
+
+    fn sides(&self) -> impl Iterator<Item = &Side> {
+        std::iter::once(&self.process).chain(self.clusters.values())
     }
 
     fn run(&mut self, asked: &Receiver<Cause>, mut folders: Folders) {
@@ -148,9 +175,7 @@ impl Reloader {
                     self.configuration(&file);
                     systemd::tell_reloaded();
                 }
-                _ => {
-                    self.certificates(&config, cause);
-                }
+                _ => self.certificates(&config, cause),
             }
             folders.follow(&self.lives.process.get());
         }
@@ -163,63 +188,94 @@ impl Reloader {
             Ok(config) => config,
             Err(problems) => {
                 let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                self.metrics.config(ReloadResult::Failed);
-                tracing::error!(
-                    problems = %problems.join("; "),
-                    "the configuration cannot be reloaded; what was in force stays"
-                );
-                return;
+                return self.stays(&problems.join("; "));
             }
         };
         if config.clusters.is_empty() != before.clusters.is_empty() {
-            self.metrics.config(ReloadResult::Failed);
-            tracing::error!(
-                "[cluster] cannot become [[cluster]], nor the reverse, without a restart; what was \
-                 in force stays"
-            );
-            return;
+            return self
+                .stays("[cluster] cannot become [[cluster]], nor the reverse, without a restart");
         }
         if let Some(lowered) = files::fit(&mut config) {
             lowered.warn();
         }
         let changes = config.succeed(&before);
-        if !self.certificates(&config, Cause::Signal) {
-            self.metrics.config(ReloadResult::Failed);
-            return;
+        let Ok(prepared) = self.prepare(&config, Cause::Signal) else {
+            return self.metrics.config(ReloadResult::Failed); // each file has its line
+        };
+        let added = match self.load_added(&config) {
+            Ok(added) => added,
+            Err(problem) => return self.stays(&problem.to_string()),
+        };
+        let metrics = match self.ground.prepare(&mut config, added.clone()) {
+            Ok(metrics) => metrics,
+            Err(problem) => return self.stays(&problem),
+        };
+        self.apply(prepared);
+        for ((id, live, tls), (_, metrics)) in added.into_iter().zip(metrics) {
+            let name = live.get().tenant.as_ref().map(|tenant| tenant.name.clone());
+            let side = Side::new(name.as_deref(), tls, metrics);
+            side.show_ends();
+            self.clusters.insert(id, side);
+            self.lives.clusters.insert(id, live);
         }
-        self.metrics.config(ReloadResult::Ok);
+        let config = Arc::new(config);
         telemetry::set_level(config.log.level);
-        self.lives.replace(Arc::new(config));
-        let Changes { live, at_start } = changes;
-        if at_start.is_empty() {
-            tracing::info!(changed = %live.join(", "), "configuration reloaded");
-        } else {
-            tracing::warn!(
-                changed = %live.join(", "), needs_restart = %at_start.join(", "),
-                "configuration reloaded, but for what only counts after a restart"
-            );
-        }
+        self.lives.replace(Arc::clone(&config), &changes.same);
+        let lives = &self.lives.clusters;
+        self.clusters.retain(|id, _| lives.contains_key(id));
+        self.ground.settle(&config);
+        self.metrics.config(ReloadResult::Ok);
+        report(&changes);
+    }
+
+    /// Says why a configuration does not count.
+    fn stays(&self, problems: &str) {
+        self.metrics.config(ReloadResult::Failed);
+        tracing::error!(
+            %problems,
+            "the configuration cannot be reloaded; what was in force stays"
+        );
+    }
+
+    /// The certificates of clusters that there were not.
+    fn load_added(&self, config: &Config) -> Result<Vec<(ClusterId, Live, Loaded)>, Problem> {
+        let added = config.of_each();
+        let added = added.filter(|(id, _)| !self.lives.clusters.contains_key(id));
+        added
+            .map(|(id, own)| Ok((id, Live::new(Arc::clone(own)), Loaded::load_now(own)?)))
+            .collect()
     }
 
     /// Until files are read without anybody asking.
     fn patience(&self) -> Duration {
         let every = self.lives.process.get().reload.every;
         let waits = |side: &Side| side.failed.is_some() && !side.said;
-        if self.sides.iter().any(waits) {
+        if self.sides().any(waits) {
             every.min(LOOK_AGAIN)
         } else {
             every
         }
     }
 
-    /// Returns whether the files that a configuration names are in force now. Those of one cluster do
-    /// not wait for another's to be good, unless a whole configuration does.
-    fn certificates(&mut self, config: &Config, cause: Cause) -> bool {
-        let own = config.clusters.iter().map(AsRef::as_ref);
-        let configs = std::iter::once(config).chain(own);
-        let mut good = true;
-        let mut all = Vec::new();
-        for (side, config) in self.sides.iter_mut().zip(configs) {
+    /// Reads the files that a configuration names, and puts those in force that are good: those of one
+    /// cluster do not wait for another's.
+    fn certificates(&mut self, config: &Config, cause: Cause) {
+        let (Ok(prepared) | Err(prepared)) = self.prepare(config, cause);
+        self.apply(prepared);
+    }
+
+    /// Reads the files that a configuration names. What is good and has changed; as an error when others are
+    /// not.
+    fn prepare(&mut self, config: &Config, cause: Cause) -> Result<Changed, Changed> {
+        let (mut good, mut all) = (true, Changed::new());
+        let own = config.of_each();
+        let own = own.map(|(id, config)| (Some(id), &**config));
+        for (id, config) in std::iter::once((None, config)).chain(own) {
+            let side = match id {
+                None => Some(&mut self.process),
+                Some(id) => self.clusters.get_mut(&id),
+            };
+            let Some(side) = side else { continue }; // it is new
             match side.tls.prepare(config) {
                 Err(problem) => {
                     side.refuse(&problem, cause);
@@ -227,15 +283,41 @@ impl Reloader {
                 }
                 Ok(prepared) => {
                     side.recover();
-                    all.extend(prepared.map(|prepared| (side, prepared)));
+                    all.extend(prepared.map(|prepared| (id, prepared)));
                 }
             }
         }
-        if good || cause != Cause::Signal {
-            all.into_iter()
-                .for_each(|(side, prepared)| side.apply(prepared));
+        if good { Ok(all) } else { Err(all) }
+    }
+
+    fn apply(&mut self, prepared: Changed) {
+        for (id, prepared) in prepared {
+            let side = match id {
+                None => Some(&mut self.process),
+                Some(id) => self.clusters.get_mut(&id),
+            };
+            if let Some(side) = side {
+                side.apply(prepared);
+            }
         }
-        good
+    }
+}
+
+/// Files that have changed and are good, and whose they are.
+type Changed = Vec<(Option<ClusterId>, Prepared)>;
+
+/// Says what a configuration has changed.
+fn report(changes: &Changes) {
+    let some = |names: &[String]| (!names.is_empty()).then(|| names.join(", "));
+    let (came, went) = (some(&changes.came), some(&changes.went));
+    let (came, went) = (came.as_deref(), went.as_deref());
+    let changed = changes.live.join(", ");
+    match some(&changes.at_start) {
+        None => tracing::info!(%changed, came, went, "configuration reloaded"),
+        Some(needs_restart) => tracing::warn!(
+            %changed, came, went, %needs_restart,
+            "configuration reloaded, but for what only counts after a restart"
+        ),
     }
 }
 

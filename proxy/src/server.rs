@@ -5,30 +5,29 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use crate::{
-    acceptor::{self, Acceptor, Door, Entrance},
-    admin::{self, Shown},
-    config::{Config, Live, Lives},
-    contract::{
-        DataPlane, DiscoveryContext, HallContext, Readiness, Shutdown, Stage, WorkerContext,
-        WorkerHandle,
-    },
+    acceptor::Acceptor,
+    config::{Live, Lives},
+    contract::{DataPlane, HallContext, Part, Readiness, Shutdown, Stage, Stages, WorkerHandle},
     metrics::{ControlMetrics, Metrics},
-    net::Reach,
     reload::{self, Reloader, Reloads, Side},
-    status::Board,
-    systemd::Given,
-    tls::{AllLoaded, Loaded},
+    tls::AllLoaded,
 };
 
+mod doors;
 mod ready;
+mod sites;
+
+pub use doors::Bound;
+pub(crate) use doors::entrances;
+use sites::{Foundation, Sites};
 
 /// How long threads may take to end.
 const END: Duration = Duration::from_secs(5);
@@ -61,121 +60,6 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
-/// The listening sockets.
-#[derive(Debug)]
-pub struct Bound {
-    clients: Vec<(Entrance, TcpListener)>,
-    admin: TcpListener,
-}
-
-/// Where clients come, with the key that says so. The first is `listen.address`.
-pub(crate) fn entrances(config: &Config) -> Vec<(Entrance, &'static str, SocketAddr)> {
-    // To everyone's ports, if there are several clusters.
-    let of_all = config.clusters.is_empty().then_some(0);
-    let mut all = vec![(
-        (Door::Main, of_all),
-        "listen.address",
-        config.listen.address,
-    )];
-    let reads = config.reads.address;
-    all.extend(reads.map(|address| ((Door::Reads, of_all), "reads.address", address)));
-    for (place, own) in config.clusters.iter().enumerate() {
-        let Some(tenant) = &own.tenant else { continue };
-        if tenant.own_port {
-            let door = (Door::Main, Some(place));
-            all.push((door, "cluster.listen.address", own.listen.address));
-        }
-        let reads = own.reads.address.filter(|_| tenant.own_read_port);
-        let door = (Door::Reads, Some(place));
-        all.extend(reads.map(|address| (door, "cluster.reads.address", address)));
-    }
-    all
-}
-
-impl Bound {
-    /// Binds all, or none.
-    ///
-    /// # Errors
-    /// The first address that cannot be had.
-    pub fn bind(config: &Config) -> Result<Self, StartError> {
-        let mut given = Given::take().map_err(StartError::Given)?;
-        let mut bind = |key, address| {
-            if let Some(listener) = given.bound_to(address) {
-                return Ok(listener);
-            }
-            acceptor::bind(address, config.listen.reuse_port).map_err(|error| StartError::Bind {
-                key,
-                address,
-                advice: match error.kind() {
-                    io::ErrorKind::AddrInUse => "; end what listens there, or choose another port",
-                    io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
-                    io::ErrorKind::AddrNotAvailable => "; no interface of this machine has it",
-                    _ => "",
-                },
-                error,
-            })
-        };
-        let mut clients = Vec::new();
-        for (entrance, key, address) in entrances(config) {
-            clients.push((entrance, bind(key, address)?));
-        }
-        let admin = bind("admin.address", config.admin.address)?;
-        if let Some(address) = given.left().next() {
-            return Err(StartError::Unused(address));
-        }
-        Ok(Self { clients, admin })
-    }
-
-    /// Writes the ports that the system chose into the configuration.
-    ///
-    /// # Errors
-    /// The system does not say.
-    pub fn tell(&self, config: &mut Config) -> io::Result<()> {
-        for ((door, cluster), listener) in &self.clients {
-            let address = listener.local_addr()?;
-            let of_all = cluster.is_none() || config.clusters.is_empty();
-            if of_all {
-                tell_one(config, *door, address);
-            }
-            for (place, own) in config.clusters.iter_mut().enumerate() {
-                let shared = own.tenant.as_ref().is_some_and(|tenant| match door {
-                    Door::Main => !tenant.own_port,
-                    Door::Reads => !tenant.own_read_port && own.reads.address.is_some(),
-                });
-                if *cluster == Some(place) || (of_all && shared) {
-                    tell_one(Arc::make_mut(own), *door, address);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Where clients connect.
-    ///
-    /// # Errors
-    /// The system does not say.
-    pub fn clients_address(&self) -> io::Result<SocketAddr> {
-        let first = self.clients.first();
-        let (_, listener) = first.ok_or_else(|| io::Error::other("nothing is bound"))?;
-        listener.local_addr()
-    }
-
-    /// Where metrics and probes are.
-    ///
-    /// # Errors
-    /// The system does not say.
-    pub fn admin_address(&self) -> io::Result<SocketAddr> {
-        self.admin.local_addr()
-    }
-}
-
-fn tell_one(config: &mut Config, door: Door, address: SocketAddr) {
-    match door {
-        Door::Main => config.listen.address = address,
-        Door::Reads => config.reads.address = Some(address),
-    }
-}
-
 /// How many clients there are.
 struct Clients(Box<dyn Fn() -> usize + Send + Sync>);
 
@@ -188,80 +72,14 @@ impl std::fmt::Debug for Clients {
 /// A proxy whose threads run.
 #[derive(Debug)]
 pub struct Running {
-    threads: Vec<JoinHandle<()>>,
-    stop: tokio::sync::watch::Sender<Stage>,
+    threads: Threads,
+    stages: Stages,
+    /// The workers' threads.
+    _end: Part,
     reloads: Reloads,
     clients: Clients,
     /// What `/readyz` says.
     pub readiness: Readiness,
-}
-
-/// What is started for one cluster.
-struct Site {
-    config: Live,
-    tls: Loaded,
-    metrics: Metrics,
-    readiness: Readiness,
-    reach: Reach,
-}
-
-impl Site {
-    /// One for each cluster; with one cluster, its metrics and readiness are the process's.
-    fn all(
-        config: &Lives,
-        loaded: &AllLoaded,
-        metrics: &Metrics,
-        readiness: &Readiness,
-    ) -> Vec<Self> {
-        let clusters = config.clusters.iter().zip(&loaded.clusters);
-        let sites = clusters.map(|(config, tls)| {
-            let now = config.get();
-            let (metrics, readiness) = match &now.tenant {
-                Some(tenant) => (
-                    metrics.of_cluster(&tenant.name),
-                    Readiness::of(&tenant.name),
-                ),
-                None => (metrics.clone(), readiness.clone()),
-            };
-            metrics.control().clients_max(now.limits.clients_max);
-            Self {
-                config: config.clone(),
-                tls: tls.clone(),
-                metrics,
-                readiness,
-                reach: Reach::system(&now.cluster.name_servers),
-            }
-        });
-        sites.collect()
-    }
-
-    fn name(&self) -> Option<Box<str>> {
-        let config = self.config.get();
-        config.tenant.as_ref().map(|tenant| tenant.name.clone())
-    }
-
-    fn worker(&self, index: usize, shutdown: &Shutdown) -> WorkerContext {
-        WorkerContext {
-            index,
-            config: self.config.clone(),
-            downstream_tls: self.tls.downstream.clone(),
-            upstream_tls: self.tls.upstream.clone(),
-            reach: self.reach.clone(),
-            metrics: self.metrics.worker(),
-            shutdown: shutdown.clone(),
-        }
-    }
-
-    fn discovery(&self, shutdown: &Shutdown) -> DiscoveryContext {
-        DiscoveryContext {
-            config: self.config.clone(),
-            upstream_tls: self.tls.upstream.clone(),
-            reach: self.reach.clone(),
-            metrics: self.metrics.control(),
-            readiness: self.readiness.clone(),
-            shutdown: shutdown.clone(),
-        }
-    }
 }
 
 /// Starts everything on the sockets, inside a tokio runtime that drives the acceptor and the admin
@@ -276,7 +94,7 @@ pub fn start(
     plane: &impl DataPlane,
     file: Option<PathBuf>,
 ) -> Result<Running, StartError> {
-    let (stop, shutdown) = Shutdown::new();
+    let stages = Stages::default();
     let process = config.process.get();
     let names = command::CommandTable::builtin()
         .iter()
@@ -286,9 +104,10 @@ pub fn start(
     } else {
         Metrics::of_process(names)
     };
-    let readiness = Readiness::default();
-    let sites = Site::all(config, &loaded, &metrics, &readiness);
-    let (mut threads, mut workers) = (Vec::new(), Vec::new());
+    let threads = Threads::default();
+    let mut workers = Vec::new();
+    // They end with the process, after all of its parts.
+    let (end, shutdown) = stages.part();
     for index in 0..process.listen.workers {
         let (worker, thread) = plane.spawn_worker(HallContext {
             index,
@@ -296,106 +115,70 @@ pub fn start(
             downstream_tls: loaded.process.downstream.clone(),
             metrics: metrics.worker(),
             shutdown: shutdown.clone(),
-            clusters: sites
-                .iter()
-                .map(|site| site.worker(index, &shutdown))
-                .collect(),
+            clusters: Vec::new(),
         })?;
         workers.push(worker);
-        threads.push(thread);
+        threads.add(thread);
     }
-    for (place, site) in sites.iter().enumerate() {
-        threads.push(plane.spawn_discovery(place, site.discovery(&shutdown))?);
-        tokio::spawn(follow_clients_max(
-            site.config.clone(),
-            site.metrics.control(),
-        ));
-    }
+    let acceptor = Acceptor::new(workers.clone(), &process.limits, metrics.worker());
+    let acceptor = Arc::new(acceptor);
+    tokio::spawn(follow_limits(Arc::clone(&acceptor), config.process.clone()));
     if !process.clusters.is_empty() {
         let shown = metrics.control();
         shown.clients_max(process.limits.clients_max);
-        tokio::spawn(follow_clients_max(config.process.clone(), shown));
-        let all = sites.iter().map(|site| site.readiness.clone());
-        tokio::spawn(ready::gather(readiness.clone(), all.collect()));
+        tokio::spawn(follow_clients_max(config.process.clone(), shown, shutdown));
     }
-    let reloads = reload::start(reloader(config, loaded.process, file, &sites, &metrics))?;
-    let acceptor = Arc::new(Acceptor::new(workers, &process.limits));
-    tokio::spawn(follow_limits(Arc::clone(&acceptor), config.process.clone()));
-    for (entrance, listener) in bound.clients {
-        let counters = metrics.worker();
-        let accepting = Arc::clone(&acceptor).run(listener, entrance, counters, shutdown.clone());
-        tokio::spawn(report(accepting, "the acceptor"));
-    }
-    show(
-        bound.admin,
-        sites,
-        plane,
-        (metrics, readiness.clone()),
-        &shutdown,
-    )?;
+    let reloads = metrics.reloads();
+    let readiness = Readiness::default();
+    let mut sites = Sites::new(Foundation {
+        plane: plane.clone(),
+        workers,
+        acceptor: Arc::clone(&acceptor),
+        metrics,
+        readiness: readiness.clone(),
+        stages: stages.clone(),
+        threads: threads.clone(),
+        process: config.process.clone(),
+    });
+    let sides = sites.begin(config, &loaded, bound)?;
+    let process_side = Side::new(None, loaded.process, reloads.clone());
+    let reloader = Reloader::new(config.clone(), file, (process_side, sides), reloads, sites);
+    let reloads = reload::start(reloader)?;
     Ok(Running {
         threads,
-        stop,
+        _end: end,
+        stages,
         reloads,
         clients: Clients(Box::new(move || acceptor.clients())),
         readiness,
     })
 }
 
-/// Starts the admin port and what it shows.
-fn show(
-    listener: TcpListener,
-    sites: Vec<Site>,
-    plane: &impl DataPlane,
-    (metrics, readiness): (Metrics, Readiness),
-    shutdown: &Shutdown,
-) -> io::Result<()> {
-    let (mut clusters, mut all) = (Vec::new(), vec![metrics]);
-    let names: Arc<[Box<str>]> = sites.iter().filter_map(Site::name).collect();
-    for (place, site) in sites.into_iter().enumerate() {
-        let observer = plane.observer(place)?;
-        let board = Board::new(&site.config, &names, observer, site.readiness.clone());
-        tokio::spawn(board.clone().run(site.metrics.clone(), shutdown.clone()));
-        let name = site.name();
-        if name.is_some() {
-            all.push(site.metrics);
-        }
-        clusters.push(Shown::new(name, site.readiness, board));
+/// Threads that have been started.
+#[derive(Clone, Debug, Default)]
+struct Threads(Arc<Mutex<Vec<JoinHandle<()>>>>);
+
+impl Threads {
+    fn add(&self, thread: JoinHandle<()>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|thread| !thread.is_finished());
+        all.push(thread);
     }
-    let pages = admin::Pages {
-        metrics: all.into(),
-        readiness,
-        clusters: clusters.into(),
-    };
-    tokio::spawn(report(
-        admin::run(listener, pages, shutdown.clone()),
-        "the admin port",
-    ));
-    Ok(())
+
+    /// How many have not ended.
+    fn left(&self) -> usize {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|thread| !thread.is_finished()).count()
+    }
 }
 
-fn reloader(
-    config: &Lives,
-    process: Loaded,
-    file: Option<PathBuf>,
-    sites: &[Site],
-    metrics: &Metrics,
-) -> Reloader {
-    let mut sides = vec![Side::new(None, process, metrics.reloads())];
-    sides.extend(sites.iter().filter_map(|site| {
-        let name = site.name()?;
-        Some(Side::new(
-            Some(&name),
-            site.tls.clone(),
-            site.metrics.reloads(),
-        ))
-    }));
-    Reloader::new(config.clone(), file, sides, metrics.reloads())
-}
-
-async fn follow_clients_max(config: Live, shown: ControlMetrics) {
+async fn follow_clients_max(config: Live, shown: ControlMetrics, shutdown: Shutdown) {
     let mut changes = config.changes();
-    while changes.changed().await.is_ok() {
+    loop {
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = shutdown.requested() => return,
+        }
         shown.clients_max(changes.borrow_and_update().limits.clients_max);
     }
 }
@@ -438,21 +221,17 @@ impl Running {
 
     /// Goes on to a later stage.
     pub(crate) fn enter(&self, stage: Stage) {
-        self.stop.send_replace(stage);
+        self.stages.enter(stage);
     }
 
     /// Ends everything: connections close, threads end. Waits for them, but not for ever.
     pub async fn stop(self) {
-        self.stop.send_replace(Stage::Over);
+        self.stages.enter(Stage::Over);
         let until = Instant::now() + END;
-        while self.threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < until {
+        while self.threads.left() > 0 && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let late = self
-            .threads
-            .iter()
-            .filter(|thread| !thread.is_finished())
-            .count();
+        let late = self.threads.left();
         if late > 0 {
             tracing::warn!(late, "threads did not end in time; ending all the same");
         }

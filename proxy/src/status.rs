@@ -33,6 +33,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const WINDOW: u32 = 10;
 /// Seconds that are remembered.
 const HISTORY_MAX: usize = 120;
+/// When so many looks in a row found nothing, the cluster may be gone.
+const LOOKS_LOST: u64 = 2;
 /// Certificates are read again after so many samples.
 const CERTIFICATES_EVERY: u32 = 60;
 
@@ -41,8 +43,8 @@ const CERTIFICATES_EVERY: u32 = 60;
 pub struct Board {
     observer: Observer,
     config: config::Live,
-    /// The names of all clusters, if there are several.
-    names: Arc<[Box<str>]>,
+    /// The process's.
+    process: config::Live,
     readiness: Readiness,
     last: Arc<Mutex<Arc<report::Status>>>,
 }
@@ -52,12 +54,12 @@ impl Board {
     #[must_use]
     pub fn new(
         config: &config::Live,
-        names: &Arc<[Box<str>]>,
+        process: &config::Live,
         observer: Observer,
         readiness: Readiness,
     ) -> Self {
         Self {
-            names: Arc::clone(names),
+            process: process.clone(),
             observer,
             config: config.clone(),
             readiness,
@@ -75,6 +77,16 @@ impl Board {
             not_ready_because: reason,
             ..(*self.last()).clone()
         }
+    }
+
+    /// The names of all clusters, if there are several.
+    fn names(&self) -> Vec<String> {
+        let process = self.process.get();
+        let tenants = process
+            .clusters
+            .iter()
+            .filter_map(|own| own.tenant.as_ref());
+        tenants.map(|tenant| tenant.name.to_string()).collect()
     }
 
     fn last(&self) -> Arc<report::Status> {
@@ -256,6 +268,7 @@ impl Sampler {
 
     fn sample(&mut self) {
         self.add_up_heat();
+        self.count_served();
         let now = self.metrics.totals();
         let at = Instant::now();
         let seconds = at.duration_since(self.sampled_at).as_secs_f64().max(0.001);
@@ -287,6 +300,12 @@ impl Sampler {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         *last = Arc::new(status);
+    }
+
+    fn count_served(&self) {
+        let shown = self.metrics.control();
+        let lost = shown.failing_looks() >= LOOKS_LOST;
+        shown.slots_served(cluster::slots_served(&self.board.observer, lost));
     }
 
     fn add_up_heat(&self) {
@@ -389,7 +408,7 @@ impl Sampler {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: self.started.elapsed().as_secs(),
             name: config.tenant.as_ref().map(|tenant| tenant.name.to_string()),
-            names: self.board.names.iter().map(ToString::to_string).collect(),
+            names: self.board.names(),
             workers: config.listen.workers,
             zone: config.reads.zone.as_deref().map(str::to_owned),
             clients: report::Clients {

@@ -218,10 +218,22 @@ impl Loaded {
     /// # Errors
     /// The first that cannot be used.
     pub fn load(config: &Config) -> Result<Self, Problem> {
+        Self::load_at(None, config)
+    }
+
+    /// The same while clients are served: what has expired must not come into use.
+    ///
+    /// # Errors
+    /// The first that cannot be used, or holds no more, or not yet.
+    pub fn load_now(config: &Config) -> Result<Self, Problem> {
+        Self::load_at(Some(now()), config)
+    }
+
+    fn load_at(now: Option<i64>, config: &Config) -> Result<Self, Problem> {
         let sources = Sources::read(config)?;
         let mut ends = Ends::new();
         Ok(Self {
-            downstream: ServerTls::new(sources.server(None, &mut ends)?),
+            downstream: ServerTls::new(sources.server(now, &mut ends)?),
             upstream: sources
                 .upstream(&mut ends)?
                 .map(|upstream| UpstreamTls(Arc::new(Swap::new(Arc::new(upstream))))),

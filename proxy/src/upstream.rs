@@ -28,7 +28,7 @@ pub(crate) use connect::{ConnectError, connect};
 pub(crate) async fn run(worker: Rc<Worker>, attempt: Attempt, addr: NodeAddr) {
     let unwanted = poll_fn(|cx| {
         worker.watch_channel(attempt, cx.waker());
-        if worker.ask(|plane| plane.is_current(attempt)) {
+        if !worker.exodus.is_over() && worker.ask(|plane| plane.is_current(attempt)) {
             Poll::Pending
         } else {
             Poll::Ready(())
@@ -54,6 +54,9 @@ pub(crate) async fn run(worker: Rc<Worker>, attempt: Attempt, addr: NodeAddr) {
         attempt,
     };
     let reason = poll_fn(|cx| driver.poll(&mut stream, cx)).await;
+    if worker.exodus.is_over() {
+        return; // nobody is to connect again
+    }
     worker.with(|plane| plane.channel_lost(attempt, &reason, worker.now()));
 }
 
@@ -66,6 +69,9 @@ impl Driver<'_> {
     fn poll(&self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let now = self.worker.now();
         self.worker.watch_channel(self.attempt, cx.waker());
+        if self.worker.exodus.is_over() {
+            return Poll::Ready(CloseReason::Retired);
+        }
         loop {
             if !self.worker.ask(|plane| plane.is_current(self.attempt)) {
                 return Poll::Ready(CloseReason::Retired);

@@ -19,7 +19,7 @@ use dataplane::{Action, Attempt, Dataplane, Key};
 use crate::{
     clock,
     config::Live,
-    contract::WorkerContext,
+    contract::{Shutdown, WorkerContext},
     net::{DriverFault, Reach},
     tls, upstream,
     users::ByCertificate,
@@ -103,6 +103,7 @@ pub(crate) struct Worker {
     pub(crate) metrics: Rc<crate::metrics::WorkerMetrics>,
     pub(crate) log: LogBudget,
     pub(crate) exodus: Exodus,
+    shutdown: Shutdown,
     plane: RefCell<Dataplane<WorkerHost>>,
     clock: Clock,
     clients: RefCell<Wakers<Key>>,
@@ -161,6 +162,18 @@ impl Worker {
         self.channels
             .borrow_mut()
             .set(attempt.channel.index, attempt, waker);
+    }
+
+    /// Does this until the worker ends: a task that holds the worker would keep it for ever.
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let shutdown = self.shutdown.clone();
+        tokio::task::spawn_local(async move {
+            tokio::select! {
+                biased;
+                () = shutdown.requested() => {}
+                () = task => {}
+            }
+        });
     }
 
     /// What another worker has to say.
@@ -264,6 +277,7 @@ fn begin(
     buffers: Buffers,
 ) -> Rc<Worker> {
     let WorkerContext {
+        cluster: _,
         index,
         config,
         downstream_tls,
@@ -302,6 +316,7 @@ fn begin(
         metrics,
         log: LogBudget::new(),
         exodus: Exodus::default(),
+        shutdown,
         plane: RefCell::new(plane),
         clock,
         clients: RefCell::default(),
@@ -309,12 +324,14 @@ fn begin(
         buffers,
         actions: RefCell::default(),
     });
-    tokio::task::spawn_local(tick(Rc::clone(&worker)));
-    tokio::task::spawn_local(follow_view(Rc::clone(&worker)));
-    tokio::task::spawn_local(figures::show(Rc::clone(&worker)));
-    tokio::task::spawn_local(exodus::follow(Rc::clone(&worker), shutdown.stages()));
-    tokio::task::spawn_local(follow_config(Rc::clone(&worker)));
-    tokio::task::spawn_local(follow_trust(Rc::clone(&worker)));
+    worker.spawn(tick(Rc::clone(&worker)));
+    worker.spawn(follow_view(Rc::clone(&worker)));
+    worker.spawn(figures::show(Rc::clone(&worker)));
+    // It tells the others of the end, and so must see it.
+    let stages = worker.shutdown.stages();
+    tokio::task::spawn_local(exodus::follow(Rc::clone(&worker), stages));
+    worker.spawn(follow_config(Rc::clone(&worker)));
+    worker.spawn(follow_trust(Rc::clone(&worker)));
     worker
 }
 

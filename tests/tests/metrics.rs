@@ -173,6 +173,35 @@ fn a_cluster_that_lost_some_slots_is_still_served() {
 }
 
 #[test]
+fn slots_are_served_while_their_owner_is_there() {
+    let mut cluster = RealCluster::start(Version::V9_1, 3, 1);
+    let keyway = Keyway::start(&cluster);
+    let all = |name: &str| keyway.metric(&format!("keyway_topology_slots_{name}"), &[]) > 16383.5;
+    wait_until("all to be served", 10, || all("served"));
+    let mut client = keyway.client();
+    for key in ["{a}", "{b}", "{c}", "{d}"] {
+        client.cmd(&["SET", key, "1"]);
+    }
+    // One fails over: it is missed at once, and once only.
+    cluster.node_mut(0).kill();
+    let mut seen = vec![true];
+    wait_until("the failover", 30, || {
+        let now = all("served");
+        if seen.last() != Some(&now) {
+            seen.push(now);
+        }
+        seen.len() > 2
+    });
+    assert_eq!(seen, [true, false, true]);
+    // No node is left, and nobody asks for anything.
+    (1..6).for_each(|index| cluster.node_mut(index).kill());
+    wait_until("none to be served", 40, || {
+        keyway.metric("keyway_topology_slots_served", &[]) < 0.5
+    });
+    assert!(all("covered"), "nobody has told otherwise");
+}
+
+#[test]
 fn log_lines_are_json_and_carry_no_keys() {
     let cluster = RealCluster::start(Version::V9_1, 1, 0);
     let keyway = Keyway::start(&cluster);

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use keyway_tests::{
-    Certificates, Client, ClusterOptions, Keyway, RealCluster, Settings, Version, run_to_end, text,
-    tools, wait_until,
+    Certificates, Client, ClusterOptions, Keyway, Load, LoadOptions, RealCluster, Settings,
+    Version, run_to_end, text, tools, wait_until,
 };
 
 const WRONGPASS: &str = "-WRONGPASS invalid username-password pair or user is disabled.";
@@ -99,6 +99,101 @@ fn what_can_change_changes_at_once() {
     wait_until("a line that only debug has", 10, || {
         keyway.log().contains("client left")
     });
+}
+
+/// Connections of a user at a cluster's nodes, but for those that only hear messages.
+fn connections(cluster: &RealCluster, user: &str) -> usize {
+    let nodes = 0..cluster.nodes().len();
+    let of = |node: usize| {
+        let list = text(&cluster.client(node).cmd(&["CLIENT", "LIST"]));
+        list.matches(&format!(" user={user} ")).count()
+    };
+    nodes.map(of).sum()
+}
+
+#[test]
+fn keyway_s_own_user_changes_and_no_command_is_lost() {
+    let users = ["blue", "green"];
+    let cluster = RealCluster::with(ClusterOptions {
+        users: users
+            .map(|name| (name.to_owned(), format!(">{name}-pw ~* &* +@all")))
+            .to_vec(),
+        ..ClusterOptions::new(Version::V9_1, 3, 0)
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = users.map(|name| {
+        let file = folder.path().join(name);
+        fs::write(&file, format!("{name}-pw\n")).expect("a password");
+        format!("{file:?}")
+    });
+    let [blue, green] = &files;
+    let settings = Settings {
+        cluster: format!("unauthenticated = 'service'\nusername = 'blue'\npassword_file = {blue}"),
+        ..Settings::default()
+    };
+    let keyway = Keyway::with(&cluster, &settings);
+    let options = LoadOptions {
+        pause: Duration::from_millis(5),
+        watches: true,
+        ..LoadOptions::new(6)
+    };
+    let load = Load::start(&keyway.addr(), keyway.ca(), &options);
+    let mut idle = keyway.client();
+    assert_eq!(ask(&mut idle, "SET own 1"), "OK");
+    assert!(connections(&cluster, "blue") > 3);
+    keyway.reconfigure(|config| config.replace("'blue'", "'green'").replace(blue, green));
+    keyway.wait_logged("cluster.username");
+    wait_until("the old connections to close", 20, || {
+        connections(&cluster, "blue") == 0
+    });
+    for node in 0..3 {
+        let gone = cluster.client(node).cmd(&["ACL", "DELUSER", "blue"]);
+        assert_eq!(text(&gone), "1");
+    }
+    // Another password of the same one, and the one before is worth nothing.
+    fs::write(folder.path().join("green"), "other-pw").expect("a password");
+    for node in 0..3 {
+        let rules = ["ACL", "SETUSER", "green", ">other-pw", "<green-pw"];
+        assert_eq!(text(&cluster.client(node).cmd(&rules)), "OK");
+    }
+    keyway.reconfigure(|config| config);
+    load.wait_rounds(200);
+    assert_eq!(ask(&mut idle, "ACL WHOAMI"), "green");
+    assert_eq!(ask(&mut idle, "GET own"), "1");
+    let report = load.stop();
+    assert!(report.is_clean(), "{}", report.told(10));
+    let log = keyway.log();
+    assert!(
+        !log.contains("-pw") && !log.contains("needs_restart"),
+        "{log}"
+    );
+}
+
+#[test]
+fn commands_are_allowed_and_forbidden_while_clients_are_connected() {
+    let cluster = RealCluster::start(Version::V9_1, 2, 0);
+    let keyway = Keyway::start(&cluster);
+    let mut client = keyway.client();
+    let set = "CONFIG SET slowlog-log-slower-than 12345";
+    assert!(ask(&mut client, set).starts_with("-ERR"));
+    let allow = "[admin_commands]\nallow = ['CONFIG SET', 'acl|list']\n";
+    keyway.reconfigure(|config| config + allow);
+    keyway.wait_logged("admin_commands.allow");
+    wait_until("the command to be allowed", 10, || {
+        ask(&mut client, set) == "OK"
+    });
+    for node in 0..2 {
+        let of_node = cluster
+            .client(node)
+            .cmd(&["CONFIG", "GET", "slowlog-log-slower-than"]);
+        assert!(format!("{of_node:?}").contains("12345"), "{of_node:?}");
+    }
+    keyway.reconfigure(|config| config.replace("'CONFIG SET', ", ""));
+    wait_until("it to be refused again", 10, || {
+        ask(&mut client, set).starts_with("-ERR")
+    });
+    assert!(!ask(&mut client, "ACL LIST").starts_with('-'));
+    assert!(!keyway.log().contains("needs_restart"));
 }
 
 #[test]

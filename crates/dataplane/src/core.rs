@@ -266,6 +266,7 @@ impl<H: Host> Core<H> {
             dirty: false,
             unread: BytesMut::new(),
             used_at: now,
+            leaves: false,
             told: 0,
             trouble: String::new(),
             trips: Times::default(),
@@ -431,6 +432,15 @@ impl<H: Host> Core<H> {
             0,
             "retired with commands"
         );
+        self.forget_ways_to(key);
+        self.host
+            .channel_phase(Some(channel.connection.phase()), None);
+        self.actions.push(Action::Drop(channel.attempt(key)));
+        self.epoch += 1;
+    }
+
+    /// No command takes this channel any more.
+    pub(crate) fn forget_ways_to(&mut self, key: Key) {
         self.by_node.retain(|_, known| *known != key);
         self.reads.forget(key);
         for routes in &mut self.routes {
@@ -440,10 +450,6 @@ impl<H: Host> Core<H> {
                 .filter(|known| **known == Some(key))
                 .for_each(|k| *k = None);
         }
-        self.host
-            .channel_phase(Some(channel.connection.phase()), None);
-        self.actions.push(Action::Drop(channel.attempt(key)));
-        self.epoch += 1;
     }
 
     /// Another topology is in force.

@@ -37,15 +37,16 @@ pub(crate) struct Identities {
     pub(crate) nobody: Key,
     /// The proxy's own user; nobody, when it has none.
     pub(crate) service: Key,
+    /// What that is when it has one, and has been before.
+    own: Option<Key>,
 }
 
 impl Identities {
     pub(crate) fn new(service: Option<Credentials>, seed: u64) -> Self {
         let mut all = Slots::default();
         let nobody = all.insert_with(|_| Identity::new(None, None));
-        let service = service.map_or(nobody, |credentials| {
-            all.insert_with(|_| Identity::new(Some(credentials), None))
-        });
+        let own =
+            service.map(|credentials| all.insert_with(|_| Identity::new(Some(credentials), None)));
         let mut salt = [0; 16];
         let halves = [seed, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5bd1_e995];
         for (bytes, half) in salt.chunks_exact_mut(8).zip(halves) {
@@ -56,7 +57,8 @@ impl Identities {
             by_fingerprint: HashMap::new(),
             salt,
             nobody,
-            service,
+            service: own.unwrap_or(nobody),
+            own,
         }
     }
 
@@ -64,13 +66,23 @@ impl Identities {
         self.all.get_mut(key)
     }
 
-    /// The proxy's own user has another password from now on.
-    pub(crate) fn renew_service(&mut self, credentials: Credentials) {
-        if self.service != self.nobody
-            && let Some(service) = self.all.get_mut(self.service)
-        {
-            service.credentials = Some(credentials);
-        }
+    /// The proxy's own user is this from now on, or it has none. Returns the identity whose connections
+    /// were set up for another.
+    pub(crate) fn renew_service(&mut self, credentials: Option<Credentials>) -> Option<Key> {
+        let Some(credentials) = credentials else {
+            // Who is connected as it stays so.
+            self.service = self.nobody;
+            return None;
+        };
+        let own = match self.own {
+            Some(own) => own,
+            None => self.all.insert_with(|_| Identity::new(None, None)),
+        };
+        (self.own, self.service) = (Some(own), own);
+        let service = self.all.get_mut(own)?;
+        let differs = service.credentials.as_ref() != Some(&credentials);
+        let before = service.credentials.replace(credentials);
+        before.filter(|_| differs).map(|_| own)
     }
 
     pub(crate) fn credentials(&self, key: Key) -> Option<&Credentials> {

@@ -393,6 +393,13 @@ impl<H: Host> Core<H> {
         }
     }
 
+    /// Closes a lease that no client has.
+    pub(crate) fn end_if_warm(&mut self, key: Key) {
+        if self.leases.warm.contains(&key) {
+            self.end_lease(key);
+        }
+    }
+
     /// Closes a lease; whatever is on it is nobody's any more.
     fn end_lease(&mut self, key: Key) {
         if let Some(channel) = self.channels.get(key) {

@@ -33,6 +33,7 @@ mod messages;
 mod near;
 mod plane;
 mod reads;
+mod renew;
 mod replies;
 mod rest;
 mod retry;

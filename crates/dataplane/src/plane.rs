@@ -138,9 +138,7 @@ impl<H: Host> Dataplane<H> {
             self.client_ends(key, Why::UserGone, true);
             self.core.actions.push(Action::WakeClient(key));
         }
-        if let Some(service) = self.core.settings.service.clone() {
-            self.core.identities.renew_service(service);
-        }
+        self.core.renew_service(now);
         self.core.renew_reads();
         let own = &self.core.settings;
         let changed = own.near_prefixes != before.near_prefixes

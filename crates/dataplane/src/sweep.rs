@@ -150,7 +150,8 @@ impl<H: Host> Dataplane<H> {
             }
             if !channel.is_ready() && oldest.is_some_and(|oldest| oldest + deadline <= now) {
                 self.core.requeue(key, now);
-            } else if pipeline.in_flight() == 0 && channel.used_at + IDLE <= now {
+            } else if pipeline.in_flight() == 0 && (channel.leaves || channel.used_at + IDLE <= now)
+            {
                 self.core.retire(key);
             }
         }

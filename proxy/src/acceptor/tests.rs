@@ -5,13 +5,17 @@ use std::{
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc,
     },
 };
 
 use tokio::{task::JoinHandle, time::timeout};
 
 use super::*;
-use crate::{contract::Stage, metrics::Metrics};
+use crate::{
+    contract::{Stage, WorkerContext},
+    metrics::Metrics,
+};
 
 #[derive(Clone, Debug, Default)]
 struct Collector {
@@ -28,6 +32,8 @@ impl WorkerHandle for Collector {
     fn connections(&self) -> usize {
         self.connections.load(Relaxed)
     }
+
+    fn open(&self, _: WorkerContext, _: mpsc::Sender<()>) {}
 }
 
 struct World {
@@ -49,8 +55,9 @@ fn start(clients_max: usize, handshakes_max: usize) -> World {
     };
     let metrics = Metrics::new([]);
     let (stop, shutdown) = Shutdown::new();
-    let acceptor = Arc::new(Acceptor::new(workers.clone(), &limits));
-    let running = acceptor.run(listener, (Door::Main, None), metrics.worker(), shutdown);
+    let acceptor = Acceptor::new(workers.clone(), &limits, metrics.worker());
+    let (_, entrance) = watch::channel((Door::Main, None));
+    let running = Arc::new(acceptor).run(listener, entrance, shutdown);
     World {
         address,
         workers,

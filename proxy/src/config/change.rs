@@ -6,19 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use super::{Config, Credentials, Tenant, Unauthenticated};
+use super::{ClusterId, Config, Credentials, Tenant};
 
 /// Keys that only count at the start: they are about sockets that are bound, threads that run, and
 /// who the proxy itself is.
-const AT_START: [&str; 11] = [
-    "listen.address",
+const AT_START: [&str; 5] = [
     "listen.workers",
     "listen.reuse_port",
-    "cluster.username",
-    "reads.address",
-    "admin_commands.allow",
-    "reload.watch",
-    "admin.address",
     "log.format",
     "log.access_one_in",
     "log.access_file",
@@ -31,6 +25,12 @@ pub struct Changes {
     pub live: Vec<String>,
     /// Keys that stay as they were until Keyway is started again.
     pub at_start: Vec<String>,
+    /// Names of clusters that there were not.
+    pub came: Vec<String>,
+    /// Names of clusters that there are no more.
+    pub went: Vec<String>,
+    /// Clusters of which nothing differs.
+    pub same: BTreeSet<ClusterId>,
 }
 
 impl Config {
@@ -47,11 +47,20 @@ impl Config {
             clusters: Vec::new(),
             ..before.clone()
         });
-        let (kept, theirs) = succeed_each(new, old, &changes);
-        self.clusters = kept;
+        self.clusters_ever = before.clusters_ever;
+        let ids = std::iter::repeat_with(|| {
+            self.clusters_ever += 1;
+            ClusterId::nth(self.clusters_ever - 1)
+        });
+        let (next, theirs) = succeed_each(new, before, &changes, ids);
+        self.clusters = next;
         changes.live.extend(theirs.live);
         changes.at_start.extend(theirs.at_start);
-        changes
+        Changes {
+            live: changes.live,
+            at_start: changes.at_start,
+            ..theirs
+        }
     }
 
     fn succeed_alone(&mut self, before: &Self) -> Changes {
@@ -71,79 +80,91 @@ impl Config {
             own.set_port(bound.port());
         }
         let changes = compare(before, self);
-        self.listen.address = before.listen.address;
-        self.listen.workers = before.listen.workers;
-        self.listen.reuse_port = before.listen.reuse_port;
-        self.reads.address = before.reads.address;
-        self.admin_commands.clone_from(&before.admin_commands);
-        self.admin.address = before.admin.address;
-        self.reload.watch = before.reload.watch;
-        self.log.format = before.log.format;
-        self.log.access_one_in = before.log.access_one_in;
-        self.log.access_file.clone_from(&before.log.access_file);
+        self.keep_what_is_of_the_process(before);
         if self.cluster.tls.is_some() != before.cluster.tls.is_some() {
             self.cluster.tls.clone_from(&before.cluster.tls);
-        }
-        if user(&self.cluster.credentials) != user(&before.cluster.credentials) {
-            self.cluster
-                .credentials
-                .clone_from(&before.cluster.credentials);
-            if self.cluster.credentials.is_none() {
-                self.cluster.unauthenticated = Unauthenticated::Default;
-            }
         }
         changes
     }
 }
 
-/// The clusters that were there, each as it is now, in the order of before; what of them differs,
+impl Config {
+    /// What counts at the start alone and is the same for all clusters.
+    fn keep_what_is_of_the_process(&mut self, before: &Self) {
+        self.listen.workers = before.listen.workers;
+        self.listen.reuse_port = before.listen.reuse_port;
+        self.log.format = before.log.format;
+        self.log.access_one_in = before.log.access_one_in;
+        self.log.access_file.clone_from(&before.log.access_file);
+    }
+}
+
+/// The clusters that there are to be, each the successor of that of its name; what of them differs,
 /// beside what differs for all.
 fn succeed_each(
-    mut new: Vec<Arc<Config>>,
-    old: &[Arc<Config>],
+    new: Vec<Arc<Config>>,
+    process: &Config,
     of_all: &Changes,
+    mut ids: impl Iterator<Item = ClusterId>,
 ) -> (Vec<Arc<Config>>, Changes) {
     let name = |config: &Config| config.tenant.as_ref().map(|tenant| tenant.name.clone());
-    let (mut kept, mut changes) = (Vec::with_capacity(old.len()), Changes::default());
-    for before in old {
-        let shown = name(before).unwrap_or_default();
-        let at = new.iter().position(|own| name(own) == name(before));
-        let Some(at) = at else {
-            kept.push(Arc::clone(before));
-            changes.at_start.push(format!("cluster {shown} (removed)"));
-            continue;
-        };
-        let mut own = Arc::unwrap_or_clone(new.remove(at));
-        let (tenant, tenant_before) = (own.tenant.take(), before.tenant.clone());
-        let mut differing = own.succeed_alone(&Config {
+    let old = &process.clusters;
+    let shown = |config: &Config| String::from(name(config).unwrap_or_default());
+    let mut changes = Changes::default();
+    let gone = old
+        .iter()
+        .filter(|before| new.iter().all(|own| name(own) != name(before)));
+    changes.went = gone.map(|gone| shown(gone)).collect();
+    let mut next = Vec::with_capacity(new.len());
+    for own in new {
+        let mut own = Arc::unwrap_or_clone(own);
+        match old.iter().find(|before| name(before) == name(&own)) {
+            Some(before) => own.succeed_one(before, of_all, &mut changes),
+            None => {
+                changes.came.push(shown(&own));
+                own.keep_what_is_of_the_process(process);
+                if let (Some(tenant), Some(id)) = (&mut own.tenant, ids.next()) {
+                    tenant.id = id;
+                }
+            }
+        }
+        next.push(Arc::new(own));
+    }
+    (next, changes)
+}
+
+impl Config {
+    /// The same for one of several clusters.
+    fn succeed_one(&mut self, before: &Self, of_all: &Changes, changes: &mut Changes) {
+        let (tenant, tenant_before) = (self.tenant.take(), before.tenant.clone());
+        let differing = self.succeed_alone(&Self {
             tenant: None,
-            ..(**before).clone()
+            ..before.clone()
         });
-        differing
-            .live
-            .extend(chosen_otherwise(&tenant, &tenant_before));
-        own.tenant = tenant.zip(tenant_before).map(|(tenant, before)| Tenant {
-            own_port: before.own_port,
-            own_read_port: before.own_read_port,
-            of: before.of,
-            ..tenant
-        });
-        let told = |key: String| format!("{shown}: {key}");
-        let own_live = differing
-            .live
-            .into_iter()
-            .filter(|key| is_of_a_cluster(key));
-        changes.live.extend(own_live.map(told));
+        self.tenant = tenant
+            .zip(tenant_before.as_ref())
+            .map(|(tenant, before)| Tenant {
+                id: before.id,
+                ..tenant
+            });
+        let Some(tenant) = &self.tenant else { return };
+        if differing == Changes::default() && self.tenant == tenant_before {
+            changes.same.insert(tenant.id);
+        }
+        let inherits = |key: &str| match key {
+            "listen.address" => !tenant.own_port,
+            "reads.address" => !tenant.own_read_port,
+            _ => false,
+        };
+        let told = |key: String| format!("{}: {key}", tenant.name);
+        let live = differing.live.into_iter();
+        let own_live = live.filter(|key| is_of_a_cluster(key) && !inherits(key));
+        let chosen = chosen_otherwise(tenant, tenant_before.as_ref());
+        changes.live.extend(own_live.chain(chosen).map(told));
         let at_start = differing.at_start.into_iter();
         let own_at_start = at_start.filter(|key| !of_all.at_start.contains(key));
         changes.at_start.extend(own_at_start.map(told));
-        kept.push(Arc::new(own));
     }
-    for added in new {
-        let shown = name(&added).unwrap_or_default();
-        changes.at_start.push(format!("cluster {shown} (added)"));
-    }
-    (kept, changes)
 }
 
 /// Whether a key may differ from one cluster to another.
@@ -154,14 +175,14 @@ fn is_of_a_cluster(key: &str) -> bool {
 }
 
 /// How a cluster is chosen, where that differs.
-fn chosen_otherwise(one: &Option<Tenant>, other: &Option<Tenant>) -> Vec<String> {
-    let (Some(one), Some(other)) = (one, other) else {
+fn chosen_otherwise(now: &Tenant, before: Option<&Tenant>) -> Vec<String> {
+    let Some(before) = before else {
         return Vec::new();
     };
     let keys = [
-        ("server_names", one.server_names == other.server_names),
-        ("user_names", one.user_names == other.user_names),
-        ("default", one.default == other.default),
+        ("server_names", now.server_names == before.server_names),
+        ("user_names", now.user_names == before.user_names),
+        ("default", now.default == before.default),
     ];
     let differing = keys.into_iter().filter(|(_, same)| !same);
     differing.map(|(key, _)| key.to_owned()).collect()

@@ -99,6 +99,7 @@ impl Checker<'_> {
         Some(Config {
             tenant: None,
             clusters: Vec::new(),
+            clusters_ever: 0,
             listen: listen?,
             cluster: cluster?,
             reads,

@@ -1,10 +1,13 @@
 //! The configuration in force, for everyone who has to do with it while it may be replaced.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tokio::sync::watch;
 
-use super::Config;
+use super::{ClusterId, Config};
 
 /// The configuration in force. Clones show the same one.
 #[derive(Clone, Debug)]
@@ -41,26 +44,35 @@ pub struct Lives {
     /// That of the process.
     pub process: Live,
     /// That of each cluster; one at least.
-    pub clusters: Vec<Live>,
+    pub clusters: BTreeMap<ClusterId, Live>,
 }
 
 impl Lives {
     /// Those of a configuration that was read.
     #[must_use]
     pub fn new(config: Arc<Config>) -> Self {
-        let own = config.clusters.iter().map(|own| Live::new(Arc::clone(own)));
-        let mut clusters: Vec<Live> = own.collect();
+        let mut clusters = BTreeMap::new();
+        for (id, own) in config.of_each() {
+            clusters.insert(id, Live::new(Arc::clone(own)));
+        }
         let process = Live::new(config);
         if clusters.is_empty() {
-            clusters.push(process.clone());
+            clusters.insert(ClusterId::FIRST, process.clone());
         }
         Self { process, clusters }
     }
 
-    /// Puts another in force, which has the same clusters in the same order.
-    pub fn replace(&self, config: Arc<Config>) {
-        for (live, own) in self.clusters.iter().zip(&config.clusters) {
-            live.replace(Arc::clone(own));
+    /// Puts another in force; of clusters that `same` names, nothing differs. Clusters that are not in it
+    /// are forgotten here; new ones must have been [added](Self::clusters) before.
+    pub fn replace(&mut self, config: Arc<Config>, same: &BTreeSet<ClusterId>) {
+        if !config.clusters.is_empty() {
+            let stays = |id: &ClusterId| config.of_each().any(|(own, _)| own == *id);
+            self.clusters.retain(|id, _| stays(id));
+        }
+        for (id, own) in config.of_each().filter(|(id, _)| !same.contains(id)) {
+            if let Some(live) = self.clusters.get(&id) {
+                live.replace(Arc::clone(own));
+            }
         }
         self.process.replace(config);
     }

@@ -1,8 +1,32 @@
 //! One of several clusters: its name, and how clients choose it.
 
+/// One of the clusters behind this Keyway. No two that there have ever been have the same: who holds
+/// that of a cluster that is gone never means another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterId(usize);
+
+impl ClusterId {
+    /// The first, and the only one with `[cluster]`.
+    pub const FIRST: Self = Self(0);
+
+    /// The one that comes so many after the first.
+    #[must_use]
+    pub const fn nth(place: usize) -> Self {
+        Self(place)
+    }
+
+    /// How many came before it.
+    #[must_use]
+    pub const fn place(self) -> usize {
+        self.0
+    }
+}
+
 /// `[[cluster]]`: what a cluster that is not the only one has beside `[cluster]`'s keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
+    /// Which it is.
+    pub id: ClusterId,
     /// What metrics, pages and lines in the log call it.
     pub name: Box<str>,
     /// It is chosen by clients that ask for one of these names (SNI), in small letters; `*.` stands for one

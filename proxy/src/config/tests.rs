@@ -468,11 +468,12 @@ fn a_successor_keeps_what_only_counts_at_the_start() {
     )
     .unwrap();
     let changes = after.succeed(&before);
-    let at_start = ["cluster.tls.ca", "cluster.username", "listen.workers"];
+    let at_start = ["cluster.tls.ca", "listen.workers"];
     assert_eq!(changes.at_start, at_start);
     let live = [
         "cluster.seeds",
         "cluster.unauthenticated",
+        "cluster.username",
         "limits.leases_max",
         "listen.tls.certificate",
         "log.level",
@@ -480,8 +481,7 @@ fn a_successor_keeps_what_only_counts_at_the_start() {
     assert_eq!(changes.live, live);
     assert_eq!(after.listen.workers, 2);
     assert_eq!(after.listen.address.port(), 7000);
-    assert!(after.cluster.tls.is_none() && after.cluster.credentials.is_none());
-    assert_eq!(after.cluster.unauthenticated, Unauthenticated::Default);
+    assert!(after.cluster.tls.is_none() && after.cluster.credentials.is_some());
     assert_eq!(after.cluster.seeds.len(), 2);
     assert_eq!(after.clone().succeed(&after), Changes::default());
 }

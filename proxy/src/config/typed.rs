@@ -282,12 +282,8 @@ pub(super) fn read(text: &str, file: &str) -> Result<(File, Origin, Vec<Problem>
     if !syntax.is_empty() {
         let problems = syntax.iter().take(PROBLEMS_MAX).map(|error| {
             let line = error.span().map(|span| line_of(span.start));
-            Problem::new(
-                file,
-                line,
-                "",
-                format!("not valid TOML: {}", error.message()),
-            )
+            let at = error.span().and_then(|span| text.get(span));
+            Problem::new(file, line, "", not_toml(error.message(), at))
         });
         return Err(Problems::of(problems.collect()));
     }
@@ -313,6 +309,19 @@ pub(super) fn read(text: &str, file: &str) -> Result<(File, Origin, Vec<Problem>
             return Err(Problems::of(problems));
         }
     }
+}
+
+/// What is wrong with a text that is no TOML, and what to do about what is easily mistaken.
+fn not_toml(message: &str, at: Option<&str>) -> String {
+    let advice = match (message, at) {
+        ("duplicate key", Some("cluster")) => {
+            ": there is a [cluster] already; for one cluster keep one [cluster], for several write \
+             [[cluster]] with a name at each of them"
+        }
+        ("duplicate key", Some(_)) => ": it is written twice; keep one",
+        _ => "",
+    };
+    format!("not valid TOML: {message}{advice}")
 }
 
 fn note_lines(

@@ -17,7 +17,9 @@ use super::{
     secured::{Read, Secured},
     whose::printable,
 };
-use crate::{directory::Directory, metrics::ErrorKind, net::Socket, worker::Hall};
+use crate::{
+    config::ClusterId, directory::Directory, metrics::ErrorKind, net::Socket, worker::Hall,
+};
 
 const NOAUTH: &str = "NOAUTH Authentication required.";
 const NOAUTH_HELLO: &str = "NOAUTH HELLO must be called with the client already authenticated, \
@@ -42,7 +44,7 @@ struct Guest {
 /// What a client means by a command.
 enum Meant {
     /// A cluster, and what was sent is for it. With `false`, it is the usual one.
-    Cluster(usize, bool),
+    Cluster(ClusterId, bool),
     /// None yet: nobody has such a user, ..
     Stranger(String),
     /// .. or it has named none.
@@ -57,7 +59,7 @@ pub(super) async fn choose<S: Socket>(
     hall: &Hall,
     stream: &mut Secured<S>,
     peer: SocketAddr,
-) -> io::Result<Option<(usize, bool)>> {
+) -> io::Result<Option<(ClusterId, bool)>> {
     let mut guest = Guest {
         peer,
         decoder: RequestDecoder::new(RequestLimits::UNAUTHENTICATED),
@@ -92,7 +94,7 @@ impl Guest {
         hall: &Hall,
         stream: &mut Secured<S>,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<Option<(usize, bool)>>> {
+    ) -> Poll<io::Result<Option<(ClusterId, bool)>>> {
         loop {
             let chosen = self.answer(hall);
             ready!(write(hall, stream, cx, &mut self.outgoing))?;
@@ -111,7 +113,7 @@ impl Guest {
     }
 
     /// Answers what was sent until the client has chosen.
-    fn answer(&mut self, hall: &Hall) -> Option<(usize, bool)> {
+    fn answer(&mut self, hall: &Hall) -> Option<(ClusterId, bool)> {
         while !self.leaves {
             let len = match self.decoder.decode(&self.incoming) {
                 Ok(Some(len)) => len,

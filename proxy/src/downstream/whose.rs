@@ -7,6 +7,7 @@ use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::{Counted, Failure, GOODBYE, Shaken, hello, lobby};
 use crate::{
+    config::ClusterId,
     metrics::HandshakeResult,
     net::Socket,
     tls::ServerTls,
@@ -21,24 +22,27 @@ pub(super) struct Whose {
 }
 
 impl Whose {
-    /// A client that has come to a port of this cluster's, or of everyone's.
-    pub(super) fn new(cluster: Option<usize>, hall: &Hall) -> Self {
+    /// A client that has come to a port of this cluster's, or of everyone's; `None` when that cluster is
+    /// gone.
+    pub(super) fn new(cluster: Option<ClusterId>, hall: &Hall) -> Option<Self> {
         let mut whose = Self {
             worker: None,
             counted: None,
         };
-        if let Some(cluster) = cluster {
-            whose.is(hall, cluster);
+        match cluster {
+            Some(cluster) => whose.is(hall, cluster).then_some(whose),
+            None => Some(whose),
         }
-        whose
     }
 
-    fn is(&mut self, hall: &Hall, cluster: usize) {
-        self.worker = hall.worker(cluster).cloned();
+    /// Returns whether there still is such a cluster.
+    fn is(&mut self, hall: &Hall, cluster: ClusterId) -> bool {
+        self.worker = hall.worker(cluster);
         self.counted = self.worker.as_ref().map(|worker| {
             worker.counters.connection_given();
             Counted(Arc::clone(&worker.counters))
         });
+        self.worker.is_some()
     }
 
     /// Reads the client's hello, if it can tell something. Returns what was read.
@@ -62,9 +66,9 @@ impl Whose {
             (named, directory.has_users(), directory.usual())
         };
         match named.or(usual.filter(|_| !users)) {
-            Some(cluster) => self.is(hall, cluster),
+            Some(cluster) if self.is(hall, cluster) => {}
             None if users => {}
-            None => {
+            _ => {
                 let _ = timeout(GOODBYE, hello::refuse(stream)).await; // it is refused either way
                 let asked = name.map_or_else(|| "(no name)".to_owned(), |name| printable(&name));
                 return Err(Failure::NoCluster(asked));
@@ -164,7 +168,7 @@ impl Whose {
         hall: &Hall,
         stream: &mut super::Secured<S>,
         peer: SocketAddr,
-    ) -> Option<(usize, bool)> {
+    ) -> Option<(ClusterId, bool)> {
         let within = hall.config.get().limits.auth_timeout;
         let chosen = tokio::select! {
             biased;

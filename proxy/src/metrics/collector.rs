@@ -29,14 +29,14 @@ impl Metrics {
     /// The page that `/metrics` serves, of these alone.
     #[must_use]
     pub fn page(&self) -> String {
-        Self::page_of(std::slice::from_ref(self))
+        Self::page_of(std::iter::once(self))
     }
 
     /// The same of several: those of the process, and of each cluster.
     #[must_use]
-    pub fn page_of(all: &[Self]) -> String {
+    pub fn page_of<'a>(all: impl Iterator<Item = &'a Self>) -> String {
         let mut families: Vec<MetricFamily> = Vec::new();
-        for own in all.iter().flat_map(|own| own.families(&own.cells())) {
+        for own in all.flat_map(|own| own.families(&own.cells())) {
             let same = |family: &&mut MetricFamily| family.name() == own.name();
             match families.iter_mut().find(same) {
                 Some(family) => family.mut_metric().extend_from_slice(own.get_metric()),
@@ -132,7 +132,7 @@ impl Metrics {
         ]
     }
 
-    fn cluster(&self) -> [MetricFamily; 3] {
+    fn cluster(&self) -> [MetricFamily; 4] {
         [
             counter(
                 "keyway_topology_looks_total",
@@ -152,6 +152,11 @@ impl Metrics {
                 "keyway_topology_slots_covered",
                 "Slots that have an owner, of 16384.",
                 signed_of(self.control.slots_covered.load(Relaxed)),
+            ),
+            gauge(
+                "keyway_topology_slots_served",
+                "Slots whose owner is well and can be reached, of 16384; looked at once a second.",
+                signed_of(self.control.slots_served.load(Relaxed)),
             ),
         ]
     }

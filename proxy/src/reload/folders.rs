@@ -6,6 +6,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use notify::{
@@ -20,13 +21,32 @@ const LINKS_MAX: usize = 16;
 
 /// Watched folders.
 pub(super) struct Folders {
+    /// To be called for every change.
+    changed: Arc<dyn Fn() + Send + Sync>,
+    /// What was asked for; it may not be had.
+    wanted: bool,
     watcher: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
 }
 
 impl Folders {
-    /// Calls `changed` for every change, if folders are to be watched at all.
-    pub(super) fn new(watch: bool, changed: impl Fn() + Send + 'static) -> Self {
+    /// Calls `changed` for every change, once folders are watched.
+    pub(super) fn new(changed: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            changed: Arc::new(changed),
+            wanted: false,
+            watcher: None,
+            watched: BTreeSet::new(),
+        }
+    }
+
+    /// Begins to watch or ends, if that is another word than before.
+    fn watch(&mut self, watch: bool) {
+        if std::mem::replace(&mut self.wanted, watch) == watch {
+            return;
+        }
+        self.watched.clear();
+        let changed = Arc::clone(&self.changed);
         let watcher = watch.then(|| {
             notify::recommended_watcher(move |event: notify::Result<Event>| {
                 // An error may have been a change.
@@ -35,21 +55,18 @@ impl Folders {
                 }
             })
         });
-        let watcher = watcher.and_then(|watcher| {
+        self.watcher = watcher.and_then(|watcher| {
             watcher
                 .inspect_err(|error| {
                     tracing::warn!(%error, "cannot watch folders; certificates are read again every reload.every_ms");
                 })
                 .ok()
         });
-        Self {
-            watcher,
-            watched: BTreeSet::new(),
-        }
     }
 
     /// Watches the folders that the files are in now, and no others.
     pub(super) fn follow(&mut self, config: &Config) {
+        self.watch(config.reload.watch);
         let Some(watcher) = &mut self.watcher else {
             return;
         };

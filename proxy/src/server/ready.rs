@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, sleep_until},
 };
 
@@ -15,15 +15,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Makes the process ready when all of its clusters are, or one is and the others had time; and no more
 /// when none is.
-pub(super) async fn gather(process: Readiness, clusters: Vec<Readiness>) {
+pub(super) async fn gather(process: Readiness, mut clusters: watch::Receiver<Vec<Readiness>>) {
     let news = Arc::new(Notify::new());
-    for cluster in &clusters {
-        tokio::spawn(tell_changes(cluster.clone(), Arc::clone(&news)));
-    }
+    listen(&clusters.borrow_and_update(), &news);
     let patient_until = Instant::now() + PATIENCE;
     let mut was_ready = false;
     loop {
-        let reasons: Vec<Option<String>> = clusters.iter().map(Readiness::reason).collect();
+        let reasons = clusters.borrow().iter().map(Readiness::reason).collect();
         let patient = !was_ready && Instant::now() < patient_until;
         match verdict(reasons, patient) {
             None => {
@@ -34,6 +32,12 @@ pub(super) async fn gather(process: Readiness, clusters: Vec<Readiness>) {
         }
         tokio::select! {
             () = news.notified() => {}
+            changed = clusters.changed() => {
+                if changed.is_err() {
+                    return; // the process ends
+                }
+                listen(&clusters.borrow_and_update(), &news);
+            }
             () = sleep_until(patient_until), if patient => {}
         }
     }
@@ -47,8 +51,14 @@ fn verdict(clusters: Vec<Option<String>>, patient: bool) -> Option<String> {
     (!ready).then(|| reasons.join("; "))
 }
 
-async fn tell_changes(cluster: Readiness, news: Arc<Notify>) {
-    let mut changes = cluster.changes();
+/// Some may be listened to already: that does no harm, and ends with them.
+fn listen(clusters: &[Readiness], news: &Arc<Notify>) {
+    for cluster in clusters {
+        tokio::spawn(tell_changes(cluster.changes(), Arc::clone(news)));
+    }
+}
+
+async fn tell_changes(mut changes: watch::Receiver<Option<String>>, news: Arc<Notify>) {
     while changes.changed().await.is_ok() {
         news.notify_one();
     }
@@ -74,9 +84,19 @@ mod tests {
     #[tokio::test]
     async fn it_is_ready_with_its_clusters() {
         let (process, one) = (Readiness::default(), Readiness::of("one"));
-        tokio::spawn(gather(process.clone(), vec![one.clone()]));
+        let (clusters, gathered) = watch::channel(vec![one.clone()]);
+        tokio::spawn(gather(process.clone(), gathered));
         assert!(process.reason().is_some());
         one.ready();
+        process.wait().await;
+        // One that comes later takes nothing away, and is one of them when the first is gone.
+        let two = Readiness::of("two");
+        clusters.send_replace(vec![one, two.clone()]);
+        tokio::task::yield_now().await;
+        assert_eq!(process.reason(), None);
+        clusters.send_replace(vec![two.clone()]);
+        process.changes().wait_for(Option::is_some).await.unwrap();
+        two.ready();
         process.wait().await;
     }
 }

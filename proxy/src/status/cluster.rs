@@ -48,6 +48,35 @@ pub(super) fn mean_us(worked: Worked) -> Option<f64> {
     (worked.calls > 0).then(|| super::tenth(worked.micros as f64 / worked.calls as f64))
 }
 
+/// Attempts to connect that fail in a row before a node counts as out of reach: one that restarts its
+/// connections is not.
+const ATTEMPTS: u32 = 2;
+
+/// Slots whose owner is well and can be reached. `lost`: no node tells of the cluster, so that only a
+/// connection says that its node is there.
+pub(super) fn slots_served(observer: &Observer, lost: bool) -> usize {
+    let view = observer.view();
+    let Some(topology) = view.topology.as_deref() else {
+        return 0;
+    };
+    let all = observer.figures();
+    let figures = || all.iter().flat_map(|worker| worker.iter());
+    let serves = |node: &topology::Node| {
+        let its = || figures().filter(|figures| figures.addr == node.addr);
+        let failing = its().any(|figures| figures.failures >= ATTEMPTS);
+        let connected = its().any(|figures| figures.ready);
+        node.health == Health::Online && (connected || !(lost || failing))
+    };
+    let serving: Vec<bool> = topology.primaries().map(serves).collect();
+    let served = topology
+        .ranges()
+        .into_iter()
+        .filter(|(_, owner)| serving.get(owner.get()) == Some(&true));
+    served
+        .map(|(range, _)| usize::from(range.last().get() - range.first().get()) + 1)
+        .sum()
+}
+
 /// The topology in force, without what the configuration and the events add.
 pub(super) fn topology(observer: &Observer, live: &HashMap<String, Live>) -> report::Topology {
     let view = observer.view();

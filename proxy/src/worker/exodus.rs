@@ -1,4 +1,4 @@
-//! Clients of a worker that leave because the process ends: not all at the same moment, so that
+//! Clients of a worker that leave because the process ends, or serves their cluster no more: not all at the same moment, so that
 //! those who take them in are not run over.
 
 use std::{cell::Cell, rc::Rc, time::Duration};
@@ -18,12 +18,18 @@ const WITHIN_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(crate) struct Exodus {
     portions: Cell<u32>,
+    over: Cell<bool>,
 }
 
 impl Exodus {
     /// Whether a client is to leave when it loses nothing by it.
     pub(crate) fn includes(&self, key: Key) -> bool {
         key.index % PORTIONS < self.portions.get()
+    }
+
+    /// Whether all connections are to end, whatever they lose by it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.get()
     }
 }
 
@@ -32,7 +38,8 @@ pub(super) async fn follow(worker: Rc<Worker>, mut stages: watch::Receiver<Stage
     loop {
         let stage = *stages.borrow_and_update();
         match stage {
-            Stage::Serving | Stage::Shut | Stage::Over => {}
+            Stage::Serving | Stage::Shut => {}
+            Stage::Over => return end(&worker),
             Stage::Leaving { within } => {
                 let pause = within.min(WITHIN_MAX) / PORTIONS;
                 tokio::select! {
@@ -46,9 +53,15 @@ pub(super) async fn follow(worker: Rc<Worker>, mut stages: watch::Receiver<Stage
             }
         }
         if stages.changed().await.is_err() {
-            return;
+            return end(&worker);
         }
     }
+}
+
+fn end(worker: &Worker) {
+    worker.exodus.over.set(true);
+    worker.clients.borrow().wake_all();
+    worker.channels.borrow().wake_all();
 }
 
 async fn portions(worker: &Worker, pause: Duration) {

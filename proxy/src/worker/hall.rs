@@ -1,22 +1,23 @@
-//! A worker's thread: one worker for each cluster, and the clients of whom it is not known yet whose
-//! they are. Once that is known, a client is its worker's alone, and the hall has no more to do with it.
+//! A worker's thread: one worker for each cluster, which may come and go, and the clients of whom it is not
+//! known yet whose they are. Once that is known, a client is its worker's alone, and the hall has no more to do with it.
 
 use std::{
     cell::{Ref, RefCell, RefMut},
+    collections::BTreeMap,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, mpsc as std_mpsc},
 };
 
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use super::{
-    Buffers, LogBudget, Mail, Shared, Worker, begin, counters::Counters, follow_mail, turns::Clock,
+    Buffers, LogBudget, Plane, Worker, begin, counters::Counters, follow_mail, turns::Clock,
 };
 use crate::{
     acceptor::Accepted,
-    config::Live,
-    contract::{HallContext, Shutdown},
+    config::{ClusterId, Live},
+    contract::{HallContext, Shutdown, WorkerContext},
     directory::Directory,
     downstream,
     metrics::WorkerMetrics,
@@ -26,8 +27,13 @@ use crate::{
 /// Clients whose end is seen to between two looks at the sockets: 10 us each.
 const DEPARTURES: usize = 8;
 
-/// What is shared of each cluster, and what its other workers have to say.
-pub(super) type Letters = Vec<(Arc<Shared>, mpsc::UnboundedReceiver<Mail>)>;
+/// What a thread of workers is told.
+pub(super) enum Errand {
+    /// Here is a client.
+    Client(Accepted),
+    /// There is one more cluster. Tell when it has a worker.
+    Open(Box<WorkerContext>, std_mpsc::Sender<()>),
+}
 
 /// What the tasks of one thread share.
 pub(crate) struct Hall {
@@ -41,7 +47,9 @@ pub(crate) struct Hall {
     pub(crate) shutdown: Shutdown,
     /// All clients of the thread.
     pub(crate) counters: Arc<Counters>,
-    clusters: Vec<Rc<Worker>>,
+    plane: Plane,
+    clock: fn() -> Clock,
+    clusters: RefCell<BTreeMap<ClusterId, Rc<Worker>>>,
     directory: RefCell<Directory>,
     buffers: Buffers,
     handshakes: Semaphore,
@@ -50,19 +58,19 @@ pub(crate) struct Hall {
 
 impl Hall {
     /// The worker of a cluster.
-    pub(crate) fn worker(&self, cluster: usize) -> Option<&Rc<Worker>> {
-        self.clusters.get(cluster)
+    pub(crate) fn worker(&self, cluster: ClusterId) -> Option<Rc<Worker>> {
+        self.clusters.borrow().get(&cluster).cloned()
     }
 
     /// The only cluster whose user a client's certificate names, of those that users choose.
-    pub(crate) fn by_certificate(&self, certificate: &CertificateDer<'_>) -> Option<usize> {
-        let directory = self.directory();
-        let mut found = self.clusters.iter().enumerate().filter(|(place, worker)| {
+    pub(crate) fn by_certificate(&self, certificate: &CertificateDer<'_>) -> Option<ClusterId> {
+        let (directory, clusters) = (self.directory(), self.clusters.borrow());
+        let mut found = clusters.iter().filter(|(cluster, worker)| {
             let user = worker.by_certificate.borrow().user(certificate);
-            user.is_some_and(|user| directory.by_user(&user) == Some(*place))
+            user.is_some_and(|user| directory.by_user(&user) == Some(**cluster))
         });
-        let (place, _) = found.next()?;
-        found.next().is_none().then_some(place)
+        let (cluster, _) = found.next()?;
+        found.next().is_none().then_some(*cluster)
     }
 
     /// Who means which cluster.
@@ -101,33 +109,27 @@ async fn turn(places: &Semaphore) -> Option<SemaphorePermit<'_>> {
     place
 }
 
-/// What is shared of the clusters, for the worker with this number, whom others can write to from now on.
-pub(super) fn letters(index: usize, clusters: &[Arc<Shared>]) -> Letters {
-    let letter = |shared: &Arc<Shared>| {
-        let (sender, mail) = mpsc::unbounded_channel();
-        shared.add_worker(index, sender);
-        (Arc::clone(shared), mail)
-    };
-    clusters.iter().map(letter).collect()
-}
-
 /// Serves what the acceptor gives, until the end.
 pub(super) async fn run(
     context: HallContext,
-    letters: Letters,
+    plane: Plane,
     counters: Arc<Counters>,
-    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+    mut errands: mpsc::UnboundedReceiver<Errand>,
 ) {
     let shutdown = context.shutdown.clone();
-    let hall = open(context, letters, counters, Clock::of_turns);
+    let hall = open(context, plane, counters, Clock::of_turns);
     let requested = shutdown.requested();
     tokio::pin!(requested);
     loop {
         tokio::select! {
             biased;
             () = &mut requested => return,
-            next = accepted.recv() => match next {
-                Some(accepted) => downstream::begin(&hall, accepted),
+            next = errands.recv() => match next {
+                Some(Errand::Client(accepted)) => downstream::begin(&hall, accepted),
+                Some(Errand::Open(context, done)) => {
+                    hall.open(*context);
+                    let _ = done.send(()); // whoever waited for it has given up
+                }
                 None => return,
             },
         }
@@ -137,33 +139,51 @@ pub(super) async fn run(
 /// A hall whose workers' own tasks run.
 pub(super) fn open(
     context: HallContext,
-    letters: Letters,
+    plane: Plane,
     counters: Arc<Counters>,
     clock: fn() -> Clock,
 ) -> Rc<Hall> {
-    let buffers = Buffers::new();
-    let workers = context.clusters.into_iter().zip(letters);
-    let workers = workers.map(|(context, (shared, mail))| {
-        let worker = begin(context, shared, clock(), buffers.clone());
-        tokio::task::spawn_local(follow_mail(Rc::clone(&worker), mail));
-        worker
-    });
-    let clusters: Vec<_> = workers.collect();
     let hall = Rc::new(Hall {
         directory: RefCell::new(Directory::of(&context.config.get())),
         config: context.config,
         downstream_tls: context.downstream_tls,
         shutdown: context.shutdown,
-        buffers,
+        buffers: Buffers::new(),
         metrics: Rc::new(context.metrics),
         log: LogBudget::new(),
         counters,
-        clusters,
+        plane,
+        clock,
+        clusters: RefCell::default(),
         handshakes: Semaphore::new(1),
         departures: Semaphore::new(DEPARTURES),
     });
+    for context in context.clusters {
+        hall.open(context);
+    }
     tokio::task::spawn_local(follow_directory(Rc::clone(&hall)));
     hall
+}
+
+impl Hall {
+    /// Has a worker for one more cluster, until that is over.
+    fn open(self: &Rc<Self>, context: WorkerContext) {
+        let (cluster, index) = (context.cluster, context.index);
+        let Some(shared) = self.plane.shared_of(cluster) else {
+            return; // it is gone already
+        };
+        let (sender, mail) = mpsc::unbounded_channel();
+        shared.add_worker(index, sender);
+        let shutdown = context.shutdown.clone();
+        let worker = begin(context, shared, (self.clock)(), self.buffers.clone());
+        worker.spawn(follow_mail(Rc::clone(&worker), mail));
+        self.clusters.borrow_mut().insert(cluster, worker);
+        let hall = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            shutdown.requested().await;
+            hall.clusters.borrow_mut().remove(&cluster);
+        });
+    }
 }
 
 /// Learns how clusters are chosen when that changes.

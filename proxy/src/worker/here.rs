@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     acceptor::Accepted,
+    config::ClusterId,
     contract::{DiscoveryContext, HallContext},
     discovery, downstream,
     net::Socket,
@@ -34,15 +35,14 @@ impl Plane {
     #[must_use]
     pub fn begin_here(&self, context: HallContext) -> Here {
         let counters = Arc::new(Counters::default());
-        let letters = hall::letters(context.index, &self.clusters);
         Here {
-            hall: hall::open(context, letters, counters, Clock::exact),
+            hall: hall::open(context, self.clone(), counters, Clock::exact),
         }
     }
 
     /// Follows the topology of the first cluster until the end.
     pub fn discover_here(&self, context: DiscoveryContext) -> impl Future<Output = ()> + use<> {
-        let shared = self.clusters.first().cloned();
+        let shared = self.shared_of(ClusterId::FIRST);
         async {
             if let Some(shared) = shared {
                 discovery::run(context, shared).await;
@@ -68,7 +68,7 @@ impl Here {
     /// What is under way, kept back or lent; `None` at rest.
     #[must_use]
     pub fn unrest(&self) -> Option<String> {
-        let worker = self.hall.worker(0)?;
+        let worker = self.hall.worker(ClusterId::FIRST)?;
         worker.ask(Dataplane::unrest)
     }
 }

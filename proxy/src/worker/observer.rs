@@ -18,6 +18,11 @@ impl Observer {
         self.0.view()
     }
 
+    /// Clients of all workers.
+    pub(crate) fn clients(&self) -> usize {
+        self.0.clients()
+    }
+
     /// What changed in the cluster.
     pub(crate) fn events(&self) -> &Events {
         &self.0.events

@@ -1,59 +1,74 @@
 //! The threads of one proxy: those of the workers, and one discovery for each cluster.
 
 use std::{
+    collections::BTreeMap,
     io,
-    sync::Arc,
+    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc as std_mpsc},
     thread::{self, JoinHandle},
 };
 
 use tokio::{runtime::LocalOptions, sync::mpsc};
 
-use super::{Observer, Shared, counters::Counters, hall, mix, turns};
+use super::{Observer, Shared, counters::Counters, hall, hall::Errand, mix, turns};
 use crate::{
     acceptor::Accepted,
     access::AccessLog,
-    config::Config,
-    contract::{self, DiscoveryContext, HallContext},
+    config::{ClusterId, Config},
+    contract::{self, DiscoveryContext, HallContext, WorkerContext},
     discovery,
 };
 
 /// The workers and the discoveries of one proxy, as the server starts them.
+#[derive(Clone, Debug)]
+pub struct Plane(Arc<Grounds>);
+
 #[derive(Debug)]
-pub struct Plane {
+struct Grounds {
+    seed: u64,
+    /// Where some commands are written, if they are.
+    access: OnceLock<AccessLog>,
     /// What is shared of each cluster.
-    pub(super) clusters: Vec<Arc<Shared>>,
+    clusters: Mutex<BTreeMap<ClusterId, Arc<Shared>>>,
 }
 
 impl Plane {
     /// Nothing runs yet.
     #[must_use]
-    pub fn new(config: &Arc<Config>) -> Self {
+    pub fn new() -> Self {
         use std::hash::{BuildHasher, Hasher, RandomState};
-        Self::seeded(config, RandomState::new().build_hasher().finish())
+        Self::seeded(RandomState::new().build_hasher().finish())
     }
 
     /// The same, with a seed of which all that looks like chance is made.
     #[must_use]
-    pub fn seeded(config: &Arc<Config>, seed: u64) -> Self {
-        let shared = |(seed, config)| Arc::new(Shared::new(config, seed));
-        let clusters = if config.clusters.is_empty() {
-            vec![shared((seed, config))]
-        } else {
-            let seeds = (1..).map(|place: u64| mix(seed ^ place));
-            seeds.zip(&config.clusters).map(shared).collect()
-        };
-        Self { clusters }
+    pub fn seeded(seed: u64) -> Self {
+        Self(Arc::new(Grounds {
+            seed,
+            access: OnceLock::new(),
+            clusters: Mutex::default(),
+        }))
     }
 
     /// The same, whose workers write some of their commands to this log.
     #[must_use]
     pub fn logging(self, access: Option<AccessLog>) -> Self {
-        for shared in &self.clusters {
-            if let Some(access) = &access {
-                let _ = shared.access.set(access.clone()); // it is new, and has none
-            }
+        if let Some(access) = access {
+            let _ = self.0.access.set(access); // it is new, and has none
         }
         self
+    }
+
+    /// What is shared of a cluster.
+    pub(super) fn shared_of(&self, cluster: ClusterId) -> Option<Arc<Shared>> {
+        let all = self.0.clusters.lock();
+        let all = all.unwrap_or_else(PoisonError::into_inner);
+        all.get(&cluster).cloned()
+    }
+}
+
+impl Default for Plane {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -67,7 +82,7 @@ impl contract::DataPlane for Plane {
             sender,
             counters: Arc::clone(&counters),
         };
-        let letters = hall::letters(context.index, &self.clusters);
+        let plane = self.clone();
         let name = format!("worker-{}", context.index);
         let (started, starts) = std::sync::mpsc::channel();
         let thread = thread::Builder::new().name(name).spawn(move || {
@@ -79,7 +94,7 @@ impl contract::DataPlane for Plane {
             match runtime {
                 Ok(runtime) => {
                     let _ = started.send(Ok(())); // whoever waited for it has given up
-                    runtime.block_on(hall::run(context, letters, counters, receiver));
+                    runtime.block_on(hall::run(context, plane, counters, receiver));
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -90,22 +105,43 @@ impl contract::DataPlane for Plane {
         Ok((handle, thread))
     }
 
-    fn spawn_discovery(
-        &self,
-        cluster: usize,
-        context: DiscoveryContext,
-    ) -> io::Result<JoinHandle<()>> {
-        discovery::spawn(context, Arc::clone(self.shared(cluster)?))
+    fn add_cluster(&self, cluster: ClusterId, config: &Arc<Config>) {
+        let place = u64::try_from(cluster.place()).unwrap_or_default();
+        let seed = match &config.tenant {
+            Some(_) => mix(self.0.seed ^ (place + 1)),
+            None => self.0.seed,
+        };
+        let shared = Shared::new(config, seed);
+        if let Some(access) = self.0.access.get() {
+            let _ = shared.access.set(access.clone()); // it is new, and has none
+        }
+        let all = self.0.clusters.lock();
+        let mut all = all.unwrap_or_else(PoisonError::into_inner);
+        all.insert(cluster, Arc::new(shared));
     }
 
-    fn observer(&self, cluster: usize) -> io::Result<Observer> {
-        Ok(Observer(Arc::clone(self.shared(cluster)?)))
+    fn forget_cluster(&self, cluster: ClusterId) {
+        let all = self.0.clusters.lock();
+        let mut all = all.unwrap_or_else(PoisonError::into_inner);
+        all.remove(&cluster);
+    }
+
+    fn spawn_discovery(
+        &self,
+        cluster: ClusterId,
+        context: DiscoveryContext,
+    ) -> io::Result<JoinHandle<()>> {
+        discovery::spawn(context, self.shared(cluster)?)
+    }
+
+    fn observer(&self, cluster: ClusterId) -> io::Result<Observer> {
+        Ok(Observer(self.shared(cluster)?))
     }
 }
 
 impl Plane {
-    fn shared(&self, cluster: usize) -> io::Result<&Arc<Shared>> {
-        let shared = self.clusters.get(cluster);
+    fn shared(&self, cluster: ClusterId) -> io::Result<Arc<Shared>> {
+        let shared = self.shared_of(cluster);
         shared.ok_or_else(|| io::Error::other("no such cluster"))
     }
 }
@@ -114,19 +150,24 @@ impl Plane {
 #[derive(Clone, Debug)]
 pub struct Handle {
     /// Bounded by `clients_max`: the acceptor gives no more.
-    sender: mpsc::UnboundedSender<Accepted>,
+    sender: mpsc::UnboundedSender<Errand>,
     counters: Arc<Counters>,
 }
 
 impl contract::WorkerHandle for Handle {
     fn give(&self, accepted: Accepted) {
         self.counters.connection_given();
-        if self.sender.send(accepted).is_err() {
+        if self.sender.send(Errand::Client(accepted)).is_err() {
             self.counters.connection_gone(); // the worker has ended, and so will the process
         }
     }
 
     fn connections(&self) -> usize {
         self.counters.connections()
+    }
+
+    fn open(&self, context: WorkerContext, done: std_mpsc::Sender<()>) {
+        // A worker that has ended needs no cluster.
+        let _ = self.sender.send(Errand::Open(Box::new(context), done));
     }
 }

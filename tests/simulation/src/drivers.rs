@@ -9,8 +9,10 @@ use std::{sync::Arc, time::Duration};
 
 use keyway::{
     acceptor::{Accepted, Admission, Door},
-    config::{Config, HostPort, Live},
-    contract::{DiscoveryContext, HallContext, Readiness, Shutdown, Stage, WorkerContext},
+    config::{ClusterId, Config, HostPort, Live},
+    contract::{
+        DataPlane as _, DiscoveryContext, HallContext, Readiness, Shutdown, Stage, WorkerContext,
+    },
     dns::{Resolve, Resolving},
     metrics::Metrics,
     net::{DriverFault, Reach},
@@ -91,9 +93,11 @@ impl Drivers {
         };
         let (sender, shutdown) = Shutdown::new();
         let metrics = Metrics::new([]);
-        let plane = Plane::seeded(&config, seed);
+        let plane = Plane::seeded(seed);
+        plane.add_cluster(ClusterId::FIRST, &config);
         let worker = |index| {
             let only = WorkerContext {
+                cluster: ClusterId::FIRST,
                 index,
                 config: live.clone(),
                 downstream_tls: CERTIFICATES.server.clone(),
@@ -308,7 +312,7 @@ impl Proxy for Drivers {
             stream,
             peer: ([127, 0, 0, 1], 1).into(),
             door: Door::Main,
-            cluster: Some(0),
+            cluster: Some(ClusterId::FIRST),
             admission: Admission::alone().unwrap(),
         });
     }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::values::Checker;
-use crate::config::{Config, Tenant, TlsVersion, typed};
+use crate::config::{ClusterId, Config, Tenant, TlsVersion, typed};
 
 /// Clusters at most: each has a thread that follows its topology.
 const CLUSTERS_MAX: usize = 100;
@@ -39,7 +39,7 @@ impl Checker<'_> {
                 folder: self.folder,
                 environment: self.environment,
             };
-            let config = own.one_of_several(typed, cluster, clusters.len());
+            let config = own.one_of_several(typed, cluster, (number - 1, clusters.len()));
             self.problems = own.problems;
             found.extend(config.map(|config| (number, Arc::new(config))));
         }
@@ -59,6 +59,7 @@ impl Checker<'_> {
         process.cluster.tls = None;
         process.cluster.credentials = None;
         process.clusters = found.into_iter().map(|(_, config)| config).collect();
+        process.clusters_ever = process.clusters.len();
         Some(process)
     }
 
@@ -66,9 +67,9 @@ impl Checker<'_> {
         &mut self,
         typed: &typed::File,
         cluster: &typed::Cluster,
-        of: usize,
+        place: (usize, usize),
     ) -> Option<Config> {
-        let tenant = self.tenant(cluster, of);
+        let tenant = self.tenant(cluster, place);
         if let Some(limits) = &cluster.limits {
             for (key, there) in [
                 ("handshakes_max", limits.handshakes_max.is_some()),
@@ -104,7 +105,7 @@ impl Checker<'_> {
         }
     }
 
-    fn tenant(&mut self, typed: &typed::Cluster, of: usize) -> Option<Tenant> {
+    fn tenant(&mut self, typed: &typed::Cluster, (place, of): (usize, usize)) -> Option<Tenant> {
         let what = "each of several clusters has one, for metrics and pages";
         let name = self.required("cluster.name", typed.name.clone(), what)?;
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
@@ -115,6 +116,7 @@ impl Checker<'_> {
         }
         let listen = typed.listen.as_ref();
         let tenant = Tenant {
+            id: ClusterId::nth(place),
             name: name.into(),
             server_names: self.server_names(typed.server_names.as_deref().unwrap_or_default()),
             user_names: self.user_names(typed.user_names.as_deref().unwrap_or_default()),

@@ -186,7 +186,7 @@ fn one_cluster_has_no_keys_of_several() {
 }
 
 #[test]
-fn a_reload_says_which_cluster_changes_and_keeps_what_needs_a_restart() {
+fn a_reload_says_which_clusters_change_come_and_go() {
     let before = parse(SEVERAL).unwrap();
     let text = SEVERAL
         .replace("clients_max = 7", "clients_max = 8")
@@ -205,24 +205,75 @@ fn a_reload_says_which_cluster_changes_and_keeps_what_needs_a_restart() {
             "limits.clients_max",
             "a: limits.clients_max",
             "a: server_names",
-            "b: limits.clients_max"
+            "b: limits.clients_max",
+            "b: listen.address"
         ]
     );
-    assert_eq!(changes.at_start, ["b: listen.address", "cluster c (added)"]);
-    let [a, b] = &after.clusters[..] else {
+    assert_eq!(changes.at_start, [""; 0]);
+    assert_eq!(
+        (&*changes.came, &*changes.went),
+        (&["c".to_owned()][..], &[][..])
+    );
+    assert!(changes.same.is_empty(), "each has another neighbour");
+    let [a, b, c] = &after.clusters[..] else {
         panic!("{after}")
     };
+    let id = |config: &Config| config.tenant.as_ref().unwrap().id;
     assert_eq!(
         &*a.tenant.as_ref().unwrap().server_names[0],
         "x.example.com"
     );
     assert_eq!(a.limits.clients_max, 8);
-    assert_eq!(b.listen.address, before.clusters[1].listen.address);
-    let mut without = before.clone();
+    assert_ne!(b.listen.address, before.clusters[1].listen.address);
+    assert_eq!([a, b, c].map(|own| id(own).place()), [0, 1, 2]);
+
+    let mut without = parse(&text).unwrap();
     without.clusters.remove(0);
-    let changes = without.succeed(&before);
-    assert_eq!(changes.at_start, ["cluster a (removed)"]);
+    let changes = without.succeed(&after);
+    assert_eq!(
+        (&*changes.came, &*changes.went),
+        (&[][..], &["a".to_owned()][..])
+    );
     assert_eq!(without.clusters.len(), 2);
+    // It is another when it comes back.
+    let mut again = parse(&text).unwrap();
+    let changes = again.succeed(&without);
+    assert_eq!(
+        (&*changes.came, &*changes.went),
+        (&["a".to_owned()][..], &[][..])
+    );
+    let ids = again.clusters.iter().map(|own| id(own).place());
+    assert_eq!(ids.collect::<Vec<_>>(), [3, 1, 2]);
+    let changes = parse(&text).unwrap().succeed(&again);
+    assert_eq!(changes.same.len(), 3);
+    assert_eq!(
+        Changes {
+            same: std::collections::BTreeSet::new(),
+            ..changes
+        },
+        Changes::default()
+    );
+}
+
+#[test]
+fn one_cluster_beside_several_is_told_what_to_write() {
+    let one = "[cluster]\nseeds = [\"x:1\"]\n";
+    for text in [
+        format!("{SEVERAL}{one}"),
+        SEVERAL.replacen("[[cluster]]", &format!("{one}[[cluster]]"), 1),
+        format!("{MINIMAL}{one}"),
+    ] {
+        let found = problems(&text);
+        assert!(
+            found[0].contains("write [[cluster]] with a name"),
+            "{found:#?}"
+        );
+    }
+    let found = problems("[reads]\nzone = \"a\"\nzone = \"b\"\n");
+    assert!(
+        found[0].ends_with("duplicate key: it is written twice; keep one"),
+        "{found:#?}"
+    );
 }
 
 #[test]
