@@ -274,6 +274,36 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
     assert_clean(&load.stop(), &log);
 }
 
+/// A second one stands by and goes on when the first is killed; `rebalance` is sent away meanwhile.
+#[test]
+fn a_second_one_stands_by_until_the_first_is_gone() {
+    let ground = Ground::new("node_ops_max = 1000");
+    let first = Autoscale::start(&ground, &[]);
+    let mut client = ground.keyway.client();
+    wait_until("a claim", 30, || {
+        text(&client.cmd(&["GET", "keyway:fleet"])).contains("autoscale")
+    });
+    let second = Autoscale::start(&ground, &[]);
+    second.wait("the second to stand by", || {
+        second.log().contains("standing by: keyway autoscale on")
+    });
+    let config = ground.keyway.config();
+    let mut command = Command::new(tools::keyway());
+    command.args(["rebalance", "--apply", "--by", "slots", "--config", &config]);
+    let output = run_to_end(&mut command, Duration::from_secs(30));
+    assert_eq!(output.code, Some(1), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("keyway autoscale on"),
+        "{}",
+        output.stderr
+    );
+    let log = first.kill();
+    let load = ground.load("heavy", 12, 40);
+    second.wait("two shards", || ground.shards() > 1);
+    assert_clean(&load.stop(), &(log + &second.stop()));
+    assert_eq!(text(&client.cmd(&["EXISTS", "keyway:fleet"])), "0");
+}
+
 #[test]
 fn nothing_begins_in_a_cluster_that_is_not_well() {
     let ground = Ground::new("");
