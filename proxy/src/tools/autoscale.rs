@@ -25,6 +25,7 @@ use crate::{
 };
 
 mod decide;
+mod replicas;
 mod step;
 
 use step::{Next, Steps};
