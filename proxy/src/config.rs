@@ -175,6 +175,8 @@ pub struct HotKeys {
     pub coalesce: bool,
     /// Values of keys that begin like one of these are kept in Keyway; none begins like another.
     pub near_prefixes: Vec<Box<str>>,
+    /// So are values of keys with so many operations in a second, as one worker sees them; 0: none.
+    pub near_ops_min: usize,
     /// Bytes of them, of all workers.
     pub near_bytes_max: usize,
 }
@@ -184,6 +186,7 @@ impl Default for HotKeys {
         Self {
             coalesce: false,
             near_prefixes: Vec::new(),
+            near_ops_min: 0,
             near_bytes_max: 64 * 1024 * 1024,
         }
     }

@@ -1,6 +1,6 @@
 //! Every node of a cluster at once, for the tools that change it: who is there and owns what
 //! ([`View`]), how busy they are ([`Reading`], [`Load`]), what to move ([`Agenda`]), moving it
-//! ([`Mover`]), mending what an earlier run left half done ([`heal`]), nodes that come and go ([`pool`]).
+//! ([`Mover`]), mending what an earlier run left half done ([`heal`]), nodes that come and go ([`pool`]), and who may do it now ([`claim`]).
 //!
 //! Connections are those of discovery. What is known here is asked anew every time; nothing is kept
 //! that the cluster does not know. Never here: anything that a serving Keyway needs.
@@ -21,6 +21,7 @@ use crate::{
 mod agenda;
 mod atomic;
 mod board;
+pub(crate) mod claim;
 pub(crate) mod heal;
 mod legacy;
 mod load;
@@ -76,6 +77,7 @@ impl Trouble {
 }
 
 /// The way to all nodes.
+#[derive(Clone)]
 pub(crate) struct Fleet {
     context: DiscoveryContext,
     seeds: Vec<NodeAddr>,

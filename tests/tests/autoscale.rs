@@ -274,6 +274,84 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
     assert_clean(&load.stop(), &log);
 }
 
+/// A shard comes with its replica, in another zone, and goes with it.
+#[test]
+fn a_shard_comes_and_goes_with_its_replica() {
+    let ground = Ground::new("node_ops_max = 1000\nreplicas = 1");
+    for (spare, zone) in ground.spares[1..].iter().zip(["a", "a", "b"]) {
+        let set = ["CONFIG", "SET", "availability-zone", zone];
+        assert_eq!(text(&spare.client().cmd(&set)), "OK");
+    }
+    let dry = Autoscale::start(&ground, &["--dry-run"]);
+    let light = ground.load("light", 2, 300);
+    let heavy = ground.load("heavy", 12, 40);
+    let (primary, replica) = (ground.spares[1].addr(), ground.spares[3].addr());
+    let shard = format!("{primary} (replicas {replica})");
+    dry.wait("the plan", || dry.log().contains(&shard));
+    dry.stop();
+    let mut scaling = Autoscale::start(&ground, &[]);
+    scaling.wait("a node that joins", || ground.known() > 1);
+    // Whoever did it may die; the next one goes on.
+    let mut log = scaling.kill();
+    scaling = Autoscale::start(&ground, &[]);
+    let id = text(&ground.spares[1].client().cmd(&["CLUSTER", "MYID"]));
+    scaling.wait("two shards, one with a replica", || {
+        let nodes = text(&ground.cluster.client(0).cmd(&["CLUSTER", "NODES"]));
+        let of_it = |line: &&str| line.contains("slave") && line.contains(&id);
+        ground.shards() == 2 && nodes.lines().filter(of_it).count() == 1
+    });
+    scaling.wait("a pool with too few nodes", || {
+        scaling
+            .log()
+            .contains("has not as many nodes as are needed")
+    });
+    heavy.wait_rounds(50);
+    assert_eq!(ground.known(), 3, "one node alone is no shard");
+    let info = text(&ground.spares[3].client().cmd(&["INFO", "replication"]));
+    assert!(info.contains("master_link_status:up"), "{info}");
+    assert_clean(&heavy.stop(), &log);
+    scaling.wait("one shard", || ground.known() == 1);
+    light.wait_rounds(20);
+    log += &scaling.stop();
+    assert_clean(&light.stop(), &log);
+    for spare in &ground.spares[1..] {
+        let nodes = text(&spare.client().cmd(&["CLUSTER", "NODES"]));
+        assert_eq!(nodes.lines().count(), 1, "{nodes}\n{log}");
+        assert_eq!(text(&spare.client().cmd(&["DBSIZE"])), "0");
+    }
+    assert!(log.contains("it is a replica with all data"), "{log}");
+}
+
+/// A second one stands by and goes on when the first is killed; `rebalance` is sent away meanwhile.
+#[test]
+fn a_second_one_stands_by_until_the_first_is_gone() {
+    let ground = Ground::new("node_ops_max = 1000");
+    let first = Autoscale::start(&ground, &[]);
+    let mut client = ground.keyway.client();
+    wait_until("a claim", 30, || {
+        text(&client.cmd(&["GET", "keyway:fleet"])).contains("autoscale")
+    });
+    let second = Autoscale::start(&ground, &[]);
+    second.wait("the second to stand by", || {
+        second.log().contains("standing by: keyway autoscale on")
+    });
+    let config = ground.keyway.config();
+    let mut command = Command::new(tools::keyway());
+    command.args(["rebalance", "--apply", "--by", "slots", "--config", &config]);
+    let output = run_to_end(&mut command, Duration::from_secs(30));
+    assert_eq!(output.code, Some(1), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("keyway autoscale on"),
+        "{}",
+        output.stderr
+    );
+    let log = first.kill();
+    let load = ground.load("heavy", 12, 40);
+    second.wait("two shards", || ground.shards() > 1);
+    assert_clean(&load.stop(), &(log + &second.stop()));
+    assert_eq!(text(&client.cmd(&["EXISTS", "keyway:fleet"])), "0");
+}
+
 #[test]
 fn nothing_begins_in_a_cluster_that_is_not_well() {
     let ground = Ground::new("");

@@ -14,6 +14,7 @@ use keyway_tests::{
 use resp::Value;
 
 const COALESCE: &str = "coalesce = true";
+const HOT: &str = "near_ops_min = 100";
 const NEAR: &str = "near_prefixes = ['config:']";
 
 fn keyway(cluster: &RealCluster, hot_keys: &str) -> Keyway {
@@ -169,6 +170,63 @@ fn what_is_near_is_a_second_old_at_most_and_never_goes_back() {
         freshness.writes > 20 && freshness.hits > 1_000.0,
         "{freshness:?}"
     );
+    assert!(freshness.oldest.as_millis() < 1_000, "{freshness:?}");
+}
+
+/// Kept because many ask for it, without being named, and let go when they do not any more.
+#[test]
+fn a_key_that_is_hot_is_kept_until_it_has_cooled() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let keyway = one_worker(&cluster, HOT);
+    let [mut client, mut other] = [keyway.client(), keyway.client()];
+    client.cmd(&["SET", "hot", "first"]);
+    client.cmd(&["SET", "cold", "value"]);
+    let mut burst = Vec::new();
+    (0..50).for_each(|_| resp::write::request(&mut burst, &["GET", "hot"]));
+    let mut read_often = |value: &str| {
+        client.raw(&burst);
+        (0..50).for_each(|_| assert_eq!(text(&client.read()), value));
+    };
+    let hits = || keyway.metric("keyway_near_reads_total", &["hit"]);
+    let reads = || hits() + keyway.metric("keyway_near_reads_total", &["miss"]);
+    wait_until("what is hot to be kept", 30, || {
+        read_often("first");
+        assert_eq!(text(&other.cmd(&["GET", "cold"])), "value");
+        hits() > 0.0
+    });
+    // A client's own write is read at once, and by whoever shares the worker.
+    for round in 0..100 {
+        let value = format!("value {round}");
+        other.cmd(&["SET", "hot", &value]);
+        assert_eq!(text(&other.cmd(&["GET", "hot"])), value);
+        read_often(&value);
+    }
+    // What is cold is not kept, however it is looked at.
+    let before = reads();
+    assert_eq!(text(&other.cmd(&["GET", "cold"])), "value");
+    assert_eq!(reads(), before);
+    let bytes = || keyway.metric("keyway_near_bytes", &[]);
+    wait_until("a value that is kept", 30, || {
+        read_often("value 99");
+        bytes() > 0.0
+    });
+    wait_until("what has cooled to be gone", 30, || bytes() == 0.0);
+    let before = reads();
+    assert_eq!(text(&other.cmd(&["GET", "hot"])), "value 99");
+    assert_eq!(reads(), before);
+}
+
+/// As for keys that are named, with writers elsewhere.
+#[test]
+fn what_is_hot_is_a_second_old_at_most_and_never_goes_back() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let freshness = read_while_written(&cluster, HOT, 30_000);
+    assert!(
+        freshness.writes > 20 && freshness.hits > 1_000.0,
+        "{freshness:?}"
+    );
+    // Without news of changes nearly all would be.
+    assert!(freshness.old * 2 < freshness.reads, "{freshness:?}");
     assert!(freshness.oldest.as_millis() < 1_000, "{freshness:?}");
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use keyway_tests::{
     ClusterOptions, Keyway, Load, LoadOptions, Output, RealCluster, Settings, Signal, Version,
-    run_to_end, signal, text, tools, wait_until,
+    run_to_end, signal, slot_of, text, tools, wait_until,
 };
 use serde_json::Value;
 
@@ -100,7 +100,7 @@ impl Ground {
     fn begun(&self, arguments: &[&str], lines: usize) -> (Child, BufReader<ChildStdout>) {
         let mut command = self.command(arguments);
         let mut child = command
-            .args(["--apply", "--json"])
+            .args(["--apply", "--wait", "--json"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -255,7 +255,7 @@ fn killed_anywhere_it_goes_on(version: Version) {
     assert!(matches!(code, Some(0 | 130)), "{code:?}");
     ground.slots();
 
-    ground.done(&["--apply", "--by", "slots"]);
+    ground.done(&["--apply", "--wait", "--by", "slots"]);
     let slots = ground.slots();
     assert!(slots.len() == 1 || even(&slots), "{slots:?}");
     ground.end_clean();
@@ -312,6 +312,106 @@ fn a_primary_lost_on_the_way(version: Version) {
         report.faults,
         report.told(20)
     );
+}
+
+/// Two at once: one does it and the other is told; when the first is killed, the next has it.
+#[test]
+fn one_at_a_time_9_1() {
+    one_at_a_time(Version::V9_1);
+}
+
+#[test]
+fn one_at_a_time_8_0_over_tls() {
+    one_at_a_time(Version::V8_0Tls);
+}
+
+fn one_at_a_time(version: Version) {
+    let ground = Ground::new(version, 3, 0, false);
+    let mut client = ground.keyway.client();
+    let mut claimed = || text(&client.cmd(&["GET", "keyway:fleet"])).contains("rebalance");
+    // The node with the slot of the claim, so that it moves while it is held.
+    let empty = ground.addr(ground.cluster.owner(slot_of("keyway:fleet")));
+    let mut started = |arguments: &[&str]| {
+        let mut command = Command::new(tools::keyway());
+        let config = ground.keyway.config();
+        command.args(["rebalance", "--apply", "--config", &config]);
+        command.args(arguments).env("REBALANCED", PASSWORD);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null());
+        let child = child.spawn().unwrap();
+        wait_until("a claim", 30, &mut claimed);
+        child
+    };
+    let mut first = started(&["--over", "4", "--empty", &empty]);
+    let second = ground.run(&["--apply", "--by", "slots"]);
+    assert_eq!(second.code, Some(1), "{}\n{}", second.stdout, second.stderr);
+    let holder = format!("(pid {})", first.id());
+    for told in ["keyway rebalance on", &holder, "--wait"] {
+        assert!(second.stderr.contains(told), "{told}: {}", second.stderr);
+    }
+    assert_eq!(second.stdout, "", "it has done nothing");
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+    assert_eq!(ground.cluster.ranges_of(1), []);
+
+    // One that ends gives it up at once, and one that is seen to be gone has lost it.
+    let mut killed = started(&["--over", "100"]);
+    signal(&killed, Signal::KILL);
+    killed.wait().unwrap();
+    ground.done(&["--apply", "--by", "slots"]);
+    // Of one on another machine nobody knows until its time is over.
+    let mut client = ground.keyway.client();
+    let elsewhere = "rebalance elsewhere 1 another/1 0 0";
+    let set = ["SET", "keyway:fleet", elsewhere, "PX", "5000"];
+    assert_eq!(text(&client.cmd(&set)), "OK");
+    let refused = ground.run(&["--apply", "--by", "slots"]);
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    let waited = ground.run(&["--apply", "--wait", "--by", "slots"]);
+    assert_eq!(waited.code, Some(0), "{}", waited.stderr);
+    assert!(waited.stderr.contains("waiting for keyway rebalance"));
+    let slots = ground.slots();
+    assert!(even(&slots), "{slots:?}");
+    assert_eq!(text(&client.cmd(&["EXISTS", "keyway:fleet"])), "0");
+    ground.end_clean();
+}
+
+/// Whose user may not say who it is does nothing, unless it is told to.
+#[test]
+fn a_user_without_the_key_is_told_what_it_needs() {
+    let ground = Ground::new(Version::V9_1, 2, 0, false);
+    for node in [0, 1] {
+        let rules = [
+            "ACL", "SETUSER", "mover", "on", ">moved", "~kept:*", "+@all",
+        ];
+        assert_eq!(text(&ground.cluster.client(node).cmd(&rules)), "OK");
+    }
+    let config = std::fs::read_to_string(ground.keyway.config()).unwrap();
+    let path = format!("{}.mover", ground.keyway.config());
+    let user = "[cluster]\nusername = 'mover'\npassword_env = 'REBALANCED'";
+    std::fs::write(&path, config.replace("[cluster]", user)).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(tools::keyway());
+        command.args([
+            "rebalance",
+            "--over",
+            "0.1",
+            "--by",
+            "slots",
+            "--config",
+            &path,
+        ]);
+        command.args(arguments).env("REBALANCED", "moved");
+        run_to_end(&mut command, LIMIT)
+    };
+    let empty = ground.addr(0);
+    let refused = run(&["--apply", "--empty", &empty]);
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    for told in ["NOPERM", "~keyway:fleet", "--no-claim"] {
+        assert!(refused.stderr.contains(told), "{told}: {}", refused.stderr);
+    }
+    assert_ne!(ground.cluster.ranges_of(0), [], "nothing has moved");
+    let done = run(&["--apply", "--no-claim", "--empty", &empty]);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert_eq!(ground.cluster.ranges_of(0), []);
+    ground.end_clean();
 }
 
 #[test]

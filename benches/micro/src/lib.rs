@@ -291,6 +291,7 @@ fn settings() -> Settings {
         cross_slot: routing::CrossSlot::Split,
         coalesce: false,
         near_prefixes: Arc::default(),
+        near_ops_min: 0,
         near_bytes_max: 0,
         workers: 1,
         service: None,

@@ -104,6 +104,7 @@ impl<H: Host> Core<H> {
             follows: Follows::new(settings.seed),
             near: Near::new(
                 Arc::clone(&settings.near_prefixes),
+                settings.near_ops_min,
                 settings.near_bytes_max,
                 foldhash::fast::FixedState::with_seed(settings.seed),
             ),

@@ -1,7 +1,8 @@
-//! Values of keys with chosen prefixes, kept near their readers and kept true by Valkey itself.
+//! Values of keys with chosen prefixes, and of those that many ask for, kept near their readers and kept true by Valkey itself.
 //!
 //! To each primary there is a connection of its own, for each user and database, on which the node
-//! tells of every change to a key with one of the prefixes (`CLIENT TRACKING ON BCAST`). What is kept is
+//! tells of every change to a key with one of the prefixes (`CLIENT TRACKING ON BCAST`), and another one,
+//! for keys that are hot, on which it tells of changes to what was read there. What is kept is
 //! asked for on that same connection: so a node's answers and what it tells of changes are in one
 //! stream, and a value that came before the news of its change is dropped by it. The rules:
 //!
@@ -19,6 +20,7 @@
 //! Owns the connections, the questions on them, what is kept. Never here: which commands there are.
 
 mod homes;
+mod hot;
 mod store;
 
 use std::{
@@ -28,13 +30,17 @@ use std::{
 
 use command::{Command, CommandId, CommandTable};
 use hashbrown::HashMap;
+use heat::{HotKeys, KEY_BYTES_MAX};
 use resp::Value;
 use routing::Keys;
 use topology::NodeAddr;
 
 use crate::{slots::Key, ticket::Ticket};
 
-use self::store::{Realm, Store};
+use self::{
+    hot::HotOnes,
+    store::{Realm, Store},
+};
 
 /// A value is served for so long after the last proof that it is still true.
 pub const STALE_MAX: Duration = Duration::from_secs(1);
@@ -45,10 +51,20 @@ const VALUE_BYTES_MAX: usize = 32 * 1024;
 /// Users and databases at a time.
 const REALMS_MAX: usize = 64;
 
+/// Why a key is kept, and so what its connection tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// It begins like one that was named: every change to any such key.
+    Named,
+    /// Many ask for it: a change to what was read on the connection, once.
+    Hot,
+}
+
 /// A connection that tells of changes.
 #[derive(Debug)]
 struct Home {
     realm: Realm,
+    why: Why,
     addr: NodeAddr,
     channel: Option<Key>,
     /// It tells of them.
@@ -91,6 +107,8 @@ struct Question {
     what: What,
 }
 
+/// Rates of less time than this say nothing.
+const SPAN_MIN: Duration = Duration::from_secs(1);
 /// The parts of a question.
 const FIRST: u16 = 0;
 const LAST: u16 = 1;
@@ -98,6 +116,8 @@ const LAST: u16 = 1;
 /// What is kept near, and how.
 #[derive(Debug)]
 pub(crate) struct Near {
+    on: bool,
+    hot: HotOnes,
     prefixes: Arc<[Box<[u8]>]>,
     /// `GET`, whose replies are what keys hold.
     pub(crate) get: Option<CommandId>,
@@ -113,10 +133,14 @@ pub(crate) struct Near {
 impl Near {
     pub(crate) fn new(
         prefixes: Arc<[Box<[u8]>]>,
+        ops_min: usize,
         bytes_max: usize,
         hasher: foldhash::fast::FixedState,
     ) -> Self {
+        let hot = HotOnes::new(ops_min);
         Self {
+            on: !prefixes.is_empty() || hot.is_on(),
+            hot,
             prefixes,
             get: CommandTable::builtin().by_name("get").map(Command::id),
             store: Store::new(bytes_max),
@@ -131,15 +155,41 @@ impl Near {
 
     #[inline]
     pub(crate) fn is_on(&self) -> bool {
-        !self.prefixes.is_empty()
+        self.on
     }
 
     pub(crate) fn bytes(&self) -> usize {
         self.store.bytes()
     }
 
-    fn covers(&self, key: &[u8]) -> bool {
-        self.prefixes.iter().any(|prefix| key.starts_with(prefix))
+    /// Why a key that is read now is kept, if it is.
+    fn covers(&mut self, fingerprint: u32, key: &[u8]) -> Option<Why> {
+        let mut prefixes = self.prefixes.iter();
+        if prefixes.any(|prefix| key.starts_with(prefix)) {
+            return Some(Why::Named);
+        }
+        self.hot.reads(fingerprint, key).then_some(Why::Hot)
+    }
+
+    /// The sketch has changed: hot keys come, and go with their values when they have cooled.
+    fn follow(&mut self, heat: &HotKeys, age: Duration, now: Instant) -> usize {
+        let mut dropped = 0;
+        for fingerprint in self.hot.tick(now) {
+            dropped += self.forget(fingerprint);
+        }
+        let span = heat.span(age).max(SPAN_MIN).as_secs_f64();
+        for (key, weight) in heat.by_operations().weights() {
+            let ops = weight as f64 / span;
+            // Of a longer one the rest is not known.
+            if self.hot.is_enough(ops) && key.len() < KEY_BYTES_MAX {
+                let mut one = Keys::none();
+                one.push(key, &self.hasher);
+                if let Some(fingerprint) = one.single() {
+                    self.hot.seen(fingerprint, key, ops, now);
+                }
+            }
+        }
+        dropped
     }
 
     fn number(&mut self, channel: Key, what: What, now: Instant) -> u32 {

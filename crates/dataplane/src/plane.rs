@@ -142,6 +142,7 @@ impl<H: Host> Dataplane<H> {
         self.core.renew_reads();
         let own = &self.core.settings;
         let changed = own.near_prefixes != before.near_prefixes
+            || own.near_ops_min != before.near_ops_min
             || own.near_bytes_max != before.near_bytes_max;
         if changed {
             self.core.renew_near(now);

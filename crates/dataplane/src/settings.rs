@@ -74,6 +74,8 @@ pub struct Settings {
     pub coalesce: bool,
     /// Values of keys that begin like one of these are kept near; of none, when there are none.
     pub near_prefixes: Arc<[Box<[u8]>]>,
+    /// So are those of keys with so many operations in a second; of none, when it is 0.
+    pub near_ops_min: usize,
     /// So many bytes of them, in this worker.
     pub near_bytes_max: usize,
     /// Workers of the whole proxy.

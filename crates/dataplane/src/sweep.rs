@@ -46,6 +46,7 @@ impl<H: Host> Dataplane<H> {
             self.swept_at = now;
             self.sweep_clients(now);
             self.core.heat.tick(now);
+            self.core.tick_hot(now);
             self.core.tick_leases(now);
             self.core.unrest.tick(now);
             self.tick_subscribing(now);

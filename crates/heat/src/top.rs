@@ -121,6 +121,12 @@ impl Top {
             .map_or(0, |entry| entry.at_most)
     }
 
+    /// Keys (their first [`KEY_BYTES_MAX`] bytes) and what they weigh for certain, in no order.
+    pub fn weights(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        let entries = self.entries.iter();
+        entries.map(|entry| (entry.key.get(), entry.at_least))
+    }
+
     /// Adds to a key's weight. `hash` is the key's, always from the same function. Allocates nothing.
     pub fn add(&mut self, hash: u64, key: &[u8], weight: u64) {
         let key = key.get(..KEY_BYTES_MAX).unwrap_or(key);

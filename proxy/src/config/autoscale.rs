@@ -14,6 +14,7 @@ use super::typed::Whole;
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Typed {
     pub(super) warm: Option<Vec<String>>,
+    pub(super) replicas: Option<Whole>,
     pub(super) node_ops_max: Option<Whole>,
     pub(super) node_cpu_percent_max: Option<Whole>,
     pub(super) node_memory_bytes_max: Option<Whole>,
@@ -34,6 +35,8 @@ pub(super) struct Typed {
 pub struct Autoscale {
     /// Empty nodes that may be taken into the cluster, and given back.
     pub warm: Vec<HostPort>,
+    /// Of every shard that is taken in; they come from the same pool.
+    pub replicas: usize,
     /// Commands a second that one node carries; `None` is that its CPU decides.
     pub node_ops_max: Option<usize>,
     /// CPU that one node has, in percent of one core.
@@ -66,6 +69,7 @@ impl Default for Autoscale {
     fn default() -> Self {
         Self {
             warm: Vec::new(),
+            replicas: 0,
             node_ops_max: None,
             node_cpu_percent_max: 100,
             node_memory_bytes_max: None,
@@ -89,6 +93,7 @@ impl Autoscale {
         let warm: Vec<_> = self.warm.iter().map(|addr| format!("\"{addr}\"")).collect();
         writeln!(f, "\n[autoscale]\nwarm = [{}]", warm.join(", "))?;
         for (key, value) in [
+            ("replicas", self.replicas),
             ("node_ops_max", self.node_ops_max.unwrap_or_default()),
             ("node_cpu_percent_max", self.node_cpu_percent_max),
             (

@@ -198,6 +198,7 @@ impl Config {
         section(f, "hot_keys")?;
         writeln!(f, "coalesce = {}", self.hot_keys.coalesce)?;
         writeln!(f, "near_prefixes = {:?}", self.hot_keys.near_prefixes)?;
+        writeln!(f, "near_ops_min = {}", self.hot_keys.near_ops_min)?;
         writeln!(f, "near_bytes_max = {}", self.hot_keys.near_bytes_max)
     }
 

@@ -142,6 +142,7 @@ pub(super) struct Reads {
 pub(super) struct HotKeys {
     pub(super) coalesce: Option<bool>,
     pub(super) near_prefixes: Option<Vec<String>>,
+    pub(super) near_ops_min: Option<Whole>,
     pub(super) near_bytes_max: Option<Whole>,
 }
 

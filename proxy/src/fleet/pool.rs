@@ -117,6 +117,41 @@ impl Fleet {
         self.link(&host.addr).await?.call(&request).await.map(drop)
     }
 
+    /// Makes an empty node that is in the cluster a replica; waits until it has all data and all know.
+    pub(crate) async fn replicate(
+        &self,
+        (replica, id): (&NodeAddr, NodeId),
+        primary: NodeId,
+    ) -> Result<(), Trouble> {
+        let until = Instant::now() + JOIN_LIMIT;
+        let of = primary.to_string();
+        let mut link = self.link(replica).await?;
+        link.call(&["CLUSTER", "REPLICATE", &of]).await?;
+        loop {
+            let info = text_of(&link.call(&["INFO", "replication"]).await?);
+            let follows = field(&info, "master_link_status") == Some("up");
+            let view = self.view().await?;
+            let known = view.replicas_of(primary).any(|peer| peer.id == id);
+            if follows && known && view.disagreement().is_none() {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                return Err(Trouble::State(format!(
+                    "{replica} does not become a replica within {} s; look at its log",
+                    JOIN_LIMIT.as_secs()
+                )));
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// The zone of a node, if it says one.
+    pub(crate) async fn zone_of(&self, addr: &NodeAddr) -> Option<String> {
+        let info = self.ask(addr, &["INFO", "server"]).await.ok()?;
+        let zone = field(&text_of(&info), "availability_zone")?.to_owned();
+        (!zone.is_empty()).then_some(zone)
+    }
+
     /// Nodes are introduced by address alone.
     async fn address_of(&self, addr: &NodeAddr) -> Result<String, Trouble> {
         let found = self

@@ -260,7 +260,7 @@ fn hot_keys(cells: &[Arc<Cells>]) -> [MetricFamily; 4] {
         ),
         counter(
             "keyway_near_reads_total",
-            "Reads of keys with a prefix of [hot_keys] near_prefixes: answered from what is kept near (hit) or by a node (miss).",
+            "Reads of keys that may be kept near ([hot_keys]): answered from what is kept near (hit) or by a node (miss).",
             "result",
             by(NearEnd::LABELS, cells, |cells| &cells.near),
         ),

@@ -17,11 +17,15 @@ use super::{
 use crate::{
     clock,
     config::Config,
-    fleet::{Fleet, Stop, Trouble, View},
+    fleet::{
+        Fleet, Stop, Trouble, View,
+        claim::{Attempt, Claim},
+    },
     telemetry,
 };
 
 mod decide;
+mod replicas;
 mod step;
 
 use step::{Next, Steps};
@@ -43,6 +47,9 @@ pub(crate) struct Options {
     /// Say what would be done, and change nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Do not ask whether somebody else changes the cluster (and tell nobody of this run).
+    #[arg(long)]
+    no_claim: bool,
 }
 
 /// Runs until a signal.
@@ -67,8 +74,48 @@ async fn autoscale(options: &Options) -> Result<(), Failure> {
         dry_run = options.dry_run,
         "scaling"
     );
-    look_after(&fleet, &config, options.dry_run, &stop).await;
+    if options.dry_run || options.no_claim {
+        look_after(&fleet, &config, options.dry_run, &stop).await;
+    } else {
+        in_turn(&fleet, &config, &stop).await?;
+    }
     tracing::info!("ended; a new run goes on from what the cluster is");
+    Ok(())
+}
+
+/// Looks after the cluster while nobody else changes it; stands by while somebody does.
+async fn in_turn(fleet: &Fleet, config: &Config, stop: &Stop) -> Result<(), Failure> {
+    let (mut told, mut first) = (String::new(), true);
+    while !stop.requested() {
+        let (which, text) = match Claim::attempt(fleet, "autoscale", stop).await {
+            Ok(Attempt::Ours(claim)) => {
+                told.clear();
+                first = false;
+                look_after(fleet, config, false, claim.stop()).await;
+                if let Some(why) = claim.lost() {
+                    tracing::warn!("nothing is done now: {why}");
+                }
+                claim.release().await;
+                continue;
+            }
+            Ok(Attempt::Theirs(holder)) => {
+                let text = format!("{} changes this cluster now", holder.told());
+                (holder.id().to_owned(), text)
+            }
+            // It is not going to be allowed while it runs.
+            Err(trouble @ Trouble::Refused { .. }) if first => return Err(failed(&trouble)),
+            Err(trouble) => (trouble.to_string(), trouble.to_string()),
+        };
+        if which != told {
+            tracing::warn!("standing by: {text}");
+            told = which;
+        }
+        tokio::select! {
+            biased;
+            () = stop.heard() => {}
+            () = sleep(config.autoscale.interval.min(SOON)) => {}
+        }
+    }
     Ok(())
 }
 

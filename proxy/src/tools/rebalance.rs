@@ -18,7 +18,11 @@ use super::{
 };
 use crate::{
     config::Config,
-    fleet::{Agenda, Board, Fleet, Load, Mover, Reading, Source, Stop, Trouble, View, heal::heal},
+    fleet::{
+        Agenda, Board, Fleet, Load, Mover, Reading, Source, Stop, Trouble, View,
+        claim::{Attempt, Claim},
+        heal::heal,
+    },
     heat::report::Report,
     tools::rebalance::progress::Progress,
 };
@@ -28,6 +32,8 @@ mod show;
 
 /// Exit code of a command that a signal stopped.
 const STOPPED: u8 = 130;
+/// Between two looks whether somebody else still changes the cluster.
+const TURN: Duration = Duration::from_millis(500);
 /// What a Keyway has counted of every slot.
 const ALL_SLOTS: &str = "/heat?slots=16384";
 
@@ -58,9 +64,22 @@ pub(crate) struct Options {
     /// Leave this node without slots; may be given several times.
     #[arg(long, value_name = "HOST:PORT")]
     empty: Vec<String>,
+    #[command(flatten)]
+    turn: Turn,
     /// JSON: the plan, and with --apply one line for each event.
     #[arg(long)]
     json: bool,
+}
+
+/// What to do when another one changes the cluster.
+#[derive(Debug, clap::Args)]
+struct Turn {
+    /// Wait until nobody else changes the cluster.
+    #[arg(long, requires = "apply")]
+    wait: bool,
+    /// Do not ask whether somebody else changes the cluster (and tell nobody of this run).
+    #[arg(long, requires = "apply", conflicts_with = "wait")]
+    no_claim: bool,
 }
 
 /// What weighs a slot.
@@ -140,21 +159,75 @@ async fn rebalance(options: &Options) -> Result<End, Failure> {
     let emptied = addresses(&options.empty)?;
     let stop = stop_on_signals()?;
     let fleet = Fleet::new(&config).map_err(Failure::Failed)?;
+    let claim = claimed(&fleet, options, &stop).await?;
+    let stop = claim.as_ref().map_or(&stop, Claim::stop);
+    let end = plan(options, &config, &fleet, over, &emptied, stop).await;
+    let lost = claim.as_ref().and_then(Claim::lost);
+    if let Some(claim) = claim {
+        claim.release().await;
+    }
+    match (end, lost) {
+        (Ok(End::Stopped), Some(why)) => Ok(End::Failed(why)),
+        (end, _) => end,
+    }
+}
+
+/// Changes begin when nobody else changes the cluster.
+async fn claimed(fleet: &Fleet, options: &Options, stop: &Stop) -> Result<Option<Claim>, Failure> {
+    if !options.apply || options.turn.no_claim {
+        return Ok(None);
+    }
+    let view = fleet.view().await;
+    let view = view.and_then(|view| view.sound());
+    view.map_err(|trouble| failed(&trouble))?;
+    let mut told = false;
+    loop {
+        let attempt = Claim::attempt(fleet, "rebalance", stop).await;
+        let holder = match attempt.map_err(|trouble| failed(&trouble))? {
+            Attempt::Ours(claim) => return Ok(Some(claim)),
+            Attempt::Theirs(holder) => holder.told(),
+        };
+        if !options.turn.wait {
+            return Err(Failure::Failed(format!(
+                "{holder} changes this cluster now: wait for its end (--wait does), or stop it; if it was \
+                 killed, its claim ends by itself within seconds"
+            )));
+        }
+        if !told {
+            progress::note(options.json, &format!("waiting for {holder}"));
+            told = true;
+        }
+        tokio::select! {
+            biased;
+            () = stop.heard() => return Err(Failure::Failed("stopped while waiting".to_owned())),
+            () = sleep(TURN) => {}
+        }
+    }
+}
+
+async fn plan(
+    options: &Options,
+    config: &Config,
+    fleet: &Fleet,
+    over: Duration,
+    emptied: &[NodeAddr],
+    stop: &Stop,
+) -> Result<End, Failure> {
     let mut view = fleet.view().await.map_err(|trouble| failed(&trouble))?;
     view.sound().map_err(|trouble| failed(&trouble))?;
     if options.apply {
         let tell = &mut |text: String| progress::note(options.json, &text);
-        view = heal(&fleet, view, &stop, tell)
+        view = heal(fleet, view, stop, tell)
             .await
             .map_err(|trouble| failed(&trouble))?;
     }
-    let emptied = ids(&view, &emptied)?;
+    let emptied = ids(&view, emptied)?;
     let load = tokio::select! {
         biased;
         () = stop.heard() => return Ok(End::Stopped),
-        load = measure(&fleet, &view, over) => load.map_err(|trouble| failed(&trouble))?,
+        load = measure(fleet, &view, over) => load.map_err(|trouble| failed(&trouble))?,
     };
-    let load = counted(options.by.weigh(load), options, &config).await;
+    let load = counted(options.by.weigh(load), options, config).await;
     let board = Board::new(&view, &load, &emptied);
     let agenda = Agenda::draw(
         &board.nodes,
@@ -174,7 +247,7 @@ async fn rebalance(options: &Options) -> Result<End, Failure> {
         return Ok(End::Fine);
     }
     let mut progress = Progress::new(agenda.slots(), options.json);
-    let end = apply(&fleet, &board, &agenda, &load.keys, &stop, &mut progress).await;
+    let end = apply(fleet, &board, &agenda, &load.keys, stop, &mut progress).await;
     progress.end();
     Ok(end)
 }

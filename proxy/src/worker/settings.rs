@@ -73,6 +73,7 @@ pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
         },
         coalesce: config.hot_keys.coalesce,
         near_prefixes: near_prefixes(config),
+        near_ops_min: config.hot_keys.near_ops_min,
         near_bytes_max: near_bytes(config),
         workers: config.listen.workers,
         service: config

@@ -439,6 +439,7 @@ fn settings(seed: u64, weather: &Weather) -> Settings {
         } else {
             Arc::default()
         },
+        near_ops_min: 0,
         near_bytes_max: 100_000,
         workers: 1,
         service: None,

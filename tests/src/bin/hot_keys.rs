@@ -7,10 +7,11 @@ use keyway_tests::hot_keys::{Freshness, Reading, read_one_key, read_while_writte
 use keyway_tests::{RealCluster, Version};
 
 const CLIENTS: usize = 500;
-const WAYS: [(&str, &str); 3] = [
+const WAYS: [(&str, &str); 4] = [
     ("without", ""),
     ("coalesce", "coalesce = true"),
     ("near_prefixes", "near_prefixes = ['config:']"),
+    ("near_ops_min", "near_ops_min = 1000"),
 ];
 
 fn main() {

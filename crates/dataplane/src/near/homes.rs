@@ -20,7 +20,7 @@ use crate::{
     ticket::Ticket,
 };
 
-use super::{FIRST, Home, Known, LAST, Near, REFUSED, What, store::Realm};
+use super::{FIRST, Home, Known, LAST, Near, REFUSED, What, Why, store::Realm};
 
 /// A proof is asked for this often.
 const PROBE: Duration = Duration::from_millis(200);
@@ -44,10 +44,12 @@ impl<H: Host> Core<H> {
         let Some((name, fingerprint)) = request.arg(1).zip(keys.single()) else {
             return false;
         };
-        if Some(command.id()) != self.near.get || !self.near.covers(name) || client.watch.is_some()
-        {
+        if Some(command.id()) != self.near.get || client.watch.is_some() {
             return false;
         }
+        let Some(why) = self.near.covers(fingerprint, name) else {
+            return false;
+        };
         let order = &client.session.order;
         if order.open() > 0 && order.sharing((keys, false), None) != Sharing::Nothing {
             return false;
@@ -61,6 +63,9 @@ impl<H: Host> Core<H> {
         if let Some(reply) = reply {
             self.scratch.extend_from_slice(reply);
             let silent = !client.session.take_reply_wanted();
+            if why == Why::Hot {
+                self.near.hot.found(fingerprint);
+            }
             self.reply_here(client, Some(command.id()), silent, now);
             return true;
         }
@@ -70,14 +75,14 @@ impl<H: Host> Core<H> {
             replica: false,
             ..self.profile(client)
         };
-        self.fetch((realm, profile), slot, (fingerprint, name), now);
+        self.fetch((realm, why, profile), slot, (fingerprint, name), now);
         false
     }
 
     /// Asks for a value, unless it is asked for already.
     fn fetch(
         &mut self,
-        (realm, profile): (Realm, Profile),
+        (realm, why, profile): (Realm, Why, Profile),
         slot: Slot,
         (fingerprint, name): (u32, &[u8]),
         now: Instant,
@@ -86,7 +91,7 @@ impl<H: Host> Core<H> {
         if known || self.near.fetching.len() >= FETCHES_MAX {
             return;
         }
-        let Some(channel) = self.near_home(realm, profile, slot, now) else {
+        let Some(channel) = self.near_home((realm, why), profile, slot, now) else {
             return;
         };
         let has_room = |channel: &Channel| channel.is_ready() && channel.has_room();
@@ -117,7 +122,7 @@ impl<H: Host> Core<H> {
     /// none.
     fn near_home(
         &mut self,
-        realm: Realm,
+        (realm, why): (Realm, Why),
         profile: Profile,
         slot: Slot,
         now: Instant,
@@ -125,7 +130,8 @@ impl<H: Host> Core<H> {
         let node = self.view.topology.as_deref()?.primary(slot)?;
         let (addr, id) = (node.addr.clone(), node.id);
         let mut homes = self.near.homes.iter();
-        let known = homes.position(|home| home.realm == realm && home.addr == addr);
+        let known =
+            homes.position(|home| (home.realm, home.why) == (realm, why) && home.addr == addr);
         let home = known.and_then(|at| self.near.homes.get(at));
         if let Some(home) = home
             && (home.channel.is_some() || home.again_at > now)
@@ -135,6 +141,7 @@ impl<H: Host> Core<H> {
         let channel = self.open(&addr, Some(id), profile, Purpose::Near, now);
         let home = Home {
             realm,
+            why,
             addr,
             channel: Some(channel),
             tracks: false,
@@ -148,9 +155,12 @@ impl<H: Host> Core<H> {
         }
         let number = self.near.number(channel, What::Track, now);
         let prefixes = Arc::clone(&self.near.prefixes);
-        let mut words: Vec<&[u8]> = vec![b"CLIENT", b"TRACKING", b"ON", b"BCAST"];
-        for prefix in prefixes.iter() {
-            words.extend([&b"PREFIX"[..], prefix]);
+        let mut words: Vec<&[u8]> = vec![b"CLIENT", b"TRACKING", b"ON"];
+        if why == Why::Named {
+            words.push(b"BCAST");
+            for prefix in prefixes.iter() {
+                words.extend([&b"PREFIX"[..], prefix]);
+            }
         }
         self.ask_near(channel, (number, LAST), &words, now);
         None
@@ -217,8 +227,18 @@ impl<H: Host> Core<H> {
         for channel in homes.into_iter().filter_map(|home| home.channel) {
             self.lose_near(channel, &CloseReason::Retired, now);
         }
-        let (prefixes, bytes_max) = (&self.settings.near_prefixes, self.settings.near_bytes_max);
-        self.near = Near::new(Arc::clone(prefixes), bytes_max, self.hasher.clone());
+        let own = &self.settings;
+        let (prefixes, bytes_max) = (Arc::clone(&own.near_prefixes), own.near_bytes_max);
+        self.near = Near::new(prefixes, own.near_ops_min, bytes_max, self.hasher.clone());
+    }
+
+    /// Keys that have become hot are kept from now on, and those that have cooled are not.
+    pub(crate) fn tick_hot(&mut self, now: Instant) {
+        if self.near.hot.is_on() {
+            let age = self.heat.age(now);
+            self.near.follow(self.heat.keys(), age, now);
+            self.host.near_bytes(self.near.bytes());
+        }
     }
 
     /// A slot has another owner, or a node another place.

@@ -32,10 +32,11 @@ impl Cache {
         let now = Instant::now();
         let prefixes: Arc<[Box<[u8]>]> = Arc::new([b"config:"[..].into()]);
         let hasher = foldhash::fast::FixedState::with_seed(1);
-        let mut near = Near::new(prefixes, 1024 * 1024, hasher.clone());
+        let mut near = Near::new(prefixes, 0, 1024 * 1024, hasher.clone());
         let realm = near.realm(USER, 0, now).unwrap();
         near.homes.push(Home {
             realm,
+            why: Why::Named,
             addr: NodeAddr::parse("10.0.0.1:6379").unwrap(),
             channel: Some(CHANNEL),
             tracks: false,

@@ -5,6 +5,8 @@ use crate::config::{Autoscale, HostPort, autoscale::Typed};
 
 /// Nodes of the pool at most.
 const WARM_MAX: usize = 1000;
+/// Replicas of a shard at most.
+const REPLICAS_MAX: i64 = 5;
 /// Shards at most.
 const SHARDS_MAX: i64 = 1000;
 /// Cores that one node can use, in percent of one.
@@ -49,7 +51,9 @@ impl Checker<'_> {
         let (below, any) = (typed.shrink_below_percent, (0, i64::MAX));
         let (min, max, shards) = (typed.shards_min, typed.shards_max, (1, SHARDS_MAX));
         let (cores, over) = ((1, CORES_PERCENT_MAX), (100, 1000));
+        let replicas = (0, REPLICAS_MAX);
         Autoscale {
+            replicas: number("replicas", typed.replicas, usual.replicas, replicas),
             node_ops_max: some(number("node_ops_max", ops, 0, any)),
             node_cpu_percent_max: number(
                 "node_cpu_percent_max",

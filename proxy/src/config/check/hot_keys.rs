@@ -10,6 +10,8 @@ const PREFIX_BYTES_MAX: usize = 256;
 /// For less it is not worth having.
 const BYTES_MIN: i64 = 1024 * 1024;
 const BYTES_MAX: i64 = 1 << 40;
+/// No worker does more.
+const OPS_MAX: i64 = 100_000_000;
 
 impl Checker<'_> {
     pub(super) fn hot_keys(&mut self, typed: typed::HotKeys) -> HotKeys {
@@ -20,9 +22,16 @@ impl Checker<'_> {
             usual.near_bytes_max,
             (BYTES_MIN, BYTES_MAX),
         );
+        let near_ops_min = self.number(
+            "hot_keys.near_ops_min",
+            typed.near_ops_min,
+            usual.near_ops_min,
+            (0, OPS_MAX),
+        );
         HotKeys {
             coalesce: typed.coalesce.unwrap_or(usual.coalesce),
             near_prefixes: self.near_prefixes(typed.near_prefixes.unwrap_or_default()),
+            near_ops_min,
             near_bytes_max,
         }
     }

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use heat::Change;
 use topology::{NodeAddr, NodeId};
 
-use super::decide::{Decider, Decision, was_leaving};
+use super::{
+    decide::{Decider, Decision, was_leaving},
+    replicas::{Free, Group, groups},
+};
 use crate::{
     config::Autoscale,
     events::unix_ms,
@@ -25,14 +28,22 @@ pub(super) enum Next {
 
 /// What the loop knows from one look to the next.
 pub(super) struct Steps<'a> {
-    fleet: &'a Fleet,
-    pool: Vec<NodeAddr>,
-    dry_run: bool,
+    pub(super) fleet: &'a Fleet,
+    pub(super) pool: Vec<NodeAddr>,
+    /// Of every shard that comes from the pool.
+    pub(super) replicas: usize,
+    pub(super) dry_run: bool,
     decider: Decider,
     earlier: Option<Reading>,
     /// Nodes that are being emptied, to be given back.
-    leaving: BTreeSet<NodeId>,
-    /// Of these, nodes that follow another one when they are empty, until they were told not to.
+    pub(super) leaving: BTreeSet<NodeId>,
+    /// Nodes that this run took to be primaries.
+    pub(super) coming: BTreeSet<NodeId>,
+    /// Shards that have fewer replicas than they should, and of which that was said.
+    pub(super) poor: BTreeSet<NodeId>,
+    /// Nodes that the pool was short of at the last look.
+    missing: usize,
+    /// Of those that leave, nodes that follow another one when they are empty, until they were told not to.
     followed: BTreeSet<NodeId>,
     /// Whether it is known what a run before this one was doing.
     resumed: bool,
@@ -48,10 +59,14 @@ impl<'a> Steps<'a> {
             pool: pool
                 .filter_map(|addr| NodeAddr::new(&addr.host, addr.port))
                 .collect(),
+            replicas: config.replicas,
             dry_run,
             decider: Decider::new(config),
             earlier: None,
             leaving: BTreeSet::new(),
+            coming: BTreeSet::new(),
+            poor: BTreeSet::new(),
+            missing: 0,
             followed: BTreeSet::new(),
             resumed: false,
             weighed: None,
@@ -84,8 +99,15 @@ impl<'a> Steps<'a> {
             return self.resume(&view, &decision).await;
         }
         self.explain(&decision);
+        if self.attach(&view).await? {
+            return Ok(Next::Soon);
+        }
         match decision.change {
-            Change::Out(more) => self.out(&view, &decision, more).await,
+            Change::Out(more) => match self.out(&view, &decision, more).await? {
+                Next::Soon => Ok(Next::Soon),
+                // Nobody came: those who are there are to have their slots all the same.
+                Next::Later => self.follow(&view, &decision, &keys, stop).await,
+            },
             Change::In(fewer) => self.shrink(&view, &decision, fewer).await,
             Change::Hold => self.follow(&view, &decision, &keys, stop).await,
         }
@@ -135,27 +157,25 @@ impl<'a> Steps<'a> {
             let (node, slots) = (&peer.addr, peer.slots.len());
             let why = self.why(decision);
             tracing::info!(%node, slots, why, "it was being given back, or is not needed: that goes on");
-            self.begin_leaving(peer).await;
+            self.begin_leaving_all(view, peer).await;
         }
         Ok(Next::Soon)
     }
 
-    /// Nodes of the pool that are primaries of the cluster and have no replicas.
+    /// Nodes of the pool that are primaries of the cluster, with replicas of the pool alone.
     async fn members(&self, view: &View) -> Result<BTreeSet<NodeId>, Trouble> {
-        let mut members = BTreeSet::new();
         for addr in &self.pool {
-            match self.fleet.spare(view, addr).await {
-                Spare::Member(id)
-                    if view.peer(id).is_some_and(|peer| !peer.replica)
-                        && view.replicas_of(id).next().is_none() =>
-                {
-                    members.insert(id);
-                }
-                Spare::Stranded if !self.dry_run => self.renew(addr).await?,
-                _ => {}
+            if !self.dry_run && self.fleet.spare(view, addr).await == Spare::Stranded {
+                self.renew(addr).await?;
             }
         }
-        Ok(members)
+        let pooled = self.pooled(view).await;
+        let whole = |peer: &&Peer| {
+            let mut replicas = view.replicas_of(peer.id);
+            pooled.contains(&peer.id) && replicas.all(|replica| pooled.contains(&replica.id))
+        };
+        let found = view.primaries().filter(whole).map(|peer| peer.id);
+        Ok(found.collect())
     }
 
     async fn renew(&self, node: &NodeAddr) -> Result<(), Trouble> {
@@ -163,7 +183,15 @@ impl<'a> Steps<'a> {
         self.fleet.reset(node).await
     }
 
-    async fn begin_leaving(&mut self, peer: &Peer) {
+    /// A shard with its replicas.
+    async fn begin_leaving_all(&mut self, view: &View, peer: &Peer) {
+        for replica in view.replicas_of(peer.id) {
+            self.begin_leaving(replica).await;
+        }
+        self.begin_leaving(peer).await;
+    }
+
+    pub(super) async fn begin_leaving(&mut self, peer: &Peer) {
         if self.dry_run {
             return;
         }
@@ -183,30 +211,51 @@ impl<'a> Steps<'a> {
         more: usize,
     ) -> Result<Next, Trouble> {
         let why = self.why(decision);
-        let stay: Vec<NodeId> = self.leaving.iter().take(more).copied().collect();
+        let primary = |id: &&NodeId| view.peer(**id).is_some_and(|peer| !peer.replica);
+        let stay: Vec<NodeId> = self
+            .leaving
+            .iter()
+            .filter(primary)
+            .take(more)
+            .copied()
+            .collect();
         for peer in stay.iter().filter_map(|id| view.peer(*id)) {
             tracing::info!(node = %peer.addr, why, "scale out: it stays");
             self.leaving.remove(&peer.id);
+            for replica in view.replicas_of(peer.id) {
+                self.leaving.remove(&replica.id);
+            }
         }
-        let wanted = more.saturating_sub(stay.len());
-        let spares = self.take(view, wanted).await?;
-        let names: Vec<String> = spares.iter().map(|(addr, _)| addr.to_string()).collect();
-        if wanted > spares.len() {
-            let (wanted, found) = (wanted, spares.len());
+        let (shards, replicas) = (more.saturating_sub(stay.len()), self.replicas);
+        let wanted = shards * (1 + replicas);
+        // All of them, where it matters which zones there are.
+        let looked_at = if replicas == 0 { wanted } else { usize::MAX };
+        let free = self.free(view, looked_at).await?;
+        let found = free.len();
+        let groups = groups(free, replicas, shards);
+        let missing = wanted.saturating_sub(found);
+        if std::mem::replace(&mut self.missing, missing) != missing && missing > 0 {
             tracing::warn!(
                 wanted,
                 found,
+                shards = groups.len(),
+                replicas,
                 why,
                 "the warm pool has not as many nodes as are needed"
             );
         }
-        if spares.is_empty() {
+        if groups.is_empty() {
             return Ok(if stay.is_empty() {
                 Next::Later
             } else {
                 Next::Soon
             });
         }
+        let spares: Vec<(NodeAddr, NodeId)> = groups
+            .iter()
+            .map(|(primary, _)| (primary.addr.clone(), primary.id))
+            .collect();
+        let names: Vec<String> = groups.iter().map(named).collect();
         tracing::info!(
             nodes = names.join(", "),
             why,
@@ -216,23 +265,24 @@ impl<'a> Steps<'a> {
             return Ok(Next::Later);
         }
         let view = self.fleet.join(view, &spares).await?;
+        self.coming.extend(spares.iter().map(|(_, id)| *id));
         tracing::info!(
             nodes = names.join(", "),
             shards = view.primaries().count(),
             "all nodes know them"
         );
-        if view.peers.iter().any(|peer| peer.replica) {
+        if replicas == 0 && view.peers.iter().any(|peer| peer.replica) {
             let nodes = names.join(", ");
             tracing::warn!(
                 nodes,
-                "they have no replicas: what they hold is lost with them; attach some"
+                "they have no replicas: what they hold is lost with them; see [autoscale] replicas"
             );
         }
         Ok(Next::Soon)
     }
 
     /// Up to so many nodes of the pool that can be had.
-    async fn take(&self, view: &View, wanted: usize) -> Result<Vec<(NodeAddr, NodeId)>, Trouble> {
+    pub(super) async fn free(&self, view: &View, wanted: usize) -> Result<Vec<Free>, Trouble> {
         let mut found = Vec::new();
         for addr in &self.pool {
             if found.len() == wanted {
@@ -244,7 +294,14 @@ impl<'a> Steps<'a> {
                 spare = self.fleet.spare(view, addr).await;
             }
             match spare {
-                Spare::Ready(id) => found.push((addr.clone(), id)),
+                Spare::Ready(id) => found.push(Free {
+                    addr: addr.clone(),
+                    id,
+                    zone: match self.replicas {
+                        0 => None,
+                        _ => self.fleet.zone_of(addr).await,
+                    },
+                }),
                 Spare::Unusable(why) => {
                     tracing::warn!(why, "a node of the warm pool cannot be taken")
                 }
@@ -271,13 +328,13 @@ impl<'a> Steps<'a> {
                 wanted,
                 found,
                 why,
-                "scale in: only primaries of the warm pool without replicas are given back"
+                "scale in: only shards of the warm pool alone are given back"
             );
         }
         for peer in candidates.into_iter().take(fewer) {
             let (node, slots) = (&peer.addr, peer.slots.len());
             tracing::info!(%node, slots, why, "scale in: it is emptied and given back");
-            self.begin_leaving(peer).await;
+            self.begin_leaving_all(view, peer).await;
         }
         Ok(Next::Soon)
     }
@@ -310,17 +367,24 @@ impl<'a> Steps<'a> {
         }
         let view = self.fleet.view().await?;
         view.sound()?;
-        for id in self.leaving.clone() {
-            let empty = view.peer(id).filter(|peer| peer.slots.is_empty());
-            if let Some(peer) = empty {
-                self.fleet.release(peer).await?;
-                self.leaving.remove(&id);
-                if self.followed.remove(&id) {
-                    let _ = self.fleet.set_follows(peer, true).await;
-                }
-                let shards = view.primaries().count() - usize::from(!peer.replica);
-                tracing::info!(node = %peer.addr, shards, "it is empty, forgotten and back in the pool");
+        // Replicas first: who has some is not let go.
+        let mut ids: Vec<NodeId> = self.leaving.iter().copied().collect();
+        ids.sort_by_key(|id| view.peer(*id).is_none_or(|peer| !peer.replica));
+        let serves = |id: Option<NodeId>| {
+            id.and_then(|id| view.peer(id))
+                .is_some_and(|peer| self.leaving.contains(&peer.id) && !peer.slots.is_empty())
+        };
+        let empty = |peer: &&Peer| peer.slots.is_empty() && !serves(peer.primary);
+        let empty = ids.iter().filter_map(|id| view.peer(*id)).filter(empty);
+        let empty: Vec<Peer> = empty.cloned().collect();
+        for peer in &empty {
+            self.fleet.release(peer).await?;
+            self.leaving.remove(&peer.id);
+            if self.followed.remove(&peer.id) {
+                let _ = self.fleet.set_follows(peer, true).await;
             }
+            let shards = view.primaries().count() - usize::from(!peer.replica);
+            tracing::info!(node = %peer.addr, shards, "it is empty, forgotten and back in the pool");
         }
         Ok(Next::Soon)
     }
@@ -356,6 +420,15 @@ fn tell(event: &Event) {
             tracing::debug!(%from, %to, slots, moved, keys, took_ms, "moved");
         }
         What::Failed(trouble) => tracing::warn!(%from, %to, slots, "slots did not move: {trouble}"),
+    }
+}
+
+/// A shard that comes.
+fn named((primary, replicas): &Group) -> String {
+    let replicas: Vec<String> = replicas.iter().map(|free| free.addr.to_string()).collect();
+    match replicas.len() {
+        0 => primary.addr.to_string(),
+        _ => format!("{} (replicas {})", primary.addr, replicas.join(", ")),
     }
 }
 
