@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::{
     acceptor::Accepted,
     config::Live,
-    metrics::{ControlMetrics, WorkerMetrics},
+    metrics::{ControlMetrics, TraceMetrics, WorkerMetrics},
     net::Reach,
     tls,
     worker::Observer,
@@ -47,6 +47,11 @@ pub trait DataPlane: Send + Sync + 'static {
     /// # Errors
     /// There is no such cluster.
     fn observer(&self, cluster: usize) -> io::Result<Observer>;
+
+    /// What becomes of traces.
+    fn traces(&self) -> TraceMetrics {
+        TraceMetrics::default()
+    }
 }
 
 /// The acceptor's end of a worker's thread.

@@ -285,7 +285,8 @@ pub fn start(
         Metrics::new(names)
     } else {
         Metrics::of_process(names)
-    };
+    }
+    .tracing(plane.traces());
     let readiness = Readiness::default();
     let sites = Site::all(config, &loaded, &metrics, &readiness);
     let (mut threads, mut workers) = (Vec::new(), Vec::new());

@@ -15,6 +15,8 @@ use crate::{
     config::Config,
     contract::{self, DiscoveryContext, HallContext},
     discovery,
+    metrics::TraceMetrics,
+    traces::Traces,
 };
 
 /// The workers and the discoveries of one proxy, as the server starts them.
@@ -51,6 +53,17 @@ impl Plane {
         for shared in &self.clusters {
             if let Some(access) = &access {
                 let _ = shared.access.set(access.clone()); // it is new, and has none
+            }
+        }
+        self
+    }
+
+    /// The same, whose workers have some of their commands traced.
+    #[must_use]
+    pub fn traced(self, traces: Option<Traces>) -> Self {
+        for shared in &self.clusters {
+            if let Some(traces) = &traces {
+                let _ = shared.traces.set(traces.clone()); // it is new, and has none
             }
         }
         self
@@ -96,6 +109,11 @@ impl contract::DataPlane for Plane {
         context: DiscoveryContext,
     ) -> io::Result<JoinHandle<()>> {
         discovery::spawn(context, Arc::clone(self.shared(cluster)?))
+    }
+
+    fn traces(&self) -> TraceMetrics {
+        let traces = self.clusters.first().and_then(|shared| shared.traces.get());
+        traces.map(Traces::metrics).unwrap_or_default()
     }
 
     fn observer(&self, cluster: usize) -> io::Result<Observer> {
