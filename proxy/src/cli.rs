@@ -18,6 +18,7 @@ use crate::{
     systemd, telemetry,
     tls::AllLoaded,
     tools::{self, shell::Shell},
+    traces::Traces,
     worker::Plane,
 };
 
@@ -185,7 +186,11 @@ fn serve(file: &ConfigFile) -> ExitCode {
             Ok(access) => access,
             Err(error) => return mistake(&error),
         };
-        let plane = Plane::new().logging(access);
+        let (traces, sending) = match Traces::begin(&config.traces) {
+            Ok(begun) => begun.unzip(),
+            Err(error) => return mistake(&error),
+        };
+        let plane = Plane::new().logging(access).traced(traces);
         let running = match server::start(&lives, loaded, bound, &plane, Some(path)) {
             Ok(running) => running,
             Err(error) => return mistake(&error),
@@ -200,6 +205,9 @@ fn serve(file: &ConfigFile) -> ExitCode {
         );
         tokio::spawn(systemd::tell_when_ready(running.readiness.clone()));
         drain::serve(running, &lives.process, signals).await;
+        if let Some(sending) = sending {
+            sending.end();
+        }
         ExitCode::SUCCESS
     })
 }

@@ -22,6 +22,7 @@ mod reference;
 mod secret;
 mod summary;
 mod tenant;
+mod traces;
 mod typed;
 
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use reads::{Reads, ZoneOf};
 pub use reference::commented;
 pub use secret::Secret;
 pub use tenant::{ClusterId, Tenant};
+pub use traces::{Endpoint, Header, Traces};
 
 /// Name of a configuration given by no file (the demo's), used in messages.
 const BUILT_IN: &str = "(built in)";
@@ -73,6 +75,8 @@ pub struct Config {
     pub admin: Admin,
     /// `[log]`: what is said and how.
     pub log: Log,
+    /// `[traces]`: where some commands are told of.
+    pub traces: Traces,
     /// `[autoscale]`: when nodes come and go.
     pub autoscale: Autoscale,
     /// Where each value was written, for messages of later stages (a certificate that does not load).
@@ -494,6 +498,7 @@ impl Config {
             drain: Drain::default(),
             admin: Admin::default(),
             log: Log::default(),
+            traces: Traces::default(),
             autoscale: Autoscale::default(),
             origin: Origin::new(BUILT_IN),
         }

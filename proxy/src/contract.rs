@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::{
     acceptor::Accepted,
     config::{ClusterId, Config, Live},
-    metrics::{ControlMetrics, WorkerMetrics},
+    metrics::{ControlMetrics, TraceMetrics, WorkerMetrics},
     net::Reach,
     tls,
     worker::Observer,
@@ -54,6 +54,11 @@ pub trait DataPlane: Clone + Send + Sync + 'static {
     /// # Errors
     /// There is no such cluster.
     fn observer(&self, cluster: ClusterId) -> io::Result<Observer>;
+
+    /// What becomes of traces.
+    fn traces(&self) -> TraceMetrics {
+        TraceMetrics::default()
+    }
 }
 
 /// The acceptor's end of a worker's thread.

@@ -6,7 +6,7 @@
 //! - [`drain`]: how it ends. [`reload`]: files that are read again while it runs.
 //! - [`worker`]: one thread with its dataplane; a task for each client and each node connection.
 //! - [`net`]: connections as the system has them, or as a simulation does.
-//! - [`metrics`], [`admin`], [`telemetry`]: what is seen from outside.
+//! - [`metrics`], [`admin`], [`telemetry`], `traces`: what is seen from outside.
 //! - `fleet`: every node at once, for the tools that move slots and add and remove nodes.
 //! - [`cli`] and [`demo`]: the command line, and everything at once on one machine.
 
@@ -40,6 +40,7 @@ pub mod systemd;
 pub mod telemetry;
 pub mod tls;
 mod tools;
+mod traces;
 mod upstream;
 mod users;
 pub mod worker;

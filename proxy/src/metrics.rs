@@ -22,17 +22,19 @@ mod phases;
 mod process;
 mod reloads;
 mod totals;
+mod traces;
 
 pub use heat::{HeatFigures, HeatMetrics, KEYS_TOP, SLOTS_TOP};
 pub use labels::{
     ConnectResult, Direction, ErrorKind, HandshakeResult, NearDrop, NearEnd, Phase, PoisonReason,
-    RedirectKind, ReloadResult, TlsFile, UpstreamState, Zone,
+    RedirectKind, ReloadResult, TlsFile, TraceEnd, UpstreamState, Zone,
 };
 pub use listing::Listing;
 use phases::PhaseCells;
 pub use phases::PhaseTotals;
 pub use reloads::ReloadMetrics;
 pub use totals::Totals;
+pub use traces::TraceMetrics;
 
 /// Upper bounds of the latency histogram's buckets, in nanoseconds: from 50 microseconds to 10 s.
 const BUCKETS_NS: [u64; 14] = [
@@ -150,6 +152,7 @@ pub struct Metrics {
     control: Arc<Control>,
     reloads: ReloadMetrics,
     heat: HeatMetrics,
+    traces: TraceMetrics,
 }
 
 impl Metrics {
@@ -163,7 +166,14 @@ impl Metrics {
             control: Arc::default(),
             reloads: ReloadMetrics::default(),
             heat: HeatMetrics::default(),
+            traces: TraceMetrics::default(),
         }
+    }
+
+    /// The same, with what becomes of traces.
+    #[must_use]
+    pub fn tracing(self, traces: TraceMetrics) -> Self {
+        Self { traces, ..self }
     }
 
     /// The same for what several clusters have in common.
@@ -185,6 +195,7 @@ impl Metrics {
             control: Arc::default(),
             reloads: ReloadMetrics::default(),
             heat: HeatMetrics::default(),
+            traces: TraceMetrics::default(),
         }
     }
 

@@ -103,7 +103,8 @@ pub fn start(
         Metrics::new(names)
     } else {
         Metrics::of_process(names)
-    };
+    }
+    .tracing(plane.traces());
     let threads = Threads::default();
     let mut workers = Vec::new();
     // They end with the process, after all of its parts.

@@ -300,3 +300,11 @@ pub(crate) fn now() -> i64 {
         i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
     })
 }
+
+/// TLS to a server that these authorities vouch for.
+///
+/// # Errors
+/// The file cannot be used: one line that names it.
+pub(crate) fn trusting(ca: &Path) -> Result<ClientConfig, String> {
+    sources::trusting(ca)
+}

@@ -302,7 +302,8 @@ fn begin(
     let settings = settings::of(&first, &shared, index);
     let table = Arc::clone(&shared.table);
     let mut plane = Dataplane::new(settings, table, host, clock::now());
-    plane.follow(true, 0);
+    let traced = plane.host().set_traced(first.traces.one_in);
+    plane.follow(true, traced);
     let worker = Rc::new(Worker {
         index,
         by_certificate: RefCell::new(ByCertificate::new(&first.users)),
@@ -361,6 +362,8 @@ async fn follow_config(worker: Rc<Worker>) {
             .replace(ByCertificate::new(&config.users));
         worker.with(|plane| {
             plane.host().set_slow(config.log.slow);
+            let traced = plane.host().set_traced(config.traces.one_in);
+            plane.follow(true, traced);
             plane.set_settings(settings, worker.now());
         });
         // Whether Valkey's default user is open depends on it too, and so do the seeds.

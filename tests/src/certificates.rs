@@ -11,11 +11,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
     KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
 };
-use rustls::ClientConfig;
-use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tempfile::TempDir;
 
 /// The PEM files a TLS server and its clients need.
@@ -114,6 +113,23 @@ impl Certificates {
 }
 
 impl Certificates {
+    /// The TLS settings of a server with this certificate.
+    ///
+    /// # Panics
+    /// A file is not what it was.
+    #[must_use]
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        let chain = CertificateDer::pem_file_iter(&self.cert).expect("a certificate file");
+        let chain = chain.collect::<Result<_, _>>().expect("a chain");
+        let key = PrivateKeyDer::from_pem_file(&self.key).expect("a key file");
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("TLS versions")
+            .with_no_client_auth()
+            .with_single_cert(chain, key);
+        Arc::new(config.expect("a server's certificate"))
+    }
+
     /// Another certificate of this authority for `names`, and its key, as PEM.
     ///
     /// # Panics

@@ -10,12 +10,17 @@ use super::{ClusterId, Config, Credentials, Tenant};
 
 /// Keys that only count at the start: they are about sockets that are bound, threads that run, and
 /// who the proxy itself is.
-const AT_START: [&str; 5] = [
+const AT_START: [&str; 10] = [
     "listen.workers",
     "listen.reuse_port",
     "log.format",
     "log.access_one_in",
     "log.access_file",
+    "traces.endpoint",
+    "traces.service_name",
+    "traces.attributes",
+    "traces.headers",
+    "traces.ca",
 ];
 
 /// What differs between the configuration in force and a new one.
@@ -96,6 +101,7 @@ impl Config {
         self.log.format = before.log.format;
         self.log.access_one_in = before.log.access_one_in;
         self.log.access_file.clone_from(&before.log.access_file);
+        self.traces.succeed(&before.traces);
     }
 }
 
@@ -243,6 +249,9 @@ fn secrets(before: &Config, after: &Config) -> Vec<String> {
     let same_user = user(&before.cluster.credentials) == user(&after.cluster.credentials);
     if same_user && service(before) != service(after) {
         differing.push("cluster.password".to_owned());
+    }
+    if before.traces.exposed() != after.traces.exposed() {
+        differing.push("traces.headers".to_owned());
     }
     for user in &after.users {
         let known = before.users.iter().find(|known| known.name == user.name);

@@ -19,6 +19,7 @@ mod clusters;
 mod hot_keys;
 mod limits;
 mod reads;
+mod traces;
 mod users;
 mod values;
 
@@ -95,6 +96,7 @@ impl Checker<'_> {
         let drain = checker.drain(&typed.drain);
         let admin = checker.admin(typed.admin);
         let log = checker.log(typed.log);
+        let traces = checker.traces(typed.traces, reads.zone.as_deref());
         let autoscale = checker.autoscale(typed.autoscale);
         Some(Config {
             tenant: None,
@@ -111,6 +113,7 @@ impl Checker<'_> {
             drain,
             admin,
             log,
+            traces,
             autoscale,
             origin: checker.origin.clone(),
         })

@@ -48,6 +48,8 @@ impl fmt::Display for Config {
         if let Some(file) = &self.log.access_file {
             write!(f, "\naccess_file = {:?}", file.display().to_string())?;
         }
+        writeln!(f)?;
+        self.traces.write(f)?;
         self.clusters.iter().try_for_each(|own| own.write_tenant(f))
     }
 }

@@ -15,7 +15,12 @@ seeds = ["valkey-0.valkey:6379"]
 
 fn parse(text: &str) -> Result<Config, Problems> {
     Config::parse(text, "k.toml", Path::new("/etc/keyway"), &|name| {
-        (name == "KEYWAY_TEST_PASSWORD").then(|| OsString::from("from-env"))
+        let value = match name {
+            "KEYWAY_TEST_PASSWORD" => "from-env",
+            "KEYWAY_TEST_HEADERS" => "Authorization=Bearer x, x-scope = a b=c",
+            _ => return None,
+        };
+        Some(OsString::from(value))
     })
 }
 
@@ -106,6 +111,13 @@ memory_bytes_max = 1048576
         slow_ms = 22
         access_one_in = 30
         access_file = "access.json"
+        [traces]
+        endpoint = "https://collector:4318"
+        one_in = 31
+        service_name = "cache"
+        attributes = { "team" = "shop" }
+        headers_env = "KEYWAY_TEST_HEADERS"
+        ca = "collector.pem"
         "#;
 
 #[test]
@@ -208,7 +220,7 @@ x = 1
              password_file or password_env",
             "k.toml:13: limits.clients_max: -1 is out of range; 1 to 1000000",
             "k.toml:14: limits.deadline_ms: 0 is out of range; 1 to 3600000 milliseconds",
-            "k.toml:15: extra: unknown key; known here: listen, cluster, reads, hot_keys, users, admin_commands, limits, reload, drain, admin, log, autoscale",
+            "k.toml:15: extra: unknown key; known here: listen, cluster, reads, hot_keys, users, admin_commands, limits, reload, drain, admin, log, traces, autoscale",
         ]
     );
 }
@@ -353,6 +365,52 @@ fn contradictions_are_named() {
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].contains(expected), "{found:?} lacks {expected}");
     }
+}
+
+#[test]
+fn every_key_about_traces_is_read() {
+    let config = parse(EVERY_KEY).unwrap();
+    let traces = config.traces;
+    assert_eq!(
+        traces.endpoint.unwrap().to_string(),
+        "https://collector:4318/v1/traces"
+    );
+    assert_eq!((traces.one_in, &*traces.service_name), (31, "cache"));
+    assert_eq!(traces.attributes["team"], "shop");
+    assert_eq!(traces.ca.unwrap(), Path::new("/etc/keyway/collector.pem"));
+    let (headers, source) = traces.headers.unwrap();
+    assert_eq!(&*headers[1].name, "x-scope");
+    assert_eq!(headers[1].value.expose(), b"a b=c");
+    assert_eq!(&*source, "environment variable KEYWAY_TEST_HEADERS");
+}
+
+#[test]
+fn a_collector_that_cannot_be_one_is_refused() {
+    for (extra, expected) in [
+        (
+            "[traces]\nendpoint = \"127.0.0.1:4318\"",
+            "is no URL of HTTP, like \"http://127.0.0.1:4318/v1/traces\"",
+        ),
+        ("[traces]\nendpoint = \"http://a:b/\"", "traces.endpoint: "),
+        (
+            "[traces]\nendpoint = \"http://a/a b\"",
+            "its path has blanks",
+        ),
+        ("[traces]\nendpoint = \"https://a\"", "traces.ca: missing"),
+        ("[traces]\nattributes = { \"\" = \"x\" }", "has no name"),
+        (
+            "[traces]\nheaders_env = \"KEYWAY_TEST_PASSWORD\"",
+            "header 1 from environment variable KEYWAY_TEST_PASSWORD is not NAME=VALUE",
+        ),
+    ] {
+        let found = problems(&format!("{MINIMAL}{extra}\n"));
+        assert!(found.len() == 1 && found[0].contains(expected), "{found:?}");
+    }
+    let found = parse(&format!(
+        "{MINIMAL}[traces]\nendpoint = \"http://[::1]/v1/x\"\n"
+    ));
+    let endpoint = found.unwrap().traces.endpoint.unwrap();
+    assert_eq!(endpoint.to_string(), "http://[::1]:80/v1/x");
 }
 
 #[test]

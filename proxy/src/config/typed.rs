@@ -10,7 +10,7 @@ use serde::de::{self, Visitor};
 use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::problem::{Origin, Problem, Problems};
-use super::{autoscale, fields};
+use super::{autoscale, fields, traces};
 
 mod clusters;
 
@@ -35,6 +35,7 @@ pub(super) struct File {
     pub(super) drain: Drain,
     pub(super) admin: Admin,
     pub(super) log: Log,
+    pub(super) traces: traces::Typed,
     pub(super) autoscale: autoscale::Typed,
 }
 
@@ -241,7 +242,7 @@ impl<'de> Deserialize<'de> for Whole {
 }
 
 /// Every section by its dotted path, with its keys; sub-sections are keys of their parent too.
-pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 22] {
+pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 23] {
     [
         ("", fields::names::<File>()),
         ("listen", fields::names::<Listen>()),
@@ -261,6 +262,7 @@ pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 22] {
         ("drain", fields::names::<Drain>()),
         ("admin", fields::names::<Admin>()),
         ("log", fields::names::<Log>()),
+        ("traces", fields::names::<traces::Typed>()),
         ("autoscale", fields::names::<autoscale::Typed>()),
         // Of one [[cluster]]: what they have in common with the sections above is told there.
         ("cluster.listen", fields::names::<ClusterListen>()),

@@ -64,6 +64,7 @@ impl Metrics {
             families.extend(self.cluster());
         }
         let Scope::Cluster(name) = &self.scope else {
+            families.push(self.traces.family());
             families.push(build());
             families.extend(process::families());
             families.extend(self.reloads.families());

@@ -206,3 +206,15 @@ labels! {
         Node => "node",
     }
 }
+
+labels! {
+    /// What became of a command's trace.
+    TraceEnd {
+        /// The collector has it.
+        Exported => "exported",
+        /// There was no room for it.
+        Dropped => "dropped",
+        /// The collector did not take it.
+        Failed => "failed",
+    }
+}

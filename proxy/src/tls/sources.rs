@@ -316,6 +316,15 @@ impl<'a> Sources<'a> {
     }
 }
 
+/// TLS to a server that these authorities vouch for, without a certificate of our own.
+pub(super) fn trusting(ca: &Path) -> Result<ClientConfig, String> {
+    let roots = Pem::read(ca)?.roots()?;
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS12, &TLS13])
+        .map_err(|error| error.to_string())?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
 fn mark<'a>(settings: &[u8], files: impl IntoIterator<Item = &'a Pem>) -> Mark {
     let mut hash = Sha256::new();
     let files = files.into_iter().map(|file| file.bytes.as_slice());

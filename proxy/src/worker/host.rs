@@ -13,7 +13,7 @@ use dataplane::{
 };
 use resp::Protocol;
 use session::{User, local::keyway::Question};
-use topology::{NodeAddr, Slot};
+use topology::{NodeAddr, ShardIndex, Slot};
 
 use super::{
     Shared,
@@ -27,6 +27,7 @@ use crate::{
     heat,
     metrics::{self, ConnectResult, NearDrop, NearEnd, PoisonReason, UpstreamState, WorkerMetrics},
     slow::{Allowance, Slow},
+    traces::Traced,
 };
 
 pub(crate) struct WorkerHost {
@@ -39,6 +40,7 @@ pub(crate) struct WorkerHost {
     /// Which commands are in the access log, and whether the last one is.
     sampler: Sampler,
     sampled: bool,
+    traced_one_in: u32,
 }
 
 impl WorkerHost {
@@ -52,6 +54,7 @@ impl WorkerHost {
         Self {
             sampler: access.map_or_else(Sampler::default, |access| access.sampler(seed)),
             sampled: false,
+            traced_one_in: 0,
             metrics,
             shared,
             counters,
@@ -64,6 +67,21 @@ impl WorkerHost {
     /// Commands that take longer are in the slow log from now on.
     pub(super) fn set_slow(&mut self, slow: Duration) {
         self.slow_after = slow;
+    }
+
+    /// One in so many commands is traced from now on, if they go anywhere. Returns how many.
+    pub(super) fn set_traced(&mut self, one_in: u32) -> u32 {
+        let is_on = self.shared.traces.get().is_some();
+        self.traced_one_in = if is_on { one_in } else { 0 };
+        self.traced_one_in
+    }
+
+    fn shard_of(&self, slot: Slot) -> Option<usize> {
+        let view = self.shared.view();
+        view.topology
+            .as_deref()?
+            .owner_index(slot)
+            .map(ShardIndex::get)
     }
 
     fn note_slow(&self, line: &Line, left_out: u64) {
@@ -186,6 +204,24 @@ impl Host for WorkerHost {
             ] {
                 self.metrics.phase(phase, took);
             }
+        }
+        if followed.purposes.traced
+            && let Some(traces) = self.shared.traces.get()
+        {
+            let name = command.map_or(command::LABEL_OTHER, |command| command.name());
+            traces.tell(Traced {
+                command: name.into(),
+                cluster: self.shared.name.clone(),
+                shard: followed.slot.and_then(|slot| self.shard_of(slot)),
+                one_in: self.traced_one_in,
+                followed,
+            });
+        }
+    }
+
+    fn unfollowed(&mut self) {
+        if let Some(traces) = self.shared.traces.get() {
+            traces.lost();
         }
     }
 

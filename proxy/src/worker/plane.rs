@@ -16,6 +16,8 @@ use crate::{
     config::{ClusterId, Config},
     contract::{self, DiscoveryContext, HallContext, WorkerContext},
     discovery,
+    metrics::TraceMetrics,
+    traces::Traces,
 };
 
 /// The workers and the discoveries of one proxy, as the server starts them.
@@ -27,6 +29,8 @@ struct Grounds {
     seed: u64,
     /// Where some commands are written, if they are.
     access: OnceLock<AccessLog>,
+    /// Where commands go that are traced, if any are.
+    traces: OnceLock<Traces>,
     /// What is shared of each cluster.
     clusters: Mutex<BTreeMap<ClusterId, Arc<Shared>>>,
 }
@@ -45,6 +49,7 @@ impl Plane {
         Self(Arc::new(Grounds {
             seed,
             access: OnceLock::new(),
+            traces: OnceLock::new(),
             clusters: Mutex::default(),
         }))
     }
@@ -54,6 +59,15 @@ impl Plane {
     pub fn logging(self, access: Option<AccessLog>) -> Self {
         if let Some(access) = access {
             let _ = self.0.access.set(access); // it is new, and has none
+        }
+        self
+    }
+
+    /// The same, whose workers have some of their commands traced.
+    #[must_use]
+    pub fn traced(self, traces: Option<Traces>) -> Self {
+        if let Some(traces) = traces {
+            let _ = self.0.traces.set(traces); // it is new, and has none
         }
         self
     }
@@ -115,9 +129,17 @@ impl contract::DataPlane for Plane {
         if let Some(access) = self.0.access.get() {
             let _ = shared.access.set(access.clone()); // it is new, and has none
         }
+        if let Some(traces) = self.0.traces.get() {
+            let _ = shared.traces.set(traces.clone()); // nor of these
+        }
         let all = self.0.clusters.lock();
         let mut all = all.unwrap_or_else(PoisonError::into_inner);
         all.insert(cluster, Arc::new(shared));
+    }
+
+    fn traces(&self) -> TraceMetrics {
+        let traces = self.0.traces.get();
+        traces.map(Traces::metrics).unwrap_or_default()
     }
 
     fn forget_cluster(&self, cluster: ClusterId) {

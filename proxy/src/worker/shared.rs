@@ -19,6 +19,7 @@ use topology::{NodeAddr, NodeId, Slot};
 use super::{Mail, counters::Counters};
 use crate::{
     access::AccessLog, clock, config::Config, events::Events, heat::HeatBoard, slow::SlowLog,
+    traces::Traces,
 };
 
 /// Slots said to have moved that the discovery has not heard of yet. More are forgotten: it
@@ -61,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) slow: SlowLog,
     /// Where some commands are written, if they are.
     pub(super) access: OnceLock<AccessLog>,
+    /// Where commands go that are traced, if any are.
+    pub(super) traces: OnceLock<Traces>,
     /// What all workers have counted.
     pub(crate) heat: HeatBoard,
     lags: Mutex<Arc<HashMap<NodeId, Duration>>>,
@@ -104,6 +107,7 @@ impl Shared {
             events: Events::default(),
             slow: SlowLog::default(),
             access: OnceLock::new(),
+            traces: OnceLock::new(),
             heat: HeatBoard::default(),
             lags: Mutex::default(),
             worked: Mutex::default(),

@@ -1,0 +1,263 @@
+//! OpenTelemetry traces: what a collector is told of commands, never with a key or a value, and what
+//! becomes of commands when it is not there.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails"
+)]
+
+use std::{
+    collections::HashMap,
+    fs,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use keyway_tests::{
+    Certificates, Collector, Collects, Keyway, RealCluster, Settings, Signal, Version, attribute,
+    slot_of, text, wait_until,
+};
+use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
+
+fn settings(collector: &Collector, more: &str) -> Settings {
+    let endpoint = format!("http://{}/v1/traces", collector.addr());
+    Settings {
+        sections: format!("[traces]\nendpoint = \"{endpoint}\"\none_in = 1\n{more}"),
+        ..Settings::default()
+    }
+}
+
+fn of_kind<'a>(spans: &'a [Span], name: &str, kind: SpanKind) -> Vec<&'a Span> {
+    let same = |span: &&Span| span.name == name && span.kind == i32::from(kind);
+    spans.iter().filter(same).collect()
+}
+
+fn traces(keyway: &Keyway, result: &str) -> f64 {
+    keyway.metric("keyway_traces_total", &[&format!("result=\"{result}\"")])
+}
+
+/// A server's span with its children, which are within it, one behind the other.
+fn check_children(whole: &Span, spans: &[Span]) -> Vec<Span> {
+    let mut children: Vec<Span> = spans
+        .iter()
+        .filter(|span| span.parent_span_id == whole.span_id)
+        .cloned()
+        .collect();
+    children.sort_by_key(|span| (span.start_time_unix_nano, span.end_time_unix_nano));
+    let mut from = whole.start_time_unix_nano;
+    for child in &children {
+        assert_eq!(child.trace_id, whole.trace_id);
+        assert!(child.start_time_unix_nano >= from, "{child:?} of {whole:?}");
+        from = child.end_time_unix_nano;
+        assert!(from >= child.start_time_unix_nano, "{child:?}");
+    }
+    assert!(
+        from <= whole.end_time_unix_nano,
+        "{children:?} of {whole:?}"
+    );
+    children
+}
+
+/// One `SET`, by its attributes and parts. Returns its shard, and its node.
+fn check_set(set: &Span, spans: &[Span], keyway: &Keyway) -> (String, String) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let children = check_children(set, spans);
+    let names: Vec<_> = children.iter().map(|child| &*child.name).collect();
+    assert_eq!(names, ["queue", "SET"]);
+    let (queue, node) = (&children[0], &children[1]);
+    assert_eq!(queue.kind, i32::from(SpanKind::Internal));
+    assert_eq!(node.kind, i32::from(SpanKind::Client));
+    let of = |name: &str| attribute(&node.attributes, name).unwrap_or_default();
+    let addr = format!("{}:{}", of("network.peer.address"), of("server.port"));
+    let of = |name: &str| attribute(&set.attributes, name).unwrap_or_default();
+    assert_eq!(of("db.system.name"), "redis");
+    assert_eq!(
+        (of("db.operation.name"), of("db.namespace")),
+        ("SET".to_owned(), "0".to_owned())
+    );
+    assert_eq!(of("server.port"), keyway.port().to_string());
+    assert_eq!(of("client.address"), "127.0.0.1");
+    assert_eq!(of("keyway.one_in"), "1");
+    assert!(set.status.is_none());
+    let ago = u64::try_from(now.as_nanos()).unwrap() - set.start_time_unix_nano;
+    assert!(ago < 120_000_000_000, "{ago} ns ago");
+    (of("keyway.shard"), addr)
+}
+
+/// Who sent what was taken, and that nothing secret is in it.
+fn check_requests(collector: &Collector) {
+    let resource = collector.resource().attributes;
+    let of = |name: &str| attribute(&resource, name).unwrap_or_default();
+    assert_eq!(
+        (of("service.name"), of("k8s.pod.name")),
+        ("cache".to_owned(), "cache-7".to_owned())
+    );
+    assert_eq!(of("deployment.environment.name"), "test");
+    for taken in collector.taken() {
+        assert!(
+            taken.head.starts_with("POST /v1/traces HTTP/1.1\r\n"),
+            "{}",
+            taken.head
+        );
+        assert!(
+            taken.head.contains("authorization: Bearer token\r\n"),
+            "{}",
+            taken.head
+        );
+        let shown = String::from_utf8_lossy(&taken.body).to_lowercase();
+        assert!(
+            !shown.contains("secret") && !shown.contains("token"),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn every_traced_command_is_a_span_with_its_parts_and_without_keys_and_values() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let collector = Collector::start(None);
+    let folder = tempfile::tempdir().unwrap();
+    let headers = folder.path().join("headers");
+    fs::write(&headers, "authorization=Bearer token,x-scope=shop\n").unwrap();
+    let more = format!(
+        "service_name = \"cache\"\nheaders_file = {headers:?}\n\
+         attributes = {{ \"deployment.environment.name\" = \"test\" }}\n"
+    );
+    let settings = Settings {
+        environment: vec![("POD_NAME".to_owned(), "cache-7".to_owned())],
+        ..settings(&collector, &more)
+    };
+    let keyway = Keyway::with(&cluster, &settings);
+    let mut client = keyway.client();
+    for number in 0..20 {
+        let key = format!("secret:{number}");
+        assert_eq!(text(&client.cmd(&["SET", &key, "secretvalue"])), "OK");
+    }
+    let _ = client.cmd(&["LPUSH", "secret:7", "secretvalue"]); // WRONGTYPE
+    let script = "return redis.error_reply('SECRETWORD of a script')";
+    let _ = client.cmd(&["EVAL", script, "1", "secret:7"]);
+    let _ = client.cmd(&["MGET", "secret:1", "secret:2", "secret:3"]);
+    let _ = client.cmd(&["PING"]); // goes to no node
+    wait_until("all traces", 20, || {
+        of_kind(&collector.spans(), "MGET", SpanKind::Server).len() == 1
+    });
+    let spans = collector.spans();
+    let sets = of_kind(&spans, "SET", SpanKind::Server);
+    assert_eq!(sets.len(), 20);
+    let mut nodes = HashMap::new();
+    for set in &sets {
+        let (shard, addr) = check_set(set, &spans, &keyway);
+        assert!(cluster.addrs().contains(&addr), "{addr}");
+        let known = nodes.entry(shard).or_insert_with(|| addr.clone());
+        assert_eq!(*known, addr);
+    }
+    let slots: Vec<_> = sets
+        .iter()
+        .filter_map(|set| attribute(&set.attributes, "keyway.slot"))
+        .collect();
+    assert!(
+        slots.contains(&slot_of("secret:7").to_string()),
+        "{slots:?}"
+    );
+    for (name, error) in [("LPUSH", "WRONGTYPE"), ("EVAL", "_OTHER")] {
+        let failed = of_kind(&spans, name, SpanKind::Server)[0];
+        let code = attribute(&failed.attributes, "db.response.status_code");
+        assert_eq!(code.as_deref(), Some(error));
+        let status = failed.status.as_ref().unwrap();
+        assert_eq!(status.code, i32::from(StatusCode::Error));
+    }
+    check_children(of_kind(&spans, "MGET", SpanKind::Server)[0], &spans);
+    assert!(of_kind(&spans, "PING", SpanKind::Server).is_empty());
+
+    check_requests(&collector);
+    assert!(!keyway.log().contains("Bearer"));
+    assert!((traces(&keyway, "exported") - 23.0).abs() < 0.1);
+}
+
+#[test]
+fn a_collector_is_reached_by_tls_and_how_many_are_traced_changes_while_it_runs() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let certificates = Certificates::loopback();
+    let collector = Collector::start(Some(certificates.server_config()));
+    let (endpoint, ca) = (collector.addr(), certificates.ca.clone());
+    let settings = Settings {
+        sections: format!(
+            "[traces]\nendpoint = \"https://{endpoint}\"\nca = {ca:?}\none_in = 0\nservice_name = \"one\"\n"
+        ),
+        ..Settings::default()
+    };
+    let keyway = Keyway::with(&cluster, &settings);
+    let mut client = keyway.client();
+    for _ in 0..100 {
+        assert_eq!(text(&client.cmd(&["SET", "k", "v"])), "OK");
+    }
+    keyway.reconfigure(|config| {
+        let config = config.replace("one_in = 0", "one_in = 1");
+        config.replace("\"one\"", "\"other\"")
+    });
+    keyway.signal(Signal::HUP);
+    wait_until("a trace", 20, || {
+        assert_eq!(text(&client.cmd(&["GET", "k"])), "v");
+        !collector.spans().is_empty()
+    });
+    assert!(of_kind(&collector.spans(), "SET", SpanKind::Server).is_empty());
+    assert!(collector.taken()[0].head.starts_with("POST /v1/traces "));
+    let log = keyway.log();
+    let report = log.lines().find(|line| line.contains("traces.one_in"));
+    assert!(report.unwrap().contains("traces.service_name"), "{log}");
+}
+
+#[test]
+fn a_collector_that_stalls_costs_nothing_but_traces() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let collector = Collector::start(None);
+    collector.set(Collects::Stalls);
+    let mut keyway = Keyway::with(&cluster, &settings(&collector, ""));
+    let mut client = keyway.client();
+    wait_until("what finds no room", 60, || {
+        for _ in 0..500 {
+            assert_eq!(text(&client.cmd(&["SET", "k", "v"])), "OK");
+        }
+        traces(&keyway, "dropped") > 0.0
+    });
+    collector.set(Collects::All);
+    wait_until("traces", 30, || traces(&keyway, "exported") > 0.0);
+    assert!(!collector.spans().is_empty());
+
+    // What is refused for good is not tried again; and the end does not wait for a collector.
+    collector.set(Collects::Refuses(400));
+    wait_until("traces that are refused", 30, || {
+        assert_eq!(text(&client.cmd(&["SET", "k", "v"])), "OK");
+        traces(&keyway, "failed") > 0.0
+    });
+    keyway.wait_logged("the collector says 400");
+    collector.set(Collects::Stalls);
+    assert_eq!(text(&client.cmd(&["SET", "k", "v"])), "OK");
+    keyway.signal(Signal::TERM);
+    assert!(keyway.wait_end().success());
+}
+
+#[test]
+fn what_is_traced_last_is_sent_before_the_end_and_nobody_there_is_no_trouble() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let collector = Collector::start(None);
+    let mut keyway = Keyway::with(&cluster, &settings(&collector, ""));
+    let mut client = keyway.client();
+    assert_eq!(text(&client.cmd(&["SET", "k", "v"])), "OK");
+    keyway.signal(Signal::TERM);
+    assert!(keyway.wait_end().success());
+    assert_eq!(
+        of_kind(&collector.spans(), "SET", SpanKind::Server).len(),
+        1
+    );
+
+    let mut nowhere = settings(&collector, "");
+    nowhere.sections = nowhere.sections.replace(&collector.addr(), "127.0.0.1:1");
+    let keyway = Keyway::with(&cluster, &nowhere);
+    let mut client = keyway.client();
+    wait_until("traces that cannot be sent", 60, || {
+        assert_eq!(text(&client.cmd(&["SET", "k", "v"])), "OK");
+        traces(&keyway, "failed") > 0.0
+    });
+    keyway.wait_logged("traces cannot be sent");
+}
