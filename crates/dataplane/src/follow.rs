@@ -13,7 +13,7 @@ use std::{
 
 use command::CommandId;
 use routing::Slot;
-use session::{Place, ReplyMode};
+use session::Place;
 use topology::NodeAddr;
 
 use crate::{client::State, core::Core, host::Host, slots::Key, ticket::Ticket};
@@ -93,7 +93,7 @@ pub struct Followed {
     pub resent: u32,
     /// The loop had looked at the sockets: it was there then.
     pub arrived: Instant,
-    /// It was decrypted and read, and had its place.
+    /// It was decrypted and read, and has its place.
     pub taken: Instant,
     /// Its last byte was written to the node's socket. `None`: it got another's answer.
     pub sent: Option<Instant>,
@@ -109,7 +109,7 @@ struct Follow {
     place: Place,
     slot: Option<Slot>,
     purposes: Purposes,
-    command: Option<CommandId>,
+    command: CommandId,
     database: u32,
     node: Option<NodeAddr>,
     error: Option<&'static str>,
@@ -201,9 +201,9 @@ impl Follows {
         self.renew();
     }
 
-    /// Another command is taken. Returns whether it is to be followed.
+    /// Another command goes to a node. Returns whether it is to be followed.
     #[inline]
-    pub(crate) fn takes_next(&mut self) -> bool {
+    fn takes_next(&mut self) -> bool {
         self.until = self.until.wrapping_sub(1);
         self.until == 0
     }
@@ -263,6 +263,7 @@ impl Follows {
 
     /// A part of a command is queued for a node: it is gone with this many bytes.
     #[cold]
+    #[inline(never)]
     pub(crate) fn queued(&mut self, ticket: &Ticket, channel: Key, unwritten: usize) {
         // Of several parts the first stands for all; the answers are those of all.
         if ticket.part == 0
@@ -276,6 +277,7 @@ impl Follows {
 
     /// A node's socket took so many bytes of commands.
     #[cold]
+    #[inline(never)]
     pub(crate) fn wrote(&mut self, channel: Key, bytes: usize, host: &impl Host, now: Instant) {
         for follow in &mut self.open {
             let leaves = follow.leaves.as_mut().filter(|(to, _)| *to == channel);
@@ -292,6 +294,7 @@ impl Follows {
 
     /// The last bytes of a reply have come, from a node or from Keyway itself.
     #[cold]
+    #[inline(never)]
     pub(crate) fn answered(
         &mut self,
         ticket: &Ticket,
@@ -306,6 +309,7 @@ impl Follows {
 
     /// The reply is an error, if this whole one is.
     #[cold]
+    #[inline(never)]
     pub(crate) fn erred(&mut self, ticket: &Ticket, reply: &[u8]) {
         if let Some(follow) = self.find(ticket.client, ticket.place) {
             follow.error = follow.error.or_else(|| error_of(reply));
@@ -314,6 +318,7 @@ impl Follows {
 
     /// A client is gone.
     #[cold]
+    #[inline(never)]
     pub(crate) fn forget(&mut self, client: Key) {
         self.open.retain(|follow| follow.client != client);
     }
@@ -352,18 +357,35 @@ impl<H: Host> Core<H> {
         self.follows.choose(timed, traced_one_in);
     }
 
-    /// The next command of this client is to be followed, if it goes to a node.
-    #[cold]
-    pub(crate) fn follow_next(&mut self, client: &State, key: Key, now: Instant) {
-        let purposes = self.follows.purposes();
-        let session = &client.session;
-        if purposes == Purposes::default() {
-            return;
+    /// A command has its place, and goes to a node. Some are followed from there.
+    #[inline]
+    pub(crate) fn follow_some(&mut self, of: (&State, Key), at: (Place, bool), now: Instant) {
+        if self.follows.takes_next() {
+            self.begin_to_follow(of, at, now);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn begin_to_follow(
+        &mut self,
+        (client, key): (&State, Key),
+        (place, silent): (Place, bool),
+        now: Instant,
+    ) {
+        let purposes = self.follows.purposes();
         if purposes.timed {
             self.follows.note_timed();
         }
-        if session.reply_mode != ReplyMode::On || self.follows.open.len() >= OPEN_MAX {
+        let order = &client.session.order;
+        let (op, command) = (order.op(place, 0), order.command(place));
+        let (Some(op), Some(command), false) = (op, command, silent) else {
+            return;
+        };
+        if purposes == Purposes::default() {
+            return;
+        }
+        if self.follows.open.len() >= OPEN_MAX {
             if purposes.traced {
                 self.host.unfollowed();
             }
@@ -371,58 +393,37 @@ impl<H: Host> Core<H> {
         }
         self.follows.open.push(Follow {
             client: key,
-            place: session.order.next_place(),
-            slot: None,
+            place,
+            slot: op.slot,
             purposes,
-            command: None,
-            database: session.database,
+            command,
+            database: client.session.database,
             node: None,
             error: None,
             pushes: 0,
             arrived: now,
-            taken: now,
+            taken: self.host.moment(now),
             leaves: None,
             sent: None,
             answered: None,
         });
     }
 
-    /// That command was taken, or was not.
-    #[cold]
-    pub(crate) fn follows_it(&mut self, client: &State, key: Key, now: Instant) {
-        let Some(follow) = self.follows.open.last_mut() else {
-            return;
-        };
-        if follow.client != key || follow.command.is_some() {
-            return; // none was to be followed
-        }
-        let order = &client.session.order;
-        let op = order
-            .op(follow.place, 0)
-            .filter(|_| client.blocked.is_none());
-        if let (Some(op), Some(command)) = (op, order.command(follow.place)) {
-            follow.slot = op.slot;
-            follow.command = Some(command);
-            follow.taken = self.host.moment(now);
-        } else {
-            self.follows.open.pop(); // it was answered here, or is not taken yet
-        }
-    }
-
     /// A client's socket has taken all that there was for it.
     #[cold]
+    #[inline(never)]
     pub(crate) fn client_has_all(&mut self, key: Key, client: &State, now: Instant) {
         if !self.follows.open.iter().any(|follow| follow.client == key) {
             return;
         }
         let written = self.host.moment(now);
         for follow in self.follows.done(key, client) {
-            let (Some(command), Some(answered)) = (follow.command, follow.answered) else {
+            let Some(answered) = follow.answered else {
                 continue;
             };
             self.host.followed(Followed {
                 purposes: follow.purposes,
-                command,
+                command: follow.command,
                 client: client.session.peer,
                 local: client.session.local,
                 database: follow.database,

@@ -137,6 +137,7 @@ impl<H: Host> Core<H> {
             None => order.reserve_one(command.id(), silent, op, now),
             Some(merge) => order.reserve_many(command.id(), silent, vec![op], merge, now),
         };
+        self.follow_some((client, key), (place, silent), now);
         match way {
             Way::Channel(channel) => {
                 let protocol = client.session.protocol;
@@ -214,6 +215,7 @@ impl<H: Host> Core<H> {
             .session
             .order
             .reserve_many(command.id(), silent, ops, split.merge, now);
+        self.follow_some((client, key), (place, silent), now);
         let mut holds = false;
         for (number, (part, (way, form))) in (0..).zip(requests.iter().zip(ways)) {
             let Way::Channel(channel) = way else {

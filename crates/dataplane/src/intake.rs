@@ -127,14 +127,7 @@ impl<H: Host> Core<H> {
             };
             if !decoder.is_empty() {
                 let frame = rest.get(..len).unwrap_or_default();
-                let follows = self.follows.takes_next();
-                if follows {
-                    self.follow_next(state, key, now);
-                }
                 state.blocked = self.take((state, key), decoder.request(frame), table, now);
-                if follows {
-                    self.follows_it(state, key, now);
-                }
                 if state.blocked.is_some() {
                     break;
                 }

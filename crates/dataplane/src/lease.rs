@@ -148,6 +148,7 @@ impl<H: Host> Core<H> {
             None => order.reserve_one(command.id(), silent, op, now),
             Some(merge) => order.reserve_many(command.id(), silent, vec![op], merge, now),
         };
+        self.follow_some((client, key), (place, silent), now);
         match channel.filter(|_| route.is_some()) {
             Some(channel) => {
                 let how = (sending.form, sending.writes);
