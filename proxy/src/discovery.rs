@@ -352,11 +352,13 @@ impl Discovery {
         };
         let known_for = self.found_at.get_or_insert_with(Instant::now).elapsed();
         let is_ready = self.context.readiness.reason().is_none();
-        match ready::why_not(current.holes(), is_ready, known_for) {
+        let why_not = ready::why_not(current.holes(), is_ready, known_for);
+        self.publish(topology, Arc::new(facts));
+        // Who hears of it looks at once, and must find what it is about.
+        match why_not {
             None => self.context.readiness.ready(),
             Some(reason) => self.context.readiness.not_ready(&reason),
         }
-        self.publish(topology, Arc::new(facts));
     }
 
     /// Keeps what differs from before. Returns whether anything does.

@@ -553,6 +553,11 @@ fn a_failover_and_the_end_of_one_cluster_do_not_touch_another() {
     ];
     let world = World::new(&tenants, Settings::default());
     let (over, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let revision = || {
+        let name = "keyway_topology_revision";
+        world.keyway.metric(name, &["cluster=\"b\""])
+    };
+    let before = revision();
     let addrs_of_a = a.addrs();
     thread::scope(|scope| {
         for number in 0..3 {
@@ -589,6 +594,8 @@ fn a_failover_and_the_end_of_one_cluster_do_not_touch_another() {
         over.store(true, SeqCst);
     });
     assert!(world.keyway.is_ready(), "b is served");
+    let news = revision() - before;
+    assert!(before > 0.5 && news.abs() < 0.5, "{before} and {news} more");
     let (_, page) = world.keyway.http("/topology?cluster=b").expect("a page");
     let strangers = addrs_of_a.iter().filter(|addr| page.contains(*addr));
     assert_eq!(strangers.count(), 0, "b knows nodes of a: {page}");
