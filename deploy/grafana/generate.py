@@ -17,7 +17,7 @@ WIDTH = 24
 
 # What the process has only once, however many clusters it serves; all else has the label `cluster`, when
 # there are several. Where there is none, "All" asks for that too.
-OF_THE_PROCESS = ("up", "keyway_build_info", "keyway_config_reloads_total", "process_")
+OF_THE_PROCESS = ("up", "keyway_build_info", "keyway_config_reloads_total", "keyway_traces_total", "process_")
 
 
 def metric(name, labels=""):

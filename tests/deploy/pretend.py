@@ -75,7 +75,6 @@ def systemctl(arguments):
     pid = FOLDER / "keyway.pid"
     if arguments in (["enable", "--now", "keyway"], ["restart", "keyway"]):
         stop(pid)
-        subprocess.run(unit("ExecStartPre"), check=True, stdout=subprocess.DEVNULL)
         with open(FOLDER / "journal", "a") as journal:
             started = subprocess.Popen(unit("ExecStart"), stdout=journal, stderr=journal, start_new_session=True)
         pid.write_text(str(started.pid))

@@ -77,7 +77,11 @@ impl Listed {
     /// process's own.
     #[must_use]
     pub fn is_of_a_cluster(&self) -> bool {
-        let of_the_process = ["keyway_build_info", "keyway_config_reloads_total"];
+        let of_the_process = [
+            "keyway_build_info",
+            "keyway_config_reloads_total",
+            "keyway_traces_total",
+        ];
         !self.name.starts_with("process_") && !of_the_process.contains(&self.name.as_str())
     }
 }

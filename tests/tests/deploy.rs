@@ -556,6 +556,8 @@ fn scripts_are_sound() {
 fn systemd_takes_the_unit() {
     let folder = TempDir::new().unwrap();
     let unit = fs::read_to_string(root().join("deploy/systemd/keyway.service")).unwrap();
+    // A mistake is not put right by a restart; systemd asks the main process alone about that.
+    assert!(unit.contains("\nRestartPreventExitStatus=2\n") && !unit.contains("\nExecStartPre="));
     let installed = unit.replace("/usr/local/bin/keyway", keyway().to_str().unwrap());
     let path = folder.path().join("keyway.service");
     fs::write(&path, installed).unwrap();

@@ -100,11 +100,7 @@ impl Machine {
             symlink(fs::canonicalize(root().join(name)).unwrap(), at.join(name)).unwrap();
         }
         let programs = at.join("usr/local/bin");
-        for made in [
-            &programs,
-            &at.join("etc/sysusers.d"),
-            &at.join("etc/systemd/system"),
-        ] {
+        for made in [&programs, &at.join("etc/systemd/system")] {
             fs::create_dir_all(made).unwrap();
         }
         let pretend = fs::read_to_string(root().join("tests/deploy/pretend.py")).unwrap();
