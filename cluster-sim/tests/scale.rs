@@ -74,6 +74,18 @@ fn five_million_requests_a_second_are_reached_in_twelve_minutes() {
 }
 
 #[test]
+fn busy_hosts_send_nodes_away_and_who_is_quiet_notices_nothing() {
+    for seed in ["1", "3"] {
+        let figures = figures(&scenario("noisy-neighbour.toml"), seed);
+        assert!(number(&figures, "evictions") >= 5.0, "{figures}");
+        assert!(number(&figures, "failed") < 0.5, "{figures}");
+        assert!(number(&figures, "host_full_s_max") < 0.5, "{figures}");
+        let p99 = number(&figures, "p99_ms_max");
+        assert!(p99 < number(&figures, "p99_ms_bound"), "{figures}");
+    }
+}
+
+#[test]
 fn the_files_are_written_and_the_chart_is_shown() {
     let folder = TempDir::new().unwrap();
     let text = fs::read_to_string(scenario("flash-sale.toml")).unwrap();

@@ -20,6 +20,7 @@ use keyway_tests::{
 
 /// Long enough for slow machines; the test ends when it is done.
 const PATIENCE_S: u64 = 150;
+const PASSWORD: &str = "scaled";
 
 /// A cluster of one shard, three empty nodes beside it and one that is not, and Keyway before it.
 struct Ground {
@@ -32,10 +33,18 @@ impl Ground {
     /// `lines` are of `[autoscale]`.
     fn new(lines: &str) -> Self {
         let stats = ["--cluster-slot-stats-enabled", "yes"].map(str::to_owned);
-        let cluster = RealCluster::with(ClusterOptions {
-            extra: stats.to_vec(),
-            ..ClusterOptions::new(Version::V9_1, 1, 0)
-        });
+        Self::with(
+            lines,
+            ClusterOptions {
+                extra: stats.to_vec(),
+                ..ClusterOptions::new(Version::V9_1, 1, 0)
+            },
+        )
+    }
+
+    fn with(lines: &str, options: ClusterOptions) -> Self {
+        let password = options.password.clone().unwrap_or_default();
+        let cluster = RealCluster::with(options);
         let spares: Vec<Node> = (0..4).map(|_| cluster.spare_node()).collect();
         // Somebody's: it has a key, and must never be taken nor emptied.
         let mut other = spares[0].client();
@@ -46,6 +55,11 @@ impl Ground {
         });
         let warm: Vec<String> = spares.iter().map(Node::addr).collect();
         let settings = Settings {
+            cluster: match password.as_str() {
+                "" => String::new(),
+                _ => "password_env = 'SCALED'\nunauthenticated = 'service'".to_owned(),
+            },
+            environment: vec![("SCALED".to_owned(), password)],
             sections: format!(
                 "[autoscale]\nwarm = {warm:?}\ninterval_ms = 200\nahead_ms = 1000\n\
                  growth_period_ms = 1000\nshrink_after_ms = 1000\nshards_max = 4\n{lines}\n\
@@ -62,7 +76,13 @@ impl Ground {
     }
 
     fn load(&self, prefix: &str, clients: usize, pause_ms: u64) -> Load {
+        self.load_that(prefix, clients, pause_ms, false)
+    }
+
+    /// `lossy`: a primary is going to be lost, and what it alone knew with it.
+    fn load_that(&self, prefix: &str, clients: usize, pause_ms: u64, lossy: bool) -> Load {
         let options = LoadOptions {
+            lossy,
             prefix: prefix.to_owned(),
             pause: Duration::from_millis(pause_ms),
             watches: true,
@@ -96,6 +116,7 @@ impl Autoscale {
         let mut child = Command::new(tools::keyway())
             .args(["autoscale", "--config", &ground.keyway.config()])
             .args(arguments)
+            .env("SCALED", PASSWORD)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -320,6 +341,77 @@ fn a_shard_comes_and_goes_with_its_replica() {
         assert_eq!(text(&spare.client().cmd(&["DBSIZE"])), "0");
     }
     assert!(log.contains("it is a replica with all data"), "{log}");
+}
+
+/// Before 9.0 slots move key by key, and no node counts what they cost.
+#[test]
+fn one_shard_becomes_several_and_one_again_8_0_over_tls() {
+    let ground = Ground::with(
+        "node_ops_max = 2000",
+        ClusterOptions {
+            password: Some(PASSWORD.to_owned()),
+            ..ClusterOptions::new(Version::V8_0Tls, 1, 0)
+        },
+    );
+    let light = ground.load("light", 2, 300);
+    let scaling = Autoscale::start(&ground, &[]);
+    let heavy = ground.load("heavy", 12, 40);
+    scaling.wait("two shards", || ground.shards() >= 2);
+    heavy.wait_rounds(100);
+    let mut log = scaling.kill();
+    let scaling = Autoscale::start(&ground, &[]);
+    heavy.wait_rounds(50);
+    assert_clean(&heavy.stop(), &log);
+    scaling.wait("one shard", || ground.known() == 1);
+    light.wait_rounds(20);
+    log += &scaling.stop();
+    assert_clean(&light.stop(), &log);
+    assert!(log.contains("all slots weigh the same"), "{log}");
+}
+
+/// A primary with a replica is killed when slots are to move to a new node: it goes on when the
+/// cluster is well again.
+#[test]
+fn a_primary_that_fails_on_the_way_holds_it_up_and_no_more() {
+    let stats = ["--cluster-slot-stats-enabled", "yes"].map(str::to_owned);
+    let mut ground = Ground::with(
+        "node_ops_max = 1000",
+        ClusterOptions {
+            node_timeout_ms: 1_000,
+            extra: stats.to_vec(),
+            ..ClusterOptions::new(Version::V9_1, 3, 1)
+        },
+    );
+    let lost = ground.cluster.owner(slot_of("keyway:fleet"));
+    let load = ground.load_that("heavy", 12, 40, true);
+    let scaling = Autoscale::start(&ground, &[]);
+    scaling.wait("nodes that join", || {
+        scaling.log().contains("all nodes know them")
+    });
+    let id = ground.cluster.id(lost);
+    ground.cluster.node_mut(lost).kill();
+    let other = (lost + 1) % 3;
+    scaling.wait("its successor", || {
+        let nodes = text(&ground.cluster.client(other).cmd(&["CLUSTER", "NODES"]));
+        let line = nodes.lines().find(|line| line.starts_with(&id));
+        line.is_none_or(|line| line.contains("fail") && line.split(' ').count() == 8)
+    });
+    ground.cluster.node_mut(lost).restart();
+    let with_slots = || {
+        let nodes = text(&ground.cluster.client(other).cmd(&["CLUSTER", "NODES"]));
+        let masters = nodes.lines().filter(|line| line.contains("master"));
+        masters.filter(|line| line.split(' ').count() > 8).count()
+    };
+    scaling.wait("four shards", || with_slots() == 4);
+    load.wait_rounds(50);
+    let log = scaling.stop();
+    let report = load.stop();
+    assert!(
+        report.verified > 0 && report.is_right(),
+        "{:?}\n{log}",
+        report.errors
+    );
+    assert_eq!(report.closed, 0, "{}\n{log}", report.told(20));
 }
 
 /// A second one stands by and goes on when the first is killed; `rebalance` is sent away meanwhile.

@@ -290,7 +290,11 @@ impl World<Drivers> {
             return Err(format!("at rest: long after everything, {what}: {count}"));
         }
         let unknown = self.proxy.metric("keyway_errors_total", "unknown_outcome");
-        Ok(self.report(unknown as usize))
+        let near = self.proxy.metric("keyway_near_reads_total", "hit");
+        Ok(Report {
+            near: near as usize,
+            ..self.report(unknown as usize)
+        })
     }
 }
 
@@ -473,6 +477,9 @@ fn config(weather: &Weather, nodes: &[NodeAddr]) -> Config {
     limits.in_flight_max = weather.in_flight_max;
     limits.leases_max = 4;
     config.hot_keys.coalesce = weather.coalesce;
+    if weather.near {
+        config.hot_keys.near_prefixes = vec!["{".into()];
+    }
     config.listen.workers = weather.workers;
     config
 }

@@ -100,9 +100,10 @@ impl<'a> Steps<'a> {
         }
         self.explain(&decision);
         if self.attach(&view).await? {
+            self.forget();
             return Ok(Next::Soon);
         }
-        match decision.change {
+        let next = match decision.change {
             Change::Out(more) => match self.out(&view, &decision, more).await? {
                 Next::Soon => Ok(Next::Soon),
                 // Nobody came: those who are there are to have their slots all the same.
@@ -110,7 +111,12 @@ impl<'a> Steps<'a> {
             },
             Change::In(fewer) => self.shrink(&view, &decision, fewer).await,
             Change::Hold => self.follow(&view, &decision, &keys, stop).await,
+        }?;
+        if next == Next::Soon {
+            // What moving costs the nodes is no load: before 9.0 it is commands, and more than a few.
+            self.forget();
         }
+        Ok(next)
     }
 
     fn note_source(&mut self, source: &Source) {
