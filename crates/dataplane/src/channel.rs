@@ -112,7 +112,7 @@ pub(crate) struct Channel {
     /// The unfinished line at the end of what was read last.
     pub(crate) unread: BytesMut,
     pub(crate) used_at: Instant,
-    /// Another takes its commands; it closes when it has nothing in flight.
+    /// Another takes its commands; it closes when it has nothing in flight, or no client.
     pub(crate) leaves: bool,
     /// Commands in flight, as the host was told.
     pub(crate) told: usize,

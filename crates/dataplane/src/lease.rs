@@ -317,7 +317,7 @@ impl<H: Host> Core<H> {
 
     fn give_back(&mut self, key: Key, now: Instant) {
         let clean = self.channels.get(key).is_some_and(|channel| {
-            channel.is_ready() && channel.connection.pipeline().in_flight() == 0
+            channel.is_ready() && !channel.leaves && channel.connection.pipeline().in_flight() == 0
         });
         if !clean || self.leases.warm.len() >= WARM_MAX {
             self.end_lease(key);
@@ -394,10 +394,12 @@ impl<H: Host> Core<H> {
         }
     }
 
-    /// Closes a lease that no client has.
-    pub(crate) fn end_if_warm(&mut self, key: Key) {
+    /// Closes a lease as soon as no client has it.
+    pub(crate) fn end_when_free(&mut self, key: Key) {
         if self.leases.warm.contains(&key) {
             self.end_lease(key);
+        } else if let Some(channel) = self.channels.get_mut(key) {
+            channel.leaves = true;
         }
     }
 

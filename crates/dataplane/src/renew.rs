@@ -31,7 +31,7 @@ impl<H: Host> Core<H> {
                     self.requeue(key, now);
                     self.retire(key);
                 }
-                Purpose::Lease => self.end_if_warm(key),
+                Purpose::Lease => self.end_when_free(key),
                 Purpose::Messages | Purpose::Near | Purpose::Verdict => {}
             }
         }
