@@ -2,7 +2,12 @@
 //! it, as long as there is time, and then as soon as they have what they are owed.
 
 use crate::{
-    action::Action, client::Why, host::Host, plane::Dataplane, slots::Key, subscribe::Subscriptions,
+    action::Action,
+    client::{Client, Why},
+    host::Host,
+    plane::Dataplane,
+    slots::Key,
+    subscribe::Subscriptions,
 };
 
 impl<H: Host> Dataplane<H> {
@@ -17,18 +22,7 @@ impl<H: Host> Dataplane<H> {
     /// command half sent, and is not within a transaction or a subscription.
     #[must_use]
     pub fn client_may_leave(&self, key: Key) -> bool {
-        let Some(client) = self.clients.get(key) else {
-            return false;
-        };
-        let (state, session) = (&client.state, &client.state.session);
-        let nothing_owed = session.order.is_empty() && session.output.is_empty();
-        let holds_nothing = state.watch.is_none() && session.transaction.is_none();
-        let subscriptions = state.subscriptions.as_deref();
-        nothing_owed
-            && holds_nothing
-            && client.pending.is_empty()
-            && state.blocked.is_none()
-            && subscriptions.is_none_or(Subscriptions::is_empty)
+        self.clients.get(key).is_some_and(Client::may_leave)
     }
 
     /// All clients leave: nothing more is taken from them. Those whose command blocks are not waited
@@ -43,5 +37,20 @@ impl<H: Host> Dataplane<H> {
             client.state.end(Why::Leaving, waits);
             self.core.actions.push(Action::WakeClient(key));
         }
+    }
+}
+
+impl Client {
+    /// Whether it loses nothing by leaving now.
+    pub(crate) fn may_leave(&self) -> bool {
+        let (state, session) = (&self.state, &self.state.session);
+        let nothing_owed = session.order.is_empty() && session.output.is_empty();
+        let holds_nothing = state.watch.is_none() && session.transaction.is_none();
+        let subscriptions = state.subscriptions.as_deref();
+        nothing_owed
+            && holds_nothing
+            && self.pending.is_empty()
+            && state.blocked.is_none()
+            && subscriptions.is_none_or(Subscriptions::is_empty)
     }
 }

@@ -174,15 +174,13 @@ impl<H: Host> Dataplane<H> {
 
     fn sweep_clients(&mut self, now: Instant) {
         let limits = self.core.settings.limits;
-        let keys: Vec<Key> = self.clients.iter().map(|(key, _)| key).collect();
+        let stays = limits.idle.is_none() && limits.age.is_none();
         let mut total = 0;
         let mut largest: Option<(usize, Key)> = None;
-        for key in keys {
-            let may_leave = self.client_may_leave(key);
-            let Some(client) = self.clients.get_mut(key) else {
-                continue;
-            };
-            let state = &mut client.state;
+        let mut endings: Vec<(Key, Why, bool)> = Vec::new();
+        // Most clients of a crowd are idle: this is all that they cost.
+        for (key, client) in self.clients.iter() {
+            let state = &client.state;
             let order = &state.session.order;
             let replies = state.session.output.len() + order.early_bytes() + order.merging_bytes();
             let waiting = replies + client.pending.capacity();
@@ -192,12 +190,16 @@ impl<H: Host> Dataplane<H> {
                     largest = Some((waiting, key));
                 }
             }
-            let ending = overdue(state, replies, &limits, now)
-                .map(|why| (why, true))
-                .or_else(|| outstayed(state, may_leave, &limits, now).map(|why| (why, false)));
-            if let Some((why, at_once)) = ending {
-                state.end(why, at_once);
-                self.core.wake(state, key);
+            if let Some(why) = overdue(state, replies, &limits, now) {
+                endings.push((key, why, true));
+            } else if !stays && let Some(why) = outstayed(state, client.may_leave(), &limits, now) {
+                endings.push((key, why, false));
+            }
+        }
+        for (key, why, at_once) in endings {
+            if let Some(client) = self.clients.get_mut(key) {
+                client.state.end(why, at_once);
+                self.core.wake(&mut client.state, key);
             }
         }
         if total > limits.worker_output_bytes_max

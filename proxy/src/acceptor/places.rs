@@ -53,12 +53,27 @@ impl Handshakes {
         handshake
     }
 
+    /// The one that loses its place next, and when. It is looked for at the old end alone: nobody who
+    /// is younger than one that is silent loses its place before that one.
+    fn next_ripe(&self, patience: Duration) -> Option<(u64, Duration)> {
+        let mut next: Option<(u64, Duration)> = None;
+        for handshake in self.by_age.values() {
+            let left = handshake.left(patience);
+            if next.is_none_or(|(_, least)| left < least) {
+                next = Some((handshake.number, left));
+            }
+            if left.is_zero() || !handshake.speaks.load(Relaxed) {
+                break;
+            }
+        }
+        next
+    }
+
     /// Takes the place of the oldest that had time enough. Returns whether there was one.
     fn evict_ripe(&mut self, patience: Duration) -> bool {
-        let mut all = self.by_age.values();
-        let ripe = all.find(|handshake| handshake.left(patience).is_zero());
-        let number = ripe.map(|handshake| handshake.number);
-        number.is_some_and(|number| self.evict(number))
+        let next = self.next_ripe(patience);
+        let ripe = next.filter(|(_, left)| left.is_zero());
+        ripe.is_some_and(|(number, _)| self.evict(number))
     }
 
     fn evict_oldest(&mut self) -> bool {
@@ -199,10 +214,9 @@ impl Places {
                 if handshakes.by_age.len() < self.handshakes_max.load(Relaxed) {
                     return;
                 }
-                let all = handshakes.by_age.values();
-                all.map(|handshake| handshake.left(self.patience)).min()
+                handshakes.next_ripe(self.patience)
             };
-            let left = left.unwrap_or_default();
+            let left = left.map(|(_, left)| left).unwrap_or_default();
             if left.is_zero() {
                 return;
             }
@@ -333,6 +347,27 @@ mod tests {
         let _third = places.admit(HOME).unwrap();
         silent.evicted().await;
         assert!(!speaking.handshake.over.load(Relaxed));
+    }
+
+    #[test]
+    fn who_loses_its_place_next_is_among_the_oldest() {
+        let places = Places::new(100, 100, MUCH_PATIENCE);
+        let all: Vec<_> = (0..6).map(|_| places.admit(HOME).unwrap()).collect();
+        let next = || {
+            places
+                .lock()
+                .next_ripe(MUCH_PATIENCE)
+                .map(|(number, _)| number)
+        };
+        assert_eq!(next(), Some(0));
+        // Who speaks has longer, and the oldest of the others is next.
+        all[0].client_speaks();
+        all[1].client_speaks();
+        assert_eq!(next(), Some(2));
+        all[2..].iter().for_each(Admission::client_speaks);
+        assert_eq!(next(), Some(0));
+        drop(all);
+        assert_eq!(next(), None);
     }
 
     #[tokio::test]
