@@ -37,7 +37,7 @@ const PRETENDED: [(&str, &str); 8] = [
     ),
     (
         "systemctl",
-        "no systemd runs here; it does what the installed unit says",
+        "no systemd runs here, it does what the installed unit says; tests/machine has one",
     ),
     (
         "journalctl",
