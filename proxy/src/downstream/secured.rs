@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustls::{
-    HandshakeKind, ServerConfig,
+    HandshakeKind, ProtocolVersion, ServerConfig,
     pki_types::CertificateDer,
     server::UnbufferedServerConnection,
     unbuffered::{
@@ -54,6 +54,9 @@ pub(super) struct Secured<S> {
     outgoing: Vec<u8>,
     /// So many of them it has.
     sent: usize,
+    /// They are tickets for other sessions, which nobody waits for: they go with what is said first. A
+    /// client that leaves before has nothing unread, which would reset its connection.
+    tickets: bool,
 }
 
 /// What is to be done about the state that rustls is in.
@@ -91,6 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
             ended: false,
             outgoing: Vec::new(),
             sent: 0,
+            tickets: false,
         };
         loop {
             let permit = turn().await;
@@ -99,7 +103,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
             if !this.outgoing.is_empty() {
                 understood();
             }
-            let flushed = this.flush().await;
+            // In TLS 1.3 the server has the last word no more: behind the client's there are tickets.
+            let is_over = matches!(step, Ok(Step::Traffic));
+            this.tickets = is_over && this.tls.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+            let flushed = if this.tickets {
+                Ok(())
+            } else {
+                this.flush().await
+            };
             match step? {
                 Step::Traffic => {
                     flushed?;
@@ -183,6 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
                 result.map(|()| Step::Plain(count))
             }
             Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                self.tickets = false;
                 let at = self.outgoing.len();
                 let result = data.encode(&mut []);
                 let result = match result {
@@ -297,10 +309,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
         plain: &[u8],
         cipher: &mut Vec<u8>,
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_flush(cx))?;
+        if !self.tickets {
+            ready!(self.poll_flush(cx))?;
+        }
         let plain = plain.get(..PLAIN_BYTES_MAX).unwrap_or(plain);
         let size = self.encrypt(plain, cipher)?;
         let cipher = cipher.get(..size).unwrap_or_default();
+        if self.tickets {
+            self.outgoing.extend_from_slice(cipher);
+            return match self.poll_flush(cx) {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                _ => Poll::Ready(Ok(plain.len())),
+            };
+        }
         let mut sent = 0;
         while let Some(rest) = cipher.get(sent..).filter(|rest| !rest.is_empty()) {
             match Pin::new(&mut self.socket).poll_write(cx, rest) {
@@ -336,11 +357,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
 
     /// Whether encrypted bytes wait for the socket.
     pub(super) fn wants_flush(&self) -> bool {
-        !self.outgoing.is_empty()
+        !self.outgoing.is_empty() && !self.tickets
     }
 
     /// Writes what waits.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tickets = false;
         while let Some(rest) = self
             .outgoing
             .get(self.sent..)

@@ -167,7 +167,7 @@ impl<'a> Sources<'a> {
             TlsVersion::V1_2 => &[&TLS12, &TLS13],
             TlsVersion::V1_3 => &[&TLS13],
         };
-        let builder = ServerConfig::builder_with_provider(provider())
+        let builder = ServerConfig::builder_with_provider(quick_provider())
             .with_protocol_versions(versions)
             .map_err(|error| self.at("listen.tls.min_version")(error.to_string()))?;
         let verifier = self.verifier(ends)?;
@@ -177,6 +177,7 @@ impl<'a> Sources<'a> {
         };
         let names = self.names(now, ends)?;
         let mut config = builder.with_cert_resolver(Arc::new(names));
+        config.ignore_client_order = true;
         // Tickets carry the session, so that one resumes at every worker however many there are.
         config.ticketer = aws_lc_rs::Ticketer::new()
             .map_err(|error| self.at("listen.tls.certificate")(error.to_string()))?;
@@ -337,4 +338,20 @@ fn mark<'a>(settings: &[u8], files: impl IntoIterator<Item = &'a Pem>) -> Mark {
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
+}
+
+/// The same, with AES-128-GCM before all others: with its SHA-256, which processors have instructions
+/// for, a handshake costs a tenth less than with the SHA-384 of AES-256. Who offers only that has it.
+fn quick_provider() -> Arc<CryptoProvider> {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| {
+        use rustls::CipherSuite as Suite;
+        !matches!(
+            suite.suite(),
+            Suite::TLS13_AES_128_GCM_SHA256
+                | Suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | Suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        )
+    });
+    Arc::new(provider)
 }

@@ -275,3 +275,22 @@ async fn goodbye_is_said() {
     count.unwrap(); // without TLS's goodbye it would be an error
     assert_eq!(came, b"+OK\r\n");
 }
+
+#[tokio::test]
+async fn tickets_go_with_what_is_said_first() {
+    let (mut server, mut client) = connected(&TLS13, 100).await;
+    assert!(!server.outgoing.is_empty() && !server.wants_flush());
+    let mut back = [0; 7];
+    let nothing = poll_fn(|cx| {
+        let mut buf = ReadBuf::new(&mut back);
+        Poll::Ready(Pin::new(&mut client).poll_read(cx, &mut buf).is_pending())
+    });
+    assert!(nothing.await, "nobody has said anything");
+    assert_eq!(client.get_ref().1.tls13_tickets_received(), 0);
+    let reply = async { client.read_exact(&mut back).await.map(drop) };
+    let (_, came) = tokio::join!(write(&mut server, b"+PONG\r\n"), reply);
+    came.unwrap();
+    assert_eq!(&back, b"+PONG\r\n");
+    assert!(client.get_ref().1.tls13_tickets_received() > 0);
+    assert_eq!(server.outgoing.capacity(), 0, "an idle client holds bytes");
+}
