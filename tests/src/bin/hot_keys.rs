@@ -21,7 +21,8 @@ fn main() {
         .unwrap_or(1_600_000);
     let cluster = RealCluster::start(Version::V9_1, 3, 0);
     println!(
-        "| at once | [hot_keys] | reads a second | commands at the node | reads for each | node CPU | Keyway CPU |"
+        "| at once | [hot_keys] | reads a second | commands at the node | reads for each | node CPU | \
+         reads for a second of it | Keyway CPU |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     for depth in [1, 16] {
