@@ -47,7 +47,7 @@ def readable(frames: list[str]) -> list[str]:
             name = "AES-GCM" if "gcm" in frame.lower() or "aead" in frame.lower() else "aws-lc"
         elif "process_tls_records" in frame or frame.startswith("<rustls") or frame.startswith("rustls::"):
             name = "rustls"
-        elif OURS.search(frame.split("<")[0]) or re.match(r"<(?:dyn )?(?:\w+::)*", frame) and OURS.match(frame[1:]):
+        elif OURS.match(frame.lstrip("<")):
             name = plain(frame)
         else:
             continue

@@ -47,9 +47,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ATTEMPTS_MAX: u32 = 3;
 /// ..and between two of them: twice as long each time, until one succeeds.
 const BACKOFF: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// What is left may take so long at the end: of the grace period, more is kept for the end.
 const END: Duration = Duration::from_secs(1);
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// Where commands go that are traced, for the workers.
 #[derive(Clone, Debug)]

@@ -157,6 +157,12 @@ impl Lot {
         let range = u64::from(self.one_in) * 2 - 1;
         self.left = u32::try_from(1 + (*state >> 33) % range).unwrap_or(NEVER);
     }
+
+    fn draw_if_on(&mut self, state: &mut u64) {
+        if self.is_on() {
+            self.draw(state);
+        }
+    }
 }
 
 /// What is followed.
@@ -331,14 +337,6 @@ impl Follows {
                 && follow.answered.is_some()
                 && order.op(follow.place, 0).is_none()
         })
-    }
-}
-
-impl Lot {
-    fn draw_if_on(&mut self, state: &mut u64) {
-        if self.is_on() {
-            self.draw(state);
-        }
     }
 }
 
