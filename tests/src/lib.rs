@@ -32,6 +32,7 @@ mod process;
 mod redis_rs;
 mod relay;
 mod suites;
+pub mod tenants;
 pub mod tools;
 mod traffic;
 mod wait;

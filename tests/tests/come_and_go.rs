@@ -7,38 +7,20 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
+use keyway_tests::tenants::{Tenant, World, sections, with_user};
 use keyway_tests::{
-    Certificates, Client, ClusterOptions, Keyway, Load, LoadOptions, RealCluster, Settings,
-    Version, ports, text, trusting, wait_until,
+    Client, Keyway, Load, LoadOptions, RealCluster, Settings, ports, text, wait_until,
 };
-
-const NAMES: [&str; 5] = ["localhost", "127.0.0.1", "a.test", "b.test", "c.test"];
-
-fn users(name: &str) -> ClusterOptions {
-    ClusterOptions {
-        users: vec![(name.to_owned(), format!(">{name}-pw ~* &* +@all"))],
-        ..ClusterOptions::new(Version::V9_1, 1, 0)
-    }
-}
 
 /// A `[[cluster]]`, to be put before the rest of a configuration.
 fn one(name: &str, cluster: &RealCluster, own: &str) -> String {
-    let section = cluster.section("");
-    let section = section.replacen("[cluster]", "[[cluster]]", 1);
-    format!("{section}\nname = \"{name}\"\n{own}\n")
+    sections(&[Tenant::new(name, cluster, own)])
 }
 
 /// Keyway before `cluster`, which is called b and is for everybody who names none.
-fn start(cluster: &RealCluster) -> (Certificates, Keyway) {
-    let authority = Certificates::for_names(&NAMES);
-    let settings = Settings {
-        certificate: Some([authority.cert.clone(), authority.key.clone()]),
-        ..Settings::default()
-    };
+fn start(cluster: &RealCluster) -> World {
     let own = "default = true\nserver_names = [\"b.test\"]";
-    let mut keyway = Keyway::launch(&one("b", cluster, own), &settings);
-    keyway.wait_ready();
-    (authority, keyway)
+    World::new(&[Tenant::new("b", cluster, own)], Settings::default())
 }
 
 /// With these before `[admin]`, and without what was there before.
@@ -46,11 +28,6 @@ fn with(text: &str, clusters: &str) -> String {
     let (before, _) = text.split_once("[[cluster]]").expect("a cluster");
     let (_, after) = text.split_once("[admin]").expect("[admin]");
     format!("{before}{clusters}[admin]{after}")
-}
-
-fn by_name(keyway: &Keyway, authority: &Certificates, name: &str) -> std::io::Result<Client> {
-    let config = trusting(&authority.ca, None);
-    Client::try_connect_with(&keyway.addr(), name, &config)
 }
 
 fn is_closed(client: &mut Client) -> bool {
@@ -62,11 +39,6 @@ fn shown(keyway: &Keyway, name: &str) -> usize {
     let (_, page) = keyway.http("/metrics").expect("/metrics");
     let label = format!("cluster=\"{name}\"");
     page.lines().filter(|line| line.contains(&label)).count()
-}
-
-fn at(port: &ports::Port, authority: &Certificates) -> std::io::Result<Client> {
-    let addr = format!("127.0.0.1:{}", port.number());
-    Client::try_connect(&addr, &authority.ca)
 }
 
 /// Asks in pipelines, for more than sockets hold, until it is let go. Returns how many replies it had; all were whole.
@@ -99,8 +71,9 @@ fn asks_until_let_go(client: &mut Client, value: &str) -> usize {
 
 #[test]
 fn a_cluster_comes_and_goes_and_nobody_else_notices() {
-    let [a, b] = [users("alice"), users("bob")].map(RealCluster::with);
-    let (authority, keyway) = start(&b);
+    let [a, b] = [with_user("alice"), with_user("bob")].map(RealCluster::with);
+    let world = start(&b);
+    let keyway = &world.keyway;
     let port = ports::reserve();
     let value = "v".repeat(300_000);
     a.client(0).cmd(&["SET", "big", &value]);
@@ -115,24 +88,24 @@ fn a_cluster_comes_and_goes_and_nobody_else_notices() {
         pause: Duration::from_millis(10),
         ..LoadOptions::new(6)
     };
-    let load = Load::start(&keyway.addr(), &authority.ca, &options);
+    let load = Load::start(&keyway.addr(), &world.authority.ca, &options);
     let answers = AtomicUsize::new(0);
     for round in 0..20 {
         keyway.reconfigure(|text| with(&text, &both));
-        let mut named = by_name(&keyway, &authority, "a.test").expect("a's client");
-        let mut dialled = at(&port, &authority).expect("a's client");
+        let mut named = world.try_by_name("a.test").expect("a's client");
+        let mut dialled = world.try_at(port.number()).expect("a's client");
         // Users choose for those who name none, and b is not theirs alone any more.
-        let mut user = by_name(&keyway, &authority, "c.test").expect("a client");
+        let mut user = world.try_by_name("c.test").expect("a client");
         assert_eq!(text(&user.cmd(&["AUTH", "alice", "alice-pw"])), "OK");
         for client in [&mut named, &mut dialled, &mut user] {
             assert_eq!(text(&client.cmd(&["GET", "big"])), value, "round {round}");
         }
-        assert!(shown(&keyway, "a") > 10);
+        assert!(shown(keyway, "a") > 10);
         thread::scope(|scope| {
             for client in [&mut named, &mut dialled] {
                 scope.spawn(|| answers.fetch_add(asks_until_let_go(client, &value), SeqCst));
             }
-            let mut beside = by_name(&keyway, &authority, "b.test").expect("b's client");
+            let mut beside = world.try_by_name("b.test").expect("b's client");
             beside.cmd(&["SET", "own", "1"]);
             keyway.reconfigure(|text| with(&text, &section));
             assert!(
@@ -141,10 +114,10 @@ fn a_cluster_comes_and_goes_and_nobody_else_notices() {
             );
             assert_eq!(text(&beside.cmd(&["GET", "own"])), "1", "b's client stays");
         });
-        wait_until("a to be gone", 10, || shown(&keyway, "a") == 0);
-        assert!(at(&port, &authority).is_err(), "its port is closed");
+        wait_until("a to be gone", 10, || shown(keyway, "a") == 0);
+        assert!(world.try_at(port.number()).is_err(), "its port is closed");
         assert_eq!(keyway.http("/topology?cluster=a").expect("a page").0, 404);
-        let mut nobodys = by_name(&keyway, &authority, "a.test").expect("everybody's client");
+        let mut nobodys = world.try_by_name("a.test").expect("everybody's client");
         assert_eq!(
             text(&nobodys.cmd(&["EXISTS", "big"])),
             "0",
@@ -182,8 +155,9 @@ fn held(keyway: &Keyway) -> (usize, usize, usize) {
 
 #[test]
 fn what_a_cluster_has_taken_comes_back() {
-    let [a, b] = [users("alice"), users("bob")].map(RealCluster::with);
-    let (authority, keyway) = start(&b);
+    let [a, b] = [with_user("alice"), with_user("bob")].map(RealCluster::with);
+    let world = start(&b);
+    let keyway = &world.keyway;
     let port = ports::reserve();
     let own = format!(
         "server_names = [\"a.test\"]\n[cluster.listen]\naddress = \"127.0.0.1:{}\"",
@@ -194,33 +168,34 @@ fn what_a_cluster_has_taken_comes_back() {
     let round = || {
         keyway.reconfigure(|text| with(&text, &both));
         let mut clients: Vec<Client> = (0..4)
-            .map(|_| by_name(&keyway, &authority, "a.test").expect("a client"))
+            .map(|_| world.try_by_name("a.test").expect("a client"))
             .collect();
-        clients.push(at(&port, &authority).expect("a client"));
+        clients.push(world.try_at(port.number()).expect("a client"));
         for client in &mut clients {
             assert_eq!(text(&client.cmd(&["SET", "k", "v"])), "OK");
         }
         keyway.reconfigure(|text| with(&text, &section));
         assert!(clients.into_iter().all(|mut client| is_closed(&mut client)));
-        wait_until("a to be gone", 10, || shown(&keyway, "a") == 0);
+        wait_until("a to be gone", 10, || shown(keyway, "a") == 0);
     };
-    let (files, threads, _) = held(&keyway);
+    let (files, threads, _) = held(keyway);
     (0..10).for_each(|_| round());
-    let (_, _, warm) = held(&keyway);
+    let (_, _, warm) = held(keyway);
     (0..50).for_each(|_| round());
     wait_until("files and threads to come back", 10, || {
-        let (files_now, threads_now, _) = held(&keyway);
+        let (files_now, threads_now, _) = held(keyway);
         files_now <= files + 2 && threads_now <= threads
     });
-    let (_, _, now) = held(&keyway);
+    let (_, _, now) = held(keyway);
     // A worker that stays would be about 200 KiB in each thread, in each round.
     assert!(now < warm + 6 * 1024, "{warm} KiB, and then {now}");
 }
 
 #[test]
 fn a_configuration_that_cannot_be_had_changes_nothing() {
-    let [a, b] = [users("alice"), users("bob")].map(RealCluster::with);
-    let (authority, keyway) = start(&b);
+    let [a, b] = [with_user("alice"), with_user("bob")].map(RealCluster::with);
+    let world = start(&b);
+    let keyway = &world.keyway;
     let keeps = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = keeps.local_addr().expect("its address");
     let section = one("b", &b, "default = true");
@@ -232,13 +207,16 @@ fn a_configuration_that_cannot_be_had_changes_nothing() {
         );
         format!("{section}{}{more}", one("a", &a, &own))
     };
-    let of_b = format!("[cluster.listen.tls]\ncertificate = {:?}", authority.ca);
+    let of_b = format!(
+        "[cluster.listen.tls]\ncertificate = {:?}",
+        world.authority.ca
+    );
     let second = one("c", &a, &format!("[cluster.listen]\naddress = \"{taken}\""));
-    let (files, threads, _) = held(&keyway);
+    let (files, threads, _) = held(keyway);
     for (clusters, said) in [
         (listening(&second), taken.to_string()),
         (
-            listening(&format!("{of_b}\nkey = {:?}\n", authority.ca)),
+            listening(&format!("{of_b}\nkey = {:?}\n", world.authority.ca)),
             "has no private key".to_owned(),
         ),
         (listening("[cluster.nothing]\n"), "nothing".to_owned()),
@@ -251,23 +229,29 @@ fn a_configuration_that_cannot_be_had_changes_nothing() {
             let news = log.get(before..).unwrap_or_default();
             news.contains("what was in force stays") && news.contains(&said)
         });
-        assert_eq!(shown(&keyway, "a"), 0, "{said}");
-        assert!(at(&port, &authority).is_err(), "{said}: its port is open");
+        assert_eq!(shown(keyway, "a"), 0, "{said}");
+        assert!(
+            world.try_at(port.number()).is_err(),
+            "{said}: its port is open"
+        );
     }
     let failed = keyway.metric("keyway_config_reloads_total", &["result=\"failed\""]);
     assert!((failed - 4.0).abs() < 0.5);
     wait_until("nothing to be left of them", 10, || {
-        let (files_now, threads_now, _) = held(&keyway);
+        let (files_now, threads_now, _) = held(keyway);
         files_now <= files + 2 && threads_now <= threads
     });
-    let mut client = by_name(&keyway, &authority, "b.test").expect("b's client");
+    let mut client = world.try_by_name("b.test").expect("b's client");
     assert_eq!(text(&client.cmd(&["SET", "k", "v"])), "OK");
 }
 
 #[test]
 fn a_name_and_a_port_can_have_another_cluster_at_once() {
-    let [a, b, c] = ["alice", "bob", "carol"].map(users).map(RealCluster::with);
-    let (authority, keyway) = start(&b);
+    let [a, b, c] = ["alice", "bob", "carol"]
+        .map(with_user)
+        .map(RealCluster::with);
+    let world = start(&b);
+    let keyway = &world.keyway;
     let port = ports::reserve();
     for (cluster, word) in [(&a, "of a"), (&c, "of c")] {
         cluster.client(0).cmd(&["SET", "k", word]);
@@ -282,10 +266,7 @@ fn a_name_and_a_port_can_have_another_cluster_at_once() {
         keyway.reconfigure(|text| with(&text, &clusters));
     };
     let expect = |word: &str| {
-        let clients = [
-            at(&port, &authority),
-            by_name(&keyway, &authority, "a.test"),
-        ];
+        let clients = [world.try_at(port.number()), world.try_by_name("a.test")];
         clients.map(|client| {
             let mut client = client.expect("a client");
             assert_eq!(text(&client.cmd(&["GET", "k"])), word);
@@ -315,14 +296,15 @@ fn a_name_and_a_port_can_have_another_cluster_at_once() {
     for client in of_a.iter_mut().chain(&mut of_c) {
         assert!(is_closed(client));
     }
-    wait_until("c to be gone", 10, || shown(&keyway, "c") == 0);
-    assert!(shown(&keyway, "a") > 10, "the other a is still here");
+    wait_until("c to be gone", 10, || shown(keyway, "c") == 0);
+    assert!(shown(keyway, "a") > 10, "the other a is still here");
 }
 
 #[test]
 fn ports_come_and_go() {
-    let [a, b] = [users("alice"), users("bob")].map(RealCluster::with);
-    let (authority, keyway) = start(&b);
+    let [a, b] = [with_user("alice"), with_user("bob")].map(RealCluster::with);
+    let world = start(&b);
+    let keyway = &world.keyway;
     let [port, next, reads] = [(); 3].map(|()| ports::reserve());
     let of = |port: &ports::Port, more: &str| {
         let own = format!(
@@ -332,7 +314,7 @@ fn ports_come_and_go() {
         one("b", &b, "default = true") + &one("a", &a, &format!("{own}\n{more}"))
     };
     keyway.reconfigure(|text| with(&text, &of(&port, "")));
-    let mut before = at(&port, &authority).expect("a client");
+    let mut before = world.try_at(port.number()).expect("a client");
     let of_reads = format!(
         "[cluster.reads]\naddress = \"127.0.0.1:{}\"",
         reads.number()
@@ -341,24 +323,24 @@ fn ports_come_and_go() {
     keyway.wait_logged("a: listen.address, a: reads.address");
     assert_eq!(text(&before.cmd(&["SET", "k", "v"])), "OK", "it stays");
     wait_until("the port to be closed", 10, || {
-        at(&port, &authority).is_err()
+        world.try_at(port.number()).is_err()
     });
     for port in [&next, &reads] {
-        let mut client = at(port, &authority).expect("a client");
+        let mut client = world.try_at(port.number()).expect("a client");
         assert_eq!(text(&client.cmd(&["GET", "k"])), "v");
     }
     // Everybody's, too.
-    let mut of_all = by_name(&keyway, &authority, "b.test").expect("a client");
+    let mut of_all = world.try_by_name("b.test").expect("a client");
     let (old, new) = (keyway.port(), port.number());
     keyway.reconfigure(|text| {
         let [from, to] = [old, new].map(|port| format!("address = \"127.0.0.1:{port}\""));
         text.replacen(&from, &to, 1)
     });
     assert_eq!(text(&of_all.cmd(&["SET", "k", "of b"])), "OK", "it stays");
-    let mut client = at(&port, &authority).expect("a client");
+    let mut client = world.try_at(port.number()).expect("a client");
     assert_eq!(text(&client.cmd(&["GET", "k"])), "of b");
     wait_until("the port to be closed", 10, || {
-        by_name(&keyway, &authority, "b.test").is_err()
+        world.try_by_name("b.test").is_err()
     });
     assert!(!keyway.log().contains("needs_restart"));
 }

@@ -1,7 +1,6 @@
 //! Several clusters behind one Keyway: each client has one of them, and never a byte of another.
 #![allow(clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -10,95 +9,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
+use keyway_tests::tenants::{Tenant, World, with_user};
 use keyway_tests::{
-    Certificates, Client, ClusterOptions, Keyway, RealCluster, Settings, Version, ports,
-    run_to_end, text as shown, tools, trusting, wait_until,
+    Certificates, Client, Keyway, RealCluster, Settings, Version, ports, run_to_end, text as shown,
+    tools, trusting, wait_until,
 };
 use resp::Value;
-
-const NAMES: [&str; 6] = [
-    "localhost",
-    "127.0.0.1",
-    "::1",
-    "a.test",
-    "b.test",
-    "c.test",
-];
 
 /// A reply's text, of an error without its mark.
 fn text(reply: &Value) -> String {
     let text = shown(reply);
     text.strip_prefix('-').unwrap_or(&text).to_owned()
-}
-
-/// One of the clusters, and what is written of it into the configuration.
-struct Tenant<'a> {
-    name: &'a str,
-    cluster: &'a RealCluster,
-    /// Lines of `[[cluster]]`, then sections.
-    own: String,
-}
-
-impl<'a> Tenant<'a> {
-    fn new(name: &'a str, cluster: &'a RealCluster, own: impl Into<String>) -> Self {
-        let own = own.into();
-        Self { name, cluster, own }
-    }
-}
-
-fn section(tenants: &[Tenant<'_>]) -> String {
-    let mut text = String::new();
-    for Tenant { name, cluster, own } in tenants {
-        let one = cluster.section("");
-        let one = one.replacen("[cluster]", "[[cluster]]", 1);
-        let _ = writeln!(text, "{one}\nname = \"{name}\"\n{own}");
-    }
-    text
-}
-
-/// Keyway with a certificate for all names.
-struct World {
-    authority: Certificates,
-    keyway: Keyway,
-}
-
-impl World {
-    fn new(tenants: &[Tenant<'_>], settings: Settings) -> Self {
-        let authority = Certificates::for_names(&NAMES);
-        Self::with(authority, tenants, settings)
-    }
-
-    fn with(authority: Certificates, tenants: &[Tenant<'_>], settings: Settings) -> Self {
-        let settings = Settings {
-            certificate: Some([authority.cert.clone(), authority.key.clone()]),
-            ..settings
-        };
-        let mut keyway = Keyway::launch(&section(tenants), &settings);
-        keyway.wait_ready();
-        Self { authority, keyway }
-    }
-
-    fn by_name(&self, name: &str) -> Client {
-        let config = trusting(&self.authority.ca, None);
-        Client::try_connect_with(&self.keyway.addr(), name, &config).expect("a connection")
-    }
-
-    /// At the port of everyone, by its address: without a name.
-    fn unnamed(&self) -> Client {
-        self.by_name("127.0.0.1")
-    }
-
-    fn at(&self, port: u16) -> Client {
-        Client::connect(&format!("127.0.0.1:{port}"), &self.authority.ca)
-    }
-}
-
-fn users(name: &str) -> ClusterOptions {
-    let rules = format!(">{name}-pw ~* &* +@all");
-    ClusterOptions {
-        users: vec![(name.to_owned(), rules)],
-        ..ClusterOptions::new(Version::V9_1, 1, 0)
-    }
 }
 
 /// Writes and reads the same keys as all others, with values that tell whose they are.
@@ -127,7 +48,7 @@ fn exercise(client: &mut Client, cluster: &str, way: &str, rounds: usize) {
 
 #[test]
 fn clients_by_name_by_port_and_by_user_have_their_own_cluster_only() {
-    let [a, b] = [users("alice"), users("bob")].map(RealCluster::with);
+    let [a, b] = [with_user("alice"), with_user("bob")].map(RealCluster::with);
     let [port_a, port_b] = [(); 2].map(|()| ports::reserve());
     let own = |letter: &str, user: &str, port: u16| {
         format!(
@@ -289,7 +210,7 @@ fn what_one_cluster_s_clients_do_is_nothing_to_the_other_s() {
 /// anything else.
 #[test]
 fn client_libraries_choose_by_their_user() {
-    let [a, b] = [users("alice"), users("bob")].map(RealCluster::with);
+    let [a, b] = [with_user("alice"), with_user("bob")].map(RealCluster::with);
     let tenants = [
         Tenant::new("a", &a, "user_names = [\"alice\"]"),
         Tenant::new("b", &b, "user_names = [\"bob\"]"),
@@ -324,7 +245,7 @@ fn client_libraries_choose_by_their_user() {
 
 #[test]
 fn who_names_no_user_yet_has_no_cluster() {
-    let [a, b] = [users("alice"), users("bob")].map(RealCluster::with);
+    let [a, b] = [with_user("alice"), with_user("bob")].map(RealCluster::with);
     let tenants = [
         Tenant::new("a", &a, "user_names = [\"alice\", \"ghost\"]"),
         Tenant::new(
@@ -697,7 +618,7 @@ fn the_example_of_the_documentation_runs() {
     let (_, example) = page.split_once("```toml\n").expect("an example");
     let (example, _) = example.split_once("```").expect("its end");
     let (_, clusters) = example.split_once("[[cluster]]").expect("several clusters");
-    let [a, b] = [users("shop"), users("other")].map(RealCluster::with);
+    let [a, b] = [with_user("shop"), with_user("other")].map(RealCluster::with);
     let names = ["localhost", "127.0.0.1", "orders.example.com"];
     let authority = Certificates::for_names(&names);
     let own = Certificates::for_names(&["localhost", "x.sessions.example.com"]);
