@@ -19,6 +19,7 @@ use crate::{
     replies::Sink,
     settings::Settings,
     slots::{Key, Slots},
+    sweep::Round,
     view::View,
 };
 
@@ -51,7 +52,9 @@ pub struct Dataplane<H> {
     pub(crate) clients: Slots<Client>,
     pub(crate) core: Core<H>,
     pub(crate) table: Arc<CommandTable>,
+    pub(crate) ticked_at: Instant,
     pub(crate) swept_at: Instant,
+    pub(crate) round: Round,
 }
 
 impl<H: Host> Dataplane<H> {
@@ -62,7 +65,9 @@ impl<H: Host> Dataplane<H> {
             clients: Slots::default(),
             core: Core::new(settings, host),
             table,
+            ticked_at: now,
             swept_at: now,
+            round: Round::new(now),
         }
     }
 

@@ -101,19 +101,22 @@ impl<T> Slots<T> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        self.positions
-            .iter()
-            .enumerate()
-            .filter_map(|(index, position)| {
-                let index = u32::try_from(index).unwrap_or(u32::MAX);
-                Some((
-                    Key {
-                        index,
-                        generation: position.generation,
-                    },
-                    position.value.as_ref()?,
-                ))
-            })
+        self.stretch(0, self.positions.len())
+    }
+
+    /// The values at up to `count` positions, taken or not, beginning with `first`.
+    pub(crate) fn stretch(&self, first: usize, count: usize) -> impl Iterator<Item = (Key, &T)> {
+        let positions = self.positions.iter().enumerate().skip(first).take(count);
+        positions.filter_map(|(index, position)| {
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
+            let generation = position.generation;
+            Some((Key { index, generation }, position.value.as_ref()?))
+        })
+    }
+
+    /// All positions, taken or not.
+    pub(crate) fn positions(&self) -> usize {
+        self.positions.len()
     }
 
     pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {

@@ -20,14 +20,92 @@ use crate::{
 const STALL_LOOKS: Duration = Duration::from_millis(100);
 /// All clients are looked at this often.
 const SWEEP: Duration = Duration::from_millis(250);
+/// So many at a time: what a client keeps is far from any cache when it is idle, and all of ten
+/// thousand would keep the others waiting for milliseconds.
+const PIECE: usize = 256;
+/// In so many pieces at most.
+const PIECES_MAX: usize = 250;
 /// A client for which so much waits must take some of it now and then.
 const STALLED_BYTES: usize = 8 * 1024 * 1024;
 /// How long it may take none.
 const STALLED: Duration = Duration::from_secs(10);
 
+/// A look at all clients, a piece at a time.
+#[derive(Debug)]
+pub(crate) struct Round {
+    /// The position where the next piece begins.
+    next: usize,
+    /// When that is to be.
+    due: Instant,
+    /// Bytes that wait for the clients seen in this round, and for which of them the most do.
+    waiting: usize,
+    largest: Option<(usize, Key)>,
+}
+
+impl Round {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            next: 0,
+            due: now + SWEEP,
+            waiting: 0,
+            largest: None,
+        }
+    }
+
+    /// How many of so many positions the next piece has, and how long it is until that after it.
+    fn pace(positions: usize) -> (usize, Duration) {
+        let piece = positions.div_ceil(PIECES_MAX).max(PIECE);
+        let pieces = positions.div_ceil(piece).max(1);
+        (piece, SWEEP / u32::try_from(pieces).unwrap_or(u32::MAX))
+    }
+
+    fn saw(&mut self, key: Key, waiting: usize) {
+        self.waiting += waiting;
+        if waiting > 0 && self.largest.is_none_or(|(most, _)| waiting > most) {
+            self.largest = Some((waiting, key));
+        }
+    }
+
+    /// A piece was looked at, and the next is due then. After the last: what all have waiting, and
+    /// who the most.
+    fn moved_by(
+        &mut self,
+        piece: usize,
+        positions: usize,
+        due: Instant,
+    ) -> Option<(usize, Option<(usize, Key)>)> {
+        self.due = due;
+        self.next += piece;
+        if self.next < positions {
+            return None;
+        }
+        self.next = 0;
+        Some((std::mem::take(&mut self.waiting), self.largest.take()))
+    }
+}
+
 impl<H: Host> Dataplane<H> {
     /// Time has passed. To be called every [`Dataplane::tick_interval`].
     pub fn tick(&mut self, now: Instant) {
+        if self.round.due <= now {
+            self.sweep_clients(now);
+        }
+        if now.saturating_duration_since(self.ticked_at) >= self.pace() {
+            self.ticked_at = now;
+            self.tick_all(now);
+        }
+        self.check_invariants();
+    }
+
+    /// How long until the next [`Dataplane::tick`]: shorter while something waits for it, and with
+    /// many clients.
+    #[must_use]
+    pub fn tick_interval(&self) -> Duration {
+        let (_, pause) = Round::pace(self.clients.positions());
+        self.pace().min(pause)
+    }
+
+    fn tick_all(&mut self, now: Instant) {
         self.tick_channels(now);
         self.tick_stalled(now);
         self.settle(now);
@@ -44,7 +122,6 @@ impl<H: Host> Dataplane<H> {
         }
         if now.saturating_duration_since(self.swept_at) >= SWEEP {
             self.swept_at = now;
-            self.sweep_clients(now);
             self.core.heat.tick(now);
             self.core.tick_hot(now);
             self.core.tick_leases(now);
@@ -54,12 +131,10 @@ impl<H: Host> Dataplane<H> {
                 self.core.identities.forget_unused(key, now);
             }
         }
-        self.check_invariants();
     }
 
-    /// How long until the next [`Dataplane::tick`]: shorter while something waits for it.
-    #[must_use]
-    pub fn tick_interval(&self) -> Duration {
+    /// What but the clients is looked at this often: more often while something waits for it.
+    fn pace(&self) -> Duration {
         let waits = !self.core.held_clients.is_empty()
             || !self.core.waiting_for_room.is_empty()
             || self
@@ -172,23 +247,20 @@ impl<H: Host> Dataplane<H> {
         self.settle(now);
     }
 
+    /// Looks at the next piece of the clients.
     fn sweep_clients(&mut self, now: Instant) {
         let limits = self.core.settings.limits;
         let stays = limits.idle.is_none() && limits.age.is_none();
-        let mut total = 0;
-        let mut largest: Option<(usize, Key)> = None;
-        let mut endings: Vec<(Key, Why, bool)> = Vec::new();
+        let (piece, pause) = Round::pace(self.clients.positions());
+        let round = &mut self.round;
+        let mut endings: SmallVec<[(Key, Why, bool); 4]> = SmallVec::new();
         // Most clients of a crowd are idle: this is all that they cost.
-        for (key, client) in self.clients.iter() {
+        for (key, client) in self.clients.stretch(round.next, piece) {
             let state = &client.state;
             let order = &state.session.order;
             let replies = state.session.output.len() + order.early_bytes() + order.merging_bytes();
-            let waiting = replies + client.pending.capacity();
             if state.ending.is_none() {
-                total += waiting;
-                if waiting > 0 && largest.is_none_or(|(most, _)| waiting > most) {
-                    largest = Some((waiting, key));
-                }
+                round.saw(key, replies + client.pending.capacity());
             }
             if let Some(why) = overdue(state, replies, &limits, now) {
                 endings.push((key, why, true));
@@ -196,18 +268,18 @@ impl<H: Host> Dataplane<H> {
                 endings.push((key, why, false));
             }
         }
+        let over = round.moved_by(piece, self.clients.positions(), now + pause);
+        if let Some((all, largest)) = over
+            && all > limits.worker_output_bytes_max
+            && let Some((waiting, key)) = largest
+        {
+            endings.push((key, Why::Memory { waiting }, true));
+        }
         for (key, why, at_once) in endings {
             if let Some(client) = self.clients.get_mut(key) {
                 client.state.end(why, at_once);
                 self.core.wake(&mut client.state, key);
             }
-        }
-        if total > limits.worker_output_bytes_max
-            && let Some((waiting, key)) = largest
-            && let Some(client) = self.clients.get_mut(key)
-        {
-            client.state.end(Why::Memory { waiting }, true);
-            self.core.wake(&mut client.state, key);
         }
     }
 
@@ -271,4 +343,45 @@ fn outstayed(state: &State, may_leave: bool, limits: &Limits, now: Instant) -> O
         age > limit && (may_leave || age > limit + limit / 4)
     };
     limits.age.is_some_and(old).then_some(Why::Age)
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "any instant will do")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_is_looked_at_in_pieces_and_as_often_as_a_few() {
+        for positions in [0, 1, 255, 256, 257, 13_000, 64_000, 1_000_000] {
+            let (piece, pause) = Round::pace(positions);
+            assert!(piece == PIECE || piece * PIECES_MAX < positions + PIECES_MAX);
+            let now = Instant::now();
+            let mut round = Round::new(now);
+            let (mut looks, mut due) = (1, now + pause);
+            while round.moved_by(piece, positions, due).is_none() {
+                assert!(round.next < positions);
+                looks += 1;
+                due += pause;
+            }
+            assert_eq!(round.next, 0);
+            let took = pause * looks;
+            assert!(took <= SWEEP && took + Duration::from_micros(1) > SWEEP);
+        }
+    }
+
+    #[test]
+    fn the_largest_of_all_pieces_is_told_after_the_last() {
+        let now = Instant::now();
+        let key = |index| Key {
+            index,
+            generation: 0,
+        };
+        let mut round = Round::new(now);
+        round.saw(key(3), 70);
+        assert_eq!(round.moved_by(PIECE, 2 * PIECE, now), None);
+        round.saw(key(300), 50);
+        let told = round.moved_by(PIECE, 2 * PIECE, now);
+        assert_eq!(told, Some((120, Some((70, key(3))))));
+        assert_eq!(round.moved_by(PIECE, PIECE, now), Some((0, None)));
+    }
 }
