@@ -4,6 +4,7 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -65,21 +66,21 @@ pub(crate) async fn serve<S: Socket>(hall: Rc<Hall>, accepted: Accepted<S>) {
     // On the heap, as the goodbye is: what only the beginning and the end need should not be kept
     // for as long as a client stays.
     let handshake = Box::pin(async {
-        tokio::select! {
+        let mut shaking = pin!(shake_hands(&hall, stream, &mut whose, &admission));
+        let failure = tokio::select! {
             biased;
-            result = shake_hands(&hall, stream, &mut whose, &admission) => result,
-            () = sleep(hall.config.get().limits.handshake_timeout) => Err(Failure::Timeout),
-            () = admission.evicted() => Err(Failure::Evicted),
-        }
+            result = &mut shaking => return result,
+            () = sleep(hall.config.get().limits.handshake_timeout) => Failure::Timeout,
+            () = admission.evicted() => Failure::Evicted,
+        };
+        hall.departure_turn().await; // it has its socket until then
+        Err(failure)
     })
     .await;
     admission.handshake_done();
     let shaken = match handshake {
         Ok(shaken) => shaken,
-        Err(failure) => {
-            hall.departure_turn().await;
-            return whose.failed(&hall, peer, &failure);
-        }
+        Err(failure) => return whose.failed(&hall, peer, &failure),
     };
     let Some((worker, shaken, stranger, _counted)) =
         Box::pin(whose.settle(&hall, shaken, peer)).await

@@ -26,6 +26,8 @@ use crate::{
 
 /// Clients whose end is seen to between two looks at the sockets: 10 us each.
 const DEPARTURES: usize = 8;
+/// New clients that are taken in between two looks at the sockets: 20 us each.
+const ARRIVALS: usize = 8;
 
 /// What a thread of workers is told.
 pub(super) enum Errand {
@@ -120,12 +122,20 @@ pub(super) async fn run(
     let hall = open(context, plane, counters, Clock::of_turns);
     let requested = shutdown.requested();
     tokio::pin!(requested);
+    let mut arrived = 0;
     loop {
+        if arrived == ARRIVALS {
+            arrived = 0;
+            tokio::task::yield_now().await; // when thousands come at once, others are served in between
+        }
         tokio::select! {
             biased;
             () = &mut requested => return,
             next = errands.recv() => match next {
-                Some(Errand::Client(accepted)) => downstream::begin(&hall, accepted),
+                Some(Errand::Client(accepted)) => {
+                    arrived += 1;
+                    downstream::begin(&hall, accepted);
+                }
                 Some(Errand::Open(context, done)) => {
                     hall.open(*context);
                     let _ = done.send(()); // whoever waited for it has given up
