@@ -196,6 +196,17 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Whether a reply that has come is more than one that waits for its turn or for its other parts:
+    /// there is something to write, or what the client waits for may have happened.
+    pub(crate) fn has_news(&self) -> bool {
+        let waits = self.blocked.is_some() || self.leasing || self.lease.is_some();
+        !self.session.output.is_empty()
+            || waits
+            || self.poke
+            || self.ending.is_some()
+            || self.session.order.is_empty()
+    }
+
     /// Ends the connection, unless it ends at once already.
     pub(crate) fn end(&mut self, why: Why, at_once: bool) {
         if self

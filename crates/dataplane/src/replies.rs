@@ -198,7 +198,7 @@ impl<H: Host> Sink<'_, H> {
             (self.spare, self.host, self.now),
             Some(self.from),
         );
-        if !state.woken {
+        if !state.woken && state.has_news() {
             state.woken = true;
             self.actions.push(Action::WakeClient(ticket.client));
         }
