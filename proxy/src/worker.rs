@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use dataplane::{Action, Attempt, Dataplane, Key};
 
@@ -110,6 +110,7 @@ pub(crate) struct Worker {
     channels: RefCell<Wakers<Attempt>>,
     buffers: Buffers,
     actions: RefCell<Vec<Action>>,
+    uncork: Notify,
 }
 
 impl Worker {
@@ -198,6 +199,7 @@ impl Worker {
 
     fn act(self: &Rc<Self>, action: Action) {
         match action {
+            Action::Uncork => self.uncork.notify_one(),
             Action::WakeClient(key) => self.clients.borrow().wake(key.index, key),
             Action::WakeChannel(_) if self.driver_fault == Some(DriverFault::WakeIsLost) => {}
             Action::WakeChannel(attempt) | Action::Drop(attempt) => {
@@ -324,7 +326,9 @@ fn begin(
         channels: RefCell::default(),
         buffers,
         actions: RefCell::default(),
+        uncork: Notify::new(),
     });
+    worker.spawn(uncork(Rc::clone(&worker)));
     worker.spawn(tick(Rc::clone(&worker)));
     worker.spawn(follow_view(Rc::clone(&worker)));
     worker.spawn(figures::show(Rc::clone(&worker)));
@@ -340,6 +344,14 @@ fn begin(
 async fn follow_mail(worker: Rc<Worker>, mut mail: mpsc::UnboundedReceiver<Mail>) {
     while let Some(mail) = mail.recv().await {
         worker.read(mail);
+    }
+}
+
+async fn uncork(worker: Rc<Worker>) {
+    loop {
+        worker.uncork.notified().await;
+        tokio::time::sleep(dataplane::UNCORK_AFTER).await;
+        worker.with(|plane| plane.uncork(worker.now()));
     }
 }
 

@@ -8,7 +8,7 @@
 use std::sync::Barrier;
 use std::thread;
 
-use keyway_tests::{Client, Keyway, RealCluster, Settings, Version, text, wait_until};
+use keyway_tests::{Client, Keyway, RealCluster, Settings, Version, slot_of, text, wait_until};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 const CLIENTS: usize = 1_000;
@@ -171,4 +171,38 @@ fn commands_on_a_key_keep_their_order_in_both_lanes() {
         "two lanes to each of three nodes: {}",
         ready()
     );
+}
+
+/// The replies of a pipeline leave together when that takes no time. What is in front of a command
+/// that takes long comes without it, the first time and when it is known that there is one.
+#[test]
+fn what_is_in_front_of_a_slow_command_does_not_wait_for_it() {
+    let cluster = RealCluster::start(Version::V9_1, 2, 0);
+    let keyway = Keyway::start(&cluster);
+    let owned = |shard: usize| {
+        let mut names = (0..).map(|i| format!("cork:{i}"));
+        names.find(|name| cluster.owner(slot_of(name)) == shard)
+    };
+    let [quick, slow] = [0, 1].map(|shard| owned(shard).unwrap());
+    let mut slow_node = cluster.client(1);
+    let mut client = keyway.client();
+    for round in 0..3 {
+        slow_node.cmd(&["CLIENT", "PAUSE", "600000", "WRITE"]);
+        let mut bytes = Vec::new();
+        for i in 0..10 {
+            resp::write::request(
+                &mut bytes,
+                &["SETRANGE", &quick, "0", &"x".repeat(round * 20 + i)],
+            );
+        }
+        resp::write::request(&mut bytes, &["SET", &slow, "at last"]);
+        resp::write::request(&mut bytes, &["ECHO", &format!("behind it {round}")]);
+        client.raw(&bytes);
+        for i in 0..10 {
+            assert_eq!(text(&client.read()), (round * 20 + i).to_string());
+        }
+        slow_node.cmd(&["CLIENT", "UNPAUSE"]);
+        assert_eq!(text(&client.read()), "OK");
+        assert_eq!(text(&client.read()), format!("behind it {round}"));
+    }
 }

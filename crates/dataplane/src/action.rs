@@ -23,6 +23,8 @@ pub enum Action {
     WakeChannel(Attempt),
     /// There may be something to write to a client, to take from it, or to end it.
     WakeClient(Key),
+    /// Call [`Dataplane::uncork`](crate::Dataplane::uncork), [`UNCORK_AFTER`](crate::UNCORK_AFTER) from now.
+    Uncork,
     /// A client has shown a script that other workers may not have seen.
     Script(Bytes),
     /// Ask all other workers, and tell the dataplane what each answered.

@@ -9,6 +9,7 @@ use session::{Place, Session, local::AfterAuth};
 
 use crate::{
     confirm::Doubted,
+    cork::Cork,
     inquiry,
     lease::Watch,
     seats::Seat,
@@ -177,6 +178,8 @@ pub(crate) struct State {
     pub(crate) unguarded: Option<Unguarded>,
     /// Its user may not ask for the epoch.
     pub(crate) uninformed: bool,
+    /// What it is about to get waits for more.
+    pub(crate) cork: Cork,
     pub(crate) woken: bool,
     /// One of its parts has got its outcome, and others are kept back.
     pub(crate) poke: bool,
@@ -199,12 +202,20 @@ impl State {
     /// Whether a reply that has come is more than one that waits for its turn or for its other parts:
     /// there is something to write, or what the client waits for may have happened.
     pub(crate) fn has_news(&self) -> bool {
-        let waits = self.blocked.is_some() || self.leasing || self.lease.is_some();
-        !self.session.output.is_empty()
-            || waits
-            || self.poke
-            || self.ending.is_some()
-            || self.session.order.is_empty()
+        !self.session.output.is_empty() || self.waits() || self.session.order.is_empty()
+    }
+
+    /// What comes next has moved on from this place: commands were taken, all in one piece.
+    #[inline]
+    pub(crate) fn took_since(&mut self, place: Place) {
+        let next = self.session.order.next_place();
+        self.cork.took(next.since(place), next);
+    }
+
+    /// Whether a reply may be what something waits for, beside whoever reads it.
+    pub(crate) fn waits(&self) -> bool {
+        let blocked = self.blocked.is_some() || self.leasing || self.lease.is_some();
+        blocked || self.poke || self.ending.is_some()
     }
 
     /// Ends the connection, unless it ends at once already.

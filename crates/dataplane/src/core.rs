@@ -15,6 +15,7 @@ use crate::{
     channel::{Channel, Profile, Purpose, STALL},
     coalesce::Coalescer,
     confirm::Unrest,
+    cork::Corks,
     figures::Times,
     follow::Follows,
     heat::Heat,
@@ -85,6 +86,7 @@ pub(crate) struct Core<H> {
     pub(crate) signals: Vec<Signal>,
     /// Clients with parts that are kept back.
     pub(crate) held_clients: Vec<Key>,
+    pub(crate) corks: Corks,
     /// Clients that wait for room in a channel.
     pub(crate) waiting_for_room: Vec<Key>,
     /// Emptied output buffers.
@@ -128,6 +130,7 @@ impl<H: Host> Core<H> {
             looked_at: None,
             signals: Vec::new(),
             held_clients: Vec::new(),
+            corks: Corks::default(),
             waiting_for_room: Vec::new(),
             spare: Spare::default(),
             scratch: Vec::new(),

@@ -13,6 +13,7 @@ use crate::{
     channel::{Attempt, Purpose},
     client::{Client, Ending, State, Why},
     core::Core,
+    cork::Cork,
     heat::Heat,
     host::Host,
     intake::{OUTPUT_PAUSES_BYTES, request_limits},
@@ -217,6 +218,7 @@ impl<H: Host> Dataplane<H> {
                 watch: None,
                 unguarded: None,
                 uninformed: false,
+                cork: Cork::default(),
                 doubted: Vec::new(),
                 subscriptions: None,
                 alone: None,
@@ -248,7 +250,9 @@ impl<H: Host> Dataplane<H> {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         client.state.session.bytes_in = client.state.session.bytes_in.saturating_add(length);
         if client.pending.is_empty() && client.state.blocked.is_none() {
+            let next = client.state.session.order.next_place();
             let used = self.core.run(client, key, bytes, &self.table, now);
+            client.state.took_since(next);
             client
                 .pending
                 .extend_from_slice(bytes.get(used..).unwrap_or_default());
@@ -279,7 +283,9 @@ impl<H: Host> Dataplane<H> {
             return;
         }
         let mut pending = std::mem::take(&mut client.pending);
+        let next = client.state.session.order.next_place();
         let used = self.core.run(client, key, &pending, &self.table, now);
+        client.state.took_since(next);
         pending.advance(used.min(pending.len()));
         if !pending.is_empty() {
             client.pending = pending;
@@ -326,8 +332,11 @@ impl<H: Host> Dataplane<H> {
         if state.blocked.is_some() && session.output.len() <= OUTPUT_PAUSES_BYTES / 2 {
             self.core.wake(state, key);
         }
-        if self.core.follows.any() && state.session.output.is_empty() {
-            self.core.client_has_all(key, state, now);
+        if state.session.output.is_empty() {
+            state.cork.wrote_all();
+            if self.core.follows.any() {
+                self.core.client_has_all(key, state, now);
+            }
         }
     }
 
@@ -452,6 +461,7 @@ impl<H: Host> Dataplane<H> {
             settings,
             messages,
             near,
+            corks,
             budget,
             heat,
             follows,
@@ -476,6 +486,7 @@ impl<H: Host> Dataplane<H> {
             follows,
             table: &self.table,
             near,
+            corks,
             output_max: settings.limits.client_output_bytes_max,
             now,
         };

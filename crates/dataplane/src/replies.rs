@@ -20,6 +20,7 @@ use crate::{
     client::{Client, State, Unguarded, Why},
     coalesce::{Coalescer, Group},
     core::Signal,
+    cork::Corks,
     follow::Follows,
     heat::Heat,
     host::{Done, Host, Planted, RedirectKind},
@@ -46,6 +47,7 @@ pub(crate) struct Sink<'a, H> {
     pub(crate) reads: &'a mut Coalescer,
     pub(crate) messages: &'a mut Messages,
     pub(crate) near: &'a mut Near,
+    pub(crate) corks: &'a mut Corks,
     pub(crate) replica: bool,
     pub(crate) budget: &'a mut Budget,
     /// The connection they come from.
@@ -198,7 +200,12 @@ impl<H: Host> Sink<'_, H> {
             (self.spare, self.host, self.now),
             Some(self.from),
         );
-        if !state.woken && state.has_news() {
+        let news = state.has_news() && !state.woken;
+        if news
+            && !self
+                .corks
+                .hold((state, ticket.client), self.actions, self.now)
+        {
             state.woken = true;
             self.actions.push(Action::WakeClient(ticket.client));
         }

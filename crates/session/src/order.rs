@@ -12,6 +12,15 @@ use crate::output::{Output, Spare};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Place(pub u32);
 
+impl Place {
+    /// How many commands there are from an earlier place to this one.
+    #[inline]
+    #[must_use]
+    pub fn since(self, earlier: Self) -> u32 {
+        self.0.wrapping_sub(earlier.0)
+    }
+}
+
 /// The upstream connection that a command was given to, as an opaque number that is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route(pub u64);
@@ -212,6 +221,12 @@ impl Order {
     pub fn next_place(&self) -> Place {
         let count = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
         Place(self.first.wrapping_add(count))
+    }
+
+    /// Whether all before a place is answered.
+    #[must_use]
+    pub fn has_passed(&self, place: Place) -> bool {
+        Place(self.first).since(place) <= u32::MAX / 2
     }
 
     /// The oldest part without an outcome.

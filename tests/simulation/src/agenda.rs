@@ -29,6 +29,7 @@ pub(crate) enum Event<A> {
     Tick,
     /// The cluster is looked at.
     Look,
+    Uncork,
     /// Something goes wrong.
     Fault,
     /// Something is put right again.

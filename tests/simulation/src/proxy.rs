@@ -51,6 +51,9 @@ pub(crate) trait Proxy: Sized {
     fn tick(world: &mut World<Self>) -> Result<(), Violation>;
     /// The topology is looked at.
     fn look(world: &mut World<Self>) -> Result<(), Violation>;
+
+    /// What was kept back for a moment leaves.
+    fn uncork(world: &mut World<Self>) -> Result<(), Violation>;
     /// What is under way; `None` at rest.
     fn unrest(&self) -> Option<String>;
     /// The first gauge that is not zero; `None` at rest.

@@ -9,7 +9,7 @@ use std::{
 
 use dataplane::{
     Action, Attempt, CloseReason, Dataplane, Key, Limits, Opening, Planted, SLICES_MAX, Settings,
-    Unauthenticated, Why,
+    UNCORK_AFTER, Unauthenticated, Why,
 };
 
 use crate::{
@@ -100,6 +100,7 @@ impl World<Pure> {
                         self.turn_soon(at);
                     }
                 }
+                Action::Uncork => self.after(UNCORK_AFTER, Event::Uncork),
                 Action::Refresh => self.look_soon(),
                 Action::Moved { slot, to } => self.proxy.discovery.moved.push((slot, to)),
                 Action::Script(_)
@@ -396,6 +397,12 @@ impl Proxy for Pure {
         world.proxy.plane.tick(now);
         let interval = world.proxy.plane.tick_interval();
         world.after(interval, Event::Tick);
+        world.obey()
+    }
+
+    fn uncork(world: &mut World<Self>) -> Result<(), Violation> {
+        let now = world.instant();
+        world.proxy.plane.uncork(now);
         world.obey()
     }
 

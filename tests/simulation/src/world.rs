@@ -255,6 +255,7 @@ impl<P: Proxy> World<P> {
             Event::Reset(id) => return self.reset(id),
             Event::Tick => return P::tick(self),
             Event::Look => return P::look(self),
+            Event::Uncork => return P::uncork(self),
             Event::Fault => return self.fault(),
             Event::Mend(mend) => return self.mend(&mend),
         }
