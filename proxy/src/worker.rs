@@ -294,15 +294,12 @@ fn begin(
         Rc::clone(&metrics),
         Arc::clone(&shared),
         Arc::clone(&counters),
-        (
-            first.log.slow,
-            mix(shared.seed ^ u64::try_from(index).unwrap_or_default()),
-        ),
+        mix(shared.seed ^ u64::try_from(index).unwrap_or_default()),
     );
     let settings = settings::of(&first, &shared, index);
     let table = Arc::clone(&shared.table);
     let mut plane = Dataplane::new(settings, table, host, clock::now());
-    let traced = plane.host().set_traced(first.traces.one_in);
+    let traced = plane.host().tell_as(&first);
     plane.follow(true, traced);
     let worker = Rc::new(Worker {
         index,
@@ -361,8 +358,7 @@ async fn follow_config(worker: Rc<Worker>) {
             .by_certificate
             .replace(ByCertificate::new(&config.users));
         worker.with(|plane| {
-            plane.host().set_slow(config.log.slow);
-            let traced = plane.host().set_traced(config.traces.one_in);
+            let traced = plane.host().tell_as(&config);
             plane.follow(true, traced);
             plane.set_settings(settings, worker.now());
         });

@@ -14,8 +14,8 @@ use std::{
 };
 
 use keyway_tests::{
-    Certificates, Collector, Collects, Keyway, RealCluster, Settings, Signal, Version, attribute,
-    slot_of, text, wait_until,
+    Certificates, Client, Collector, Collects, Keyway, RealCluster, Settings, Signal, Taken,
+    Version, attribute, slot_of, text, wait_until,
 };
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
 
@@ -174,37 +174,111 @@ fn every_traced_command_is_a_span_with_its_parts_and_without_keys_and_values() {
     assert!((traces(&keyway, "exported") - 23.0).abs() < 0.1);
 }
 
+/// Commands until a collector takes some that fit.
+#[track_caller]
+fn traced(client: &mut Client, there: &Collector, fits: impl Fn(&Taken) -> bool) {
+    let before = there.taken().len();
+    wait_until("traces", 20, || {
+        assert_eq!(text(&client.cmd(&["SET", "k", "v"])), "OK");
+        there.taken()[before..].iter().any(&fits)
+    });
+}
+
+fn last_report(keyway: &Keyway) -> String {
+    let log = keyway.log();
+    let mut reports = log.lines();
+    let report = reports.rfind(|line| line.contains("configuration reloaded"));
+    report.unwrap().to_owned()
+}
+
 #[test]
-fn a_collector_is_reached_by_tls_and_how_many_are_traced_changes_while_it_runs() {
+fn traces_begin_go_elsewhere_and_end_while_it_runs() {
     let cluster = RealCluster::start(Version::V9_1, 1, 0);
-    let certificates = Certificates::loopback();
-    let collector = Collector::start(Some(certificates.server_config()));
-    let (endpoint, ca) = (collector.addr(), certificates.ca.clone());
+    let [one, two] = [(); 2].map(|()| Collector::start(None));
+    let folder = tempfile::tempdir().unwrap();
+    let headers = folder.path().join("headers");
+    fs::write(&headers, "authorization=Bearer one\n").unwrap();
     let settings = Settings {
-        sections: format!(
-            "[traces]\nendpoint = \"https://{endpoint}\"\nca = {ca:?}\none_in = 0\nservice_name = \"one\"\n"
-        ),
+        sections: "[traces]\nservice_name = \"early\"\n".to_owned(),
         ..Settings::default()
     };
     let keyway = Keyway::with(&cluster, &settings);
     let mut client = keyway.client();
-    for _ in 0..100 {
-        assert_eq!(text(&client.cmd(&["SET", "k", "v"])), "OK");
-    }
     keyway.reconfigure(|config| {
-        let config = config.replace("one_in = 0", "one_in = 1");
-        config.replace("\"one\"", "\"other\"")
+        let endpoint = format!("endpoint = \"http://{}\"", one.addr());
+        let own = format!("{endpoint}\none_in = 1\nheaders_file = {headers:?}\n");
+        config.replace("service_name = \"early\"", &own)
     });
-    keyway.signal(Signal::HUP);
-    wait_until("a trace", 20, || {
+    let report = last_report(&keyway);
+    for key in ["endpoint", "one_in", "headers", "service_name"] {
+        assert!(report.contains(&format!("traces.{key}")), "{report}");
+    }
+    assert!(!report.contains("needs_restart"), "{report}");
+    traced(&mut client, &one, |_| true);
+
+    // What a file says that the configuration only names.
+    fs::write(&headers, "authorization=Bearer two\n").unwrap();
+    keyway.reconfigure(|config| config);
+    let report = last_report(&keyway);
+    assert!(
+        report.contains("\"changed\":\"traces.headers\""),
+        "{report}"
+    );
+    traced(&mut client, &one, |taken| {
+        taken.head.contains("authorization: Bearer two\r\n")
+    });
+
+    keyway.reconfigure(|config| {
+        let config = config.replace(&one.addr(), &two.addr());
+        config.replace("[traces]\n", "[traces]\nservice_name = \"other\"\n")
+    });
+    traced(&mut client, &two, |_| true);
+    let of = |from: &Collector, name: &str| attribute(&from.resource().attributes, name).unwrap();
+    let names = [&one, &two].map(|from| of(from, "service.name"));
+    assert_eq!(names, ["keyway", "other"]);
+    let instances = [&one, &two].map(|from| of(from, "service.instance.id"));
+    assert_eq!(instances[0], instances[1], "it is one process");
+
+    keyway.reconfigure(|config| config.replace("endpoint = ", "# endpoint = "));
+    for _ in 0..100 {
         assert_eq!(text(&client.cmd(&["GET", "k"])), "v");
-        !collector.spans().is_empty()
+    }
+    assert!(keyway.stop().success());
+    assert!(of_kind(&two.spans(), "GET", SpanKind::Server).is_empty());
+}
+
+#[test]
+fn who_vouches_for_a_collector_changes_while_it_runs() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let [first, second] = [(); 2].map(|()| Certificates::loopback());
+    let [one, two] = [&first, &second].map(|own| Collector::start(Some(own.server_config())));
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    fs::copy(&first.ca, &ca).unwrap();
+    let endpoint = one.addr();
+    let settings = Settings {
+        sections: format!("[traces]\nendpoint = \"https://{endpoint}\"\nca = {ca:?}\none_in = 1\n"),
+        ..Settings::default()
+    };
+    let keyway = Keyway::with(&cluster, &settings);
+    let mut client = keyway.client();
+    traced(&mut client, &one, |taken| {
+        taken.head.starts_with("POST /v1/traces ")
     });
-    assert!(of_kind(&collector.spans(), "SET", SpanKind::Server).is_empty());
-    assert!(collector.taken()[0].head.starts_with("POST /v1/traces "));
-    let log = keyway.log();
-    let report = log.lines().find(|line| line.contains("traces.one_in"));
-    assert!(report.unwrap().contains("traces.service_name"), "{log}");
+
+    // Another collector, first with the wrong authorities; nobody asks for the right ones.
+    keyway.reconfigure(|config| config.replace(&endpoint, &two.addr()));
+    assert_eq!(text(&client.cmd(&["SET", "k", "v"])), "OK");
+    keyway.wait_logged("traces cannot be sent");
+    fs::copy(&second.ca, &ca).unwrap();
+    traced(&mut client, &two, |_| true);
+    keyway.wait_logged("\"changed\":\"traces.ca\"");
+
+    // What cannot be used changes nothing.
+    let missing = folder.path().join("missing.pem");
+    keyway.reconfigure(|config| config.replace(&format!("{ca:?}"), &format!("{missing:?}")));
+    keyway.wait_logged("traces.ca: cannot read");
+    traced(&mut client, &two, |_| true);
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Ids {
         mix(self.0).max(1).to_be_bytes() // all zeros is no id
     }
 
-    fn pair(&mut self) -> Vec<u8> {
+    pub(super) fn pair(&mut self) -> Vec<u8> {
         [self.next(), self.next()].concat()
     }
 }
@@ -55,22 +55,29 @@ pub(super) struct Teller {
     ids: Ids,
 }
 
+/// What is said of this Keyway, which nobody else is called as.
+pub(super) fn resource(config: &config::Traces, instance: &str) -> Resource {
+    let mut attributes = vec![
+        text("service.name", &config.service_name),
+        text("service.version", env!("CARGO_PKG_VERSION")),
+        text("service.instance.id", instance),
+    ];
+    let own = config.attributes.iter();
+    attributes.extend(own.map(|(name, value)| text(name, value)));
+    Resource {
+        attributes,
+        ..Resource::default()
+    }
+}
+
 impl Teller {
-    pub(super) fn new(config: &config::Traces, mut ids: Ids) -> Self {
-        let instance = ids.pair();
-        let instance: String = instance.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut attributes = vec![
-            text("service.name", &config.service_name),
-            text("service.version", env!("CARGO_PKG_VERSION")),
-            text("service.instance.id", &instance),
-        ];
-        let own = config.attributes.iter();
-        attributes.extend(own.map(|(name, value)| text(name, value)));
-        let resource = Resource {
-            attributes,
-            ..Resource::default()
-        };
+    pub(super) fn new(resource: Resource, ids: Ids) -> Self {
         Self { resource, ids }
+    }
+
+    /// Something else is said of this Keyway from now on.
+    pub(super) fn set_resource(&mut self, resource: Resource) {
+        self.resource = resource;
     }
 
     /// One request with all of these.

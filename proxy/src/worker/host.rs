@@ -21,13 +21,14 @@ use super::{
     counters::Counters,
 };
 use crate::{
-    access::{Line, Sampler},
+    access::{AccessLog, Line, Sampler},
     clock,
+    config::Config,
     events::unix_ms,
     heat,
     metrics::{self, ConnectResult, NearDrop, NearEnd, PoisonReason, UpstreamState, WorkerMetrics},
     slow::{Allowance, Slow},
-    traces::Traced,
+    traces::{Traced, Traces},
 };
 
 pub(crate) struct WorkerHost {
@@ -37,10 +38,13 @@ pub(crate) struct WorkerHost {
     audit: Audit,
     slow_after: Duration,
     slow_allowance: Allowance,
-    /// Which commands are in the access log, and whether the last one is.
+    access: Option<AccessLog>,
+    /// Which commands are in it, and whether the last one is.
     sampler: Sampler,
     sampled: bool,
+    traces: Option<Traces>,
     traced_one_in: u32,
+    seed: u64,
 }
 
 impl WorkerHost {
@@ -48,31 +52,33 @@ impl WorkerHost {
         metrics: Rc<WorkerMetrics>,
         shared: Arc<Shared>,
         counters: Arc<Counters>,
-        (slow, seed): (Duration, u64),
+        seed: u64,
     ) -> Self {
-        let access = shared.access.get();
         Self {
-            sampler: access.map_or_else(Sampler::default, |access| access.sampler(seed)),
+            access: None,
+            sampler: Sampler::default(),
             sampled: false,
+            traces: None,
             traced_one_in: 0,
             metrics,
             shared,
             counters,
             audit: Audit::default(),
-            slow_after: slow,
+            slow_after: Duration::MAX,
             slow_allowance: Allowance::new(clock::now()),
+            seed,
         }
     }
 
-    /// Commands that take longer are in the slow log from now on.
-    pub(super) fn set_slow(&mut self, slow: Duration) {
-        self.slow_after = slow;
-    }
-
-    /// One in so many commands is traced from now on, if they go anywhere. Returns how many.
-    pub(super) fn set_traced(&mut self, one_in: u32) -> u32 {
-        let is_on = self.shared.traces.get().is_some();
-        self.traced_one_in = if is_on { one_in } else { 0 };
+    /// Commands are told of as this configuration says, from now on. Returns one in how many is traced.
+    pub(super) fn tell_as(&mut self, config: &Config) -> u32 {
+        self.slow_after = config.log.slow;
+        self.access = self.shared.outlets.access();
+        let access = self.access.as_ref();
+        self.sampler = access.map_or_else(Sampler::default, |access| access.sampler(self.seed));
+        self.traces = self.shared.outlets.traces();
+        let is_on = self.traces.is_some();
+        self.traced_one_in = if is_on { config.traces.one_in } else { 0 };
         self.traced_one_in
     }
 
@@ -174,7 +180,7 @@ impl Host for WorkerHost {
             self.note_slow(&line, left_out);
         }
         if self.sampled
-            && let Some(access) = self.shared.access.get()
+            && let Some(access) = &self.access
         {
             access.write(line);
         }
@@ -206,7 +212,7 @@ impl Host for WorkerHost {
             }
         }
         if followed.purposes.traced
-            && let Some(traces) = self.shared.traces.get()
+            && let Some(traces) = &self.traces
         {
             let name = command.map_or(command::LABEL_OTHER, |command| command.name());
             traces.tell(Traced {
@@ -220,7 +226,7 @@ impl Host for WorkerHost {
     }
 
     fn unfollowed(&mut self) {
-        if let Some(traces) = self.shared.traces.get() {
+        if let Some(traces) = &self.traces {
             traces.lost();
         }
     }
