@@ -137,7 +137,6 @@ fn every_traced_command_is_a_span_with_its_parts_and_without_keys_and_values() {
     let script = "return redis.error_reply('SECRETWORD of a script')";
     let _ = client.cmd(&["EVAL", script, "1", "secret:7"]);
     let _ = client.cmd(&["MGET", "secret:1", "secret:2", "secret:3"]);
-    let _ = client.cmd(&["PING"]); // goes to no node
     wait_until("all traces", 20, || {
         of_kind(&collector.spans(), "MGET", SpanKind::Server).len() == 1
     });
@@ -167,11 +166,98 @@ fn every_traced_command_is_a_span_with_its_parts_and_without_keys_and_values() {
         assert_eq!(status.code, i32::from(StatusCode::Error));
     }
     check_children(of_kind(&spans, "MGET", SpanKind::Server)[0], &spans);
-    assert!(of_kind(&spans, "PING", SpanKind::Server).is_empty());
 
     check_requests(&collector);
     assert!(!keyway.log().contains("Bearer"));
     assert!((traces(&keyway, "exported") - 23.0).abs() < 0.1);
+}
+
+/// The only span of a command that went to no node: who answered it, and its error.
+#[track_caller]
+fn answered_by(spans: &[Span], name: &str) -> (String, Option<String>) {
+    let same: Vec<&Span> = spans.iter().filter(|span| span.name == name).collect();
+    let [whole] = same[..] else {
+        panic!("not one {name}: {same:?}");
+    };
+    assert_eq!(whole.kind, i32::from(SpanKind::Server));
+    assert!(check_children(whole, spans).is_empty(), "{name}");
+    assert!(whole.end_time_unix_nano >= whole.start_time_unix_nano);
+    let of = |key: &str| attribute(&whole.attributes, key);
+    let by = of("keyway.answered_by").unwrap_or_default();
+    (by, of("db.response.status_code"))
+}
+
+#[test]
+fn what_keyway_answers_itself_is_one_span_with_no_node_in_it() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let collector = Collector::start(None);
+    let settings = settings(
+        &collector,
+        "[hot_keys]\nnear_prefixes = [\"secret:near\"]\n",
+    );
+    let keyway = Keyway::with(&cluster, &settings);
+    let timed = |phase: &str| {
+        let labels = [&*format!("phase=\"{phase}\"")];
+        keyway.metric("keyway_request_phase_seconds_count", &labels)
+    };
+    let mut client = keyway.client();
+    let commands: [(&[&str], &str, Option<&str>); 10] = [
+        (&["PING"], "PING", None),
+        (&["HELLO", "3"], "HELLO", None),
+        (&["CLUSTER", "SLOTS"], "CLUSTER SLOTS", None),
+        (&["CLIENT", "ID"], "CLIENT ID", None),
+        (&["KEYWAY", "HELP"], "KEYWAY HELP", None),
+        (&["NOSUCHCOMMAND", "secret:1"], "OTHER", Some("ERR")),
+        (
+            &["RENAME", "secret:1", "secret:2"],
+            "RENAME",
+            Some("CROSSSLOT"),
+        ),
+        (&["SHUTDOWN"], "SHUTDOWN", Some("ERR")),
+        (&["AUTH", "secret", "secretpw"], "AUTH", Some("WRONGPASS")),
+        (&["SUBSCRIBE", "secret"], "SUBSCRIBE", None),
+    ];
+    for (command, ..) in commands {
+        let _ = client.cmd(command);
+    }
+    assert!(timed("client_tls") >= 8.0, "{}", timed("client_tls"));
+    assert!(timed("queue") < 1.0, "{}", timed("queue"));
+
+    // In a transaction, behind a command that is on its way, and when nobody wants a reply.
+    let mut client = keyway.client();
+    let lines = "SET secret:1 v\r\nECHO secret\r\nMULTI\r\nINCR secret:n\r\nEXEC\r\n\
+                 CLIENT REPLY OFF\r\nTIME\r\nCLIENT REPLY ON\r\n";
+    client.raw(lines.as_bytes());
+    for _ in 0..6 {
+        let _ = client.read();
+    }
+    assert_eq!(text(&client.cmd(&["SET", "secret:near", "secret"])), "OK");
+    wait_until("an answer from nearby", 20, || {
+        assert_eq!(text(&client.cmd(&["GET", "secret:near"])), "secret");
+        let spans = collector.spans();
+        let mut gets = of_kind(&spans, "GET", SpanKind::Server).into_iter();
+        gets.any(|get| {
+            let by = attribute(&get.attributes, "keyway.answered_by");
+            by.as_deref() == Some("near_cache") && check_children(get, &spans).is_empty()
+        })
+    });
+    let spans = collector.spans();
+    for (_, name, error) in commands {
+        let expected = ("keyway".to_owned(), error.map(str::to_owned));
+        assert_eq!(answered_by(&spans, name), expected, "{name}");
+    }
+    for name in ["ECHO", "MULTI", "INCR"] {
+        assert_eq!(answered_by(&spans, name).0, "keyway", "{name}");
+    }
+    assert!(of_kind(&spans, "TIME", SpanKind::Server).is_empty());
+    for whole in of_kind(&spans, "EXEC", SpanKind::Server) {
+        assert_eq!(attribute(&whole.attributes, "keyway.answered_by"), None);
+        assert_eq!(check_children(whole, &spans).len(), 2);
+    }
+    for taken in collector.taken() {
+        let shown = String::from_utf8_lossy(&taken.body).to_lowercase();
+        assert!(!shown.contains("secret"), "{shown}");
+    }
 }
 
 /// Commands until a collector takes some that fit.

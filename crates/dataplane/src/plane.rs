@@ -196,10 +196,11 @@ impl<H: Host> Dataplane<H> {
             identity.clients += 1;
         }
         let full = matches!(seat, Some(None));
-        let key = self.clients.insert_with(|_| Client {
+        let key = self.clients.insert_with(|key| Client {
             decoder,
             pending: BytesMut::new(),
             state: State {
+                key,
                 session,
                 identity,
                 seat: seat.flatten(),

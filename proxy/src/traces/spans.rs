@@ -1,9 +1,9 @@
-//! A command that was traced as OpenTelemetry has it: one span of the server, and in it the queue
-//! and the node. Names and attributes are those of the semantic conventions for databases.
+//! A command that was traced as OpenTelemetry has it: one span of the server, and in it, if it went to
+//! one, the queue and the node. Names and attributes are those of the semantic conventions for databases.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use dataplane::Followed;
+use dataplane::{Followed, Here};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
@@ -177,8 +177,13 @@ fn server_attributes(traced: &Traced, operation: &str) -> Vec<KeyValue> {
         number("client.port", followed.client.port()),
         number("keyway.one_in", traced.one_in),
     ]);
-    if followed.sent.is_none() {
-        all.push(flag("keyway.shared_answer", true)); // another command's, [hot_keys] coalesce
+    match followed.here {
+        Some(Here::Itself) => all.push(text("keyway.answered_by", "keyway")),
+        Some(Here::Near) => all.push(text("keyway.answered_by", "near_cache")),
+        None if followed.sent.is_none() && followed.node.is_some() => {
+            all.push(flag("keyway.shared_answer", true)); // another command's, [hot_keys] coalesce
+        }
+        None => {}
     }
     let slot = followed.slot.map(|slot| number("keyway.slot", slot.get()));
     let shard = traced.shard.and_then(|shard| u32::try_from(shard).ok());

@@ -90,6 +90,21 @@ impl WorkerHost {
             .map(ShardIndex::get)
     }
 
+    /// Where the time of a command went: of one that went to no node, on the client's side alone.
+    fn time(&self, followed: &Followed) {
+        let there = followed.taken.saturating_duration_since(followed.arrived);
+        let back = followed
+            .written
+            .saturating_duration_since(followed.answered);
+        self.metrics.phase(metrics::Phase::ClientTls, there + back);
+        if let Some(sent) = followed.sent {
+            let queue = sent.saturating_duration_since(followed.taken);
+            let node = followed.answered.saturating_duration_since(sent);
+            self.metrics.phase(metrics::Phase::Queue, queue);
+            self.metrics.phase(metrics::Phase::Node, node);
+        }
+    }
+
     fn note_slow(&self, line: &Line, left_out: u64) {
         self.shared.slow.push(Slow {
             at_ms: line.at_ms,
@@ -191,25 +206,12 @@ impl Host for WorkerHost {
     }
 
     fn followed(&mut self, followed: Followed) {
-        let command = self.shared.table.get(followed.command);
+        let command = followed.command.and_then(|id| self.shared.table.get(id));
         // Waiting is what a blocking command is for; one that shares an answer was nowhere.
         let blocks = command.is_some_and(command::Command::is_blocking);
-        if let Some(sent) = followed.sent.filter(|_| followed.purposes.timed && !blocks) {
-            let (arrived, taken) = (followed.arrived, followed.taken);
-            let there = taken.saturating_duration_since(arrived);
-            let back = followed
-                .written
-                .saturating_duration_since(followed.answered);
-            for (phase, took) in [
-                (metrics::Phase::ClientTls, there + back),
-                (metrics::Phase::Queue, sent.saturating_duration_since(taken)),
-                (
-                    metrics::Phase::Node,
-                    followed.answered.saturating_duration_since(sent),
-                ),
-            ] {
-                self.metrics.phase(phase, took);
-            }
+        let was_somewhere = followed.sent.is_some() || followed.here.is_some();
+        if followed.purposes.timed && !blocks && was_somewhere {
+            self.time(&followed);
         }
         if followed.purposes.traced
             && let Some(traces) = &self.traces
