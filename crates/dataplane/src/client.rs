@@ -149,8 +149,6 @@ impl Unguarded {
 /// Everything about a client but its unread bytes and its decoder.
 #[derive(Debug)]
 pub(crate) struct State {
-    /// Which client it is of.
-    pub(crate) key: Key,
     pub(crate) session: Session,
     pub(crate) identity: Key,
     /// Its place among the clients of its user.

@@ -119,7 +119,9 @@ pub struct Followed {
 
 #[derive(Debug)]
 struct Follow {
-    client: Key,
+    /// `None` is one that is answered: only its client's own number is known there.
+    client: Option<Key>,
+    id: u64,
     place: Place,
     slot: Option<Slot>,
     purposes: Purposes,
@@ -135,6 +137,15 @@ struct Follow {
     leaves: Option<(Key, usize)>,
     sent: Option<Instant>,
     answered: Option<Instant>,
+}
+
+impl Follow {
+    fn is_of(&self, key: Key, client: &State) -> bool {
+        match self.client {
+            Some(of) => of == key,
+            None => self.id == client.session.id,
+        }
+    }
 }
 
 /// Chooses one in so many.
@@ -279,7 +290,7 @@ impl Follows {
 
     fn find(&mut self, client: Key, place: Place) -> Option<&mut Follow> {
         let mut open = self.open.iter_mut();
-        open.find(|follow| follow.place == place && follow.client == client)
+        open.find(|follow| follow.place == place && follow.client == Some(client))
     }
 
     /// A part of a command is queued for a node: it is gone with this many bytes.
@@ -340,15 +351,15 @@ impl Follows {
     /// A client is gone.
     #[cold]
     #[inline(never)]
-    pub(crate) fn forget(&mut self, client: Key) {
-        self.open.retain(|follow| follow.client != client);
+    pub(crate) fn forget(&mut self, key: Key, client: &State) {
+        self.open.retain(|follow| !follow.is_of(key, client));
     }
 
     /// Those of a client that have their whole reply.
-    fn done(&mut self, client: Key, state: &State) -> impl Iterator<Item = Follow> {
+    fn done(&mut self, key: Key, state: &State) -> impl Iterator<Item = Follow> {
         let order = &state.session.order;
         self.open.extract_if(.., move |follow| {
-            follow.client == client
+            follow.is_of(key, state)
                 && follow.answered.is_some()
                 && order.started(follow.place).is_none()
         })
@@ -395,7 +406,8 @@ impl<H: Host> Core<H> {
             return;
         };
         self.open_follow(Follow {
-            client: key,
+            client: Some(key),
+            id: client.session.id,
             place,
             slot: op.slot,
             purposes,
@@ -428,7 +440,8 @@ impl<H: Host> Core<H> {
         // What came only now was read and answered since; what has waited was read then.
         let taken = if started == now { answered } else { started };
         self.open_follow(Follow {
-            client: client.key,
+            client: None,
+            id: client.session.id,
             place,
             slot: None,
             purposes,
@@ -467,7 +480,8 @@ impl<H: Host> Core<H> {
     #[cold]
     #[inline(never)]
     pub(crate) fn client_has_all(&mut self, key: Key, client: &State, now: Instant) {
-        if !self.follows.open.iter().any(|follow| follow.client == key) {
+        let mut open = self.follows.open.iter();
+        if !open.any(|follow| follow.is_of(key, client)) {
             return;
         }
         let written = self.host.moment(now);

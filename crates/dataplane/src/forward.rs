@@ -415,7 +415,9 @@ impl<H: Host> Core<H> {
         }
     }
 
-    /// A reply that is made here, at the command's place; it is in `scratch`, which is emptied.
+    /// A reply that is made here, at the command's place; it is in `scratch`, which is emptied. Not inlined:
+    /// it would cost those who do not come here.
+    #[inline(never)]
     pub(crate) fn reply_here(
         &mut self,
         client: &mut State,
@@ -426,7 +428,7 @@ impl<H: Host> Core<H> {
         self.reply_as(client, (command, Here::Itself), silent, now);
     }
 
-    /// The same, for whom it is made.
+    /// The same, by whom it is made.
     pub(crate) fn reply_as(
         &mut self,
         client: &mut State,

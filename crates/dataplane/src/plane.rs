@@ -196,11 +196,10 @@ impl<H: Host> Dataplane<H> {
             identity.clients += 1;
         }
         let full = matches!(seat, Some(None));
-        let key = self.clients.insert_with(|key| Client {
+        let key = self.clients.insert_with(|_| Client {
             decoder,
             pending: BytesMut::new(),
             state: State {
-                key,
                 session,
                 identity,
                 seat: seat.flatten(),
@@ -353,10 +352,10 @@ impl<H: Host> Dataplane<H> {
 
     /// A client is gone. What it has in flight is answered to nobody.
     pub fn client_closed(&mut self, key: Key, now: Instant) {
-        if self.core.follows.any() {
-            self.core.follows.forget(key);
-        }
         if let Some(mut client) = self.clients.remove(key) {
+            if self.core.follows.any() {
+                self.core.follows.forget(key, &client.state);
+            }
             self.core.take_leases(&mut client.state, now);
             self.core.leave_topics((&mut client.state, key), now);
             self.core.leave_identity(client.state.identity);
