@@ -36,6 +36,7 @@ mod observer;
 mod plane;
 mod settings;
 mod shared;
+mod shares;
 mod turns;
 mod wakers;
 
@@ -348,10 +349,20 @@ async fn tick(worker: Rc<Worker>) {
     }
 }
 
-/// Does as another configuration says.
+/// Does as another configuration says, and as another share of the memory does.
 async fn follow_config(worker: Rc<Worker>) {
     let mut changes = worker.config.changes();
-    while changes.changed().await.is_ok() {
+    let mut shares = worker.shared.shares.changes();
+    loop {
+        tokio::select! {
+            biased;
+            changed = changes.changed() => if changed.is_err() { return },
+            Ok(()) = shares.changed() => {
+                let settings = settings::of(&changes.borrow(), &worker.shared, worker.index);
+                worker.with(|plane| plane.set_settings(settings, worker.now()));
+                continue;
+            }
+        }
         let config = Arc::clone(&changes.borrow_and_update());
         let settings = settings::of(&config, &worker.shared, worker.index);
         worker

@@ -300,6 +300,76 @@ fn a_name_and_a_port_can_have_another_cluster_at_once() {
     assert!(shown(keyway, "a") > 10, "the other a is still here");
 }
 
+/// Asks for what is more than half of the memory, and reads nothing until all of it is there, or the client is
+/// closed. Returns whether it is.
+fn has_all(world: &World, value: &str) -> bool {
+    const TIMES: usize = 7;
+    let mut client = world.unnamed();
+    let mut pipeline = Vec::new();
+    (0..TIMES).for_each(|_| resp::write::request(&mut pipeline, &["GET", "big"]));
+    let closed = || {
+        let log = world.keyway.log();
+        log.matches("limits.memory_bytes_max is reached").count()
+    };
+    let before = closed();
+    let from_nodes = || {
+        let labels = ["cluster=\"b\""];
+        world
+            .keyway
+            .metric("keyway_upstream_received_bytes_total", &labels)
+    };
+    let expected = from_nodes() + (TIMES * value.len()) as f64;
+    client.raw(&pipeline);
+    // All clients are looked at each 100 ms: so long it is all there, at least.
+    let mut looks = 0;
+    wait_until("all of it, or the end", 20, || {
+        looks += usize::from(from_nodes() >= expected);
+        closed() > before || looks > 25
+    });
+    let mut whole = 0;
+    while client.try_read().is_ok_and(|reply| text(&reply) == value) {
+        whole += 1;
+        if whole == TIMES {
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn a_cluster_that_goes_gives_its_memory_back_when_it_is_gone() {
+    let [a, b] = ["alice", "bob"].map(with_user).map(RealCluster::with);
+    let own = "default = true\nserver_names = [\"b.test\"]";
+    let settings = Settings {
+        workers: 1,
+        limits: "memory_bytes_max = 64000000\nclient_output_bytes_max = 512000000".to_owned(),
+        ..Settings::default()
+    };
+    let tenants = [
+        Tenant::new("a", &a, "server_names = [\"a.test\"]"),
+        Tenant::new("b", &b, own),
+    ];
+    let world = World::new(&tenants, settings);
+    let keyway = &world.keyway;
+    let value = "v".repeat(8_000_000);
+    assert_eq!(text(&b.client(0).cmd(&["SET", "big", &value])), "OK");
+    assert!(!has_all(&world, &value), "half of the memory is enough");
+
+    // It loses something by it, and so stays for a while: the memory is not free yet.
+    let mut stays = world.by_name("a.test");
+    stays.cmd(&["MULTI"]);
+    keyway.reconfigure(|config| {
+        let config = with(&config, &one("b", &b, own));
+        config.replace("grace_ms = 1000", "grace_ms = 20000")
+    });
+    assert!(!has_all(&world, &value), "the memory of one that is here");
+    assert_eq!(text(&stays.cmd(&["DISCARD"])), "OK");
+    keyway.wait_logged("the cluster is gone");
+    wait_until("the memory of one that is gone", 10, || {
+        has_all(&world, &value)
+    });
+}
+
 /// New seeds of the same cluster count; those of another one change nothing, and the log says what to do.
 #[test]
 fn seeds_of_another_cluster_need_another_name() {

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{runtime::LocalOptions, sync::mpsc};
 
-use super::{Observer, Shared, counters::Counters, hall, hall::Errand, mix, turns};
+use super::{Observer, Shared, counters::Counters, hall, hall::Errand, mix, shares::Shares, turns};
 use crate::{
     acceptor::Accepted,
     config::{ClusterId, Config},
@@ -27,6 +27,7 @@ struct Grounds {
     seed: u64,
     /// Where some commands are told of.
     outlets: Outlets,
+    shares: Shares,
     /// What is shared of each cluster.
     clusters: Mutex<BTreeMap<ClusterId, Arc<Shared>>>,
 }
@@ -55,6 +56,7 @@ impl Plane {
         Self(Arc::new(Grounds {
             seed,
             outlets,
+            shares: Shares::default(),
             clusters: Mutex::default(),
         }))
     }
@@ -112,7 +114,9 @@ impl contract::DataPlane for Plane {
             Some(_) => mix(self.0.seed ^ (place + 1)),
             None => self.0.seed,
         };
-        let shared = Shared::new(config, seed, self.0.outlets.clone());
+        let common = (self.0.outlets.clone(), self.0.shares.clone());
+        let shared = Shared::new(config, seed, common);
+        self.0.shares.of(config); // the others make room before its clients come
         let all = self.0.clusters.lock();
         let mut all = all.unwrap_or_else(PoisonError::into_inner);
         all.insert(cluster, Arc::new(shared));
@@ -123,6 +127,7 @@ impl contract::DataPlane for Plane {
     }
 
     fn forget_cluster(&self, cluster: ClusterId) {
+        self.0.shares.leave(cluster);
         let all = self.0.clusters.lock();
         let mut all = all.unwrap_or_else(PoisonError::into_inner);
         all.remove(&cluster);

@@ -16,7 +16,7 @@ use dataplane::{NodeFigures, Readers, Seats, Totals, View};
 use tokio::sync::{Notify, mpsc, watch};
 use topology::{NodeAddr, NodeId, Slot};
 
-use super::{Mail, counters::Counters};
+use super::{Mail, counters::Counters, shares::Shares};
 use crate::{
     clock, config::Config, events::Events, heat::HeatBoard, outlets::Outlets, slow::SlowLog,
 };
@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) slow: SlowLog,
     /// Where some commands are told of.
     pub(super) outlets: Outlets,
+    /// With whom it shares memory.
+    pub(super) shares: Shares,
     /// What all workers have counted.
     pub(crate) heat: HeatBoard,
     lags: Mutex<Arc<HashMap<NodeId, Duration>>>,
@@ -79,7 +81,11 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(config: &Arc<Config>, seed: u64, outlets: Outlets) -> Self {
+    pub(super) fn new(
+        config: &Arc<Config>,
+        seed: u64,
+        (outlets, shares): (Outlets, Shares),
+    ) -> Self {
         let default_user_open = config.users.iter().all(|user| &*user.name != "default");
         let mut table = CommandTable::builtin().clone();
         for name in &config.admin_commands {
@@ -104,6 +110,7 @@ impl Shared {
             events: Events::default(),
             slow: SlowLog::default(),
             outlets,
+            shares,
             heat: HeatBoard::default(),
             lags: Mutex::default(),
             worked: Mutex::default(),
