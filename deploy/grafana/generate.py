@@ -108,7 +108,7 @@ def overview():
                   about="From a command's arrival to the last byte of its reply; commands that block count with their wait."),
             graph("Where the time goes, in the mean", "s",
                   (f"{rate('keyway_request_phase_seconds_sum', by='phase')} / {rate('keyway_request_phase_seconds_count', by='phase')}", "{{phase}}"),
-                  about="Commands that nodes answer, by a sample. client_tls: TLS and reading on the client's side, both ways. "
+                  about="By a sample. client_tls: TLS and reading on the client's side, both ways. "
                         "queue: until written to the node. node: the network and the node.", stacked=True, width=12),
             graph("Where the time goes, p99", "s",
                   (f"histogram_quantile(0.99, {rate('keyway_request_phase_seconds_bucket', by='le, phase')})", "{{phase}}"),
@@ -153,6 +153,15 @@ def upstream():
             graph("Reads by zone", "ops", (rate("keyway_reads_total", by="zone"), "{{zone}}"), stacked=True),
             graph("Bytes from nodes by zone", "Bps", (rate("keyway_upstream_received_bytes_total", by="zone"), "{{zone}}"), stacked=True),
             graph("Bytes to nodes by zone", "Bps", (rate("keyway_upstream_sent_bytes_total", by="zone"), "{{zone}}"), stacked=True),
+        ]),
+        ("Nodes", [
+            graph("Mean time of a command at its node", "s",
+                  (f"{rate('keyway_node_command_seconds_total', by='node')} / {rate('keyway_node_commands_total', by='node')}", "{{node}}"), width=12,
+                  about="What nodes say of themselves (INFO commandstats), of all of their clients. Known while they are watched: with a read "
+                        "port, while clients read from replicas, or somebody looks at a status page."),
+            graph("Time at work, of a second", "percentunit",
+                  (f"max by (cluster, node) (rate({metric('keyway_node_command_seconds_total')}{PER_SECOND}))", "{{node}}"), width=12,
+                  about="How much of the time a node is busy with commands."),
         ]),
         ("Connections", [
             graph("Connections by state", "short", (f"sum by (state) ({metric('keyway_upstream_connections')})", "{{state}}")),

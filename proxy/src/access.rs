@@ -5,12 +5,13 @@
 //! are kept in memory (`slow`).
 
 use std::{
+    fmt,
     fs::{self, OpenOptions},
     io::{self, BufWriter, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
@@ -18,6 +19,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::{
+    fs::{Access, access},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Log;
@@ -29,31 +34,31 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// One command that is done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Line {
+pub(crate) struct Line {
     /// When it was done, in milliseconds since 1970.
-    pub at_ms: u64,
+    pub(crate) at_ms: u64,
     /// From its arrival to its whole reply.
-    pub took_us: u64,
+    pub(crate) took_us: u64,
     /// Its name.
-    pub command: String,
+    pub(crate) command: String,
     /// Whose it was.
-    pub client: String,
+    pub(crate) client: String,
     /// As whom it ran.
-    pub user: String,
+    pub(crate) user: String,
     /// The cluster's name, where there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cluster: Option<String>,
+    pub(crate) cluster: Option<String>,
     /// The slot of its keys, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub slot: Option<u16>,
+    pub(crate) slot: Option<u16>,
     /// The node that answered; without one, Keyway did.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
+    pub(crate) node: Option<String>,
     /// For so many commands it stands.
-    pub one_in: u32,
+    pub(crate) one_in: u32,
     /// Lines that could not be written since the last one.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub left_out: u64,
+    pub(crate) left_out: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
@@ -63,36 +68,96 @@ fn is_zero(count: &u64) -> bool {
 
 /// Where lines go, for the workers.
 #[derive(Clone, Debug)]
-pub struct AccessLog {
+pub(crate) struct AccessLog {
     lines: SyncSender<Line>,
     left_out: Arc<AtomicU64>,
     one_in: u32,
+    file: Option<PathBuf>,
+    /// What the next lines are written to.
+    next: Arc<Mutex<Option<Out>>>,
+}
+
+/// A log as a configuration wants it, opened; the file is not in use yet.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    log: AccessLog,
+    out: Option<Out>,
+}
+
+impl Opened {
+    /// Lines go there from now on.
+    pub(crate) fn begin(self) -> AccessLog {
+        if let Some(out) = self.out {
+            *self.log.next() = Some(out);
+        }
+        self.log
+    }
 }
 
 impl AccessLog {
-    /// Begins the log, if the configuration wants one.
+    /// The log that a configuration wants, if it wants one; the one in force goes on to its file.
     ///
     /// # Errors
     /// The file cannot be opened, or there can be no more threads.
-    pub fn begin(log: &Log) -> io::Result<Option<Self>> {
+    pub(crate) fn open(log: &Log, before: Option<&Self>) -> io::Result<Option<Opened>> {
         if log.access_one_in == 0 {
             return Ok(None);
         }
-        let mut out = Out::open(log.access_file.clone())?;
+        let file = log.access_file.clone();
+        if let Some(before) = before {
+            let other = before.file != file;
+            let out = other.then(|| Out::open(file.clone())).transpose()?;
+            let log = Self {
+                one_in: log.access_one_in,
+                file,
+                ..before.clone()
+            };
+            return Ok(Some(Opened { log, out }));
+        }
+        let mut out = Out::open(file.clone())?;
         let (lines, waiting) = sync_channel(WAITING_MAX);
+        let next = Arc::<Mutex<Option<Out>>>::default();
+        let coming = Arc::clone(&next);
         thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || write_all(&waiting, &mut out))?;
-        Ok(Some(Self {
+            .spawn(move || write_all(&waiting, &mut out, &coming))?;
+        let log = Self {
             lines,
             left_out: Arc::default(),
             one_in: log.access_one_in,
-        }))
+            file,
+            next,
+        };
+        Ok(Some(Opened { log, out: None }))
+    }
+
+    /// Whether the file that a configuration names could be written, as far as that can be told without
+    /// making it.
+    ///
+    /// # Errors
+    /// It could not.
+    pub(crate) fn check(log: &Log) -> io::Result<()> {
+        let Some(path) = log.access_file.as_deref().filter(|_| log.access_one_in > 0) else {
+            return Ok(());
+        };
+        let looked = match fs::metadata(path) {
+            Ok(found) if found.is_dir() => Err(Errno::ISDIR),
+            Ok(_) => access(path, Access::WRITE_OK),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                access(folder_of(path), Access::WRITE_OK | Access::EXEC_OK)
+            }
+            Err(error) => return Err(unwritable(&error, path)),
+        };
+        looked.map_err(|error| unwritable(&error.into(), path))
+    }
+
+    fn next(&self) -> std::sync::MutexGuard<'_, Option<Out>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For a worker: which of its commands are written.
     #[must_use]
-    pub fn sampler(&self, seed: u64) -> Sampler {
+    pub(crate) fn sampler(&self, seed: u64) -> Sampler {
         Sampler {
             state: seed,
             below: u32::MAX / self.one_in,
@@ -100,7 +165,7 @@ impl AccessLog {
     }
 
     /// Hands a line over, if there is room for it.
-    pub fn write(&self, line: Line) {
+    pub(crate) fn write(&self, line: Line) {
         let left_out = self.left_out.swap(0, Relaxed);
         let line = Line {
             one_in: self.one_in,
@@ -115,7 +180,7 @@ impl AccessLog {
 
 /// Chooses commands by chance, so that no rhythm of a client's escapes or fills the log.
 #[derive(Clone, Debug, Default)]
-pub struct Sampler {
+pub(crate) struct Sampler {
     state: u64,
     /// Of all 2^32 numbers, those below.
     below: u32,
@@ -124,7 +189,7 @@ pub struct Sampler {
 impl Sampler {
     /// Whether the next command is chosen.
     #[inline]
-    pub fn takes_next(&mut self) -> bool {
+    pub(crate) fn takes_next(&mut self) -> bool {
         if self.below == 0 {
             return false;
         }
@@ -147,6 +212,14 @@ struct Out {
     looked: Instant,
 }
 
+impl fmt::Debug for Out {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Out")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Out {
     fn open(path: Option<PathBuf>) -> io::Result<Self> {
         let (to, inode): (Box<dyn Write + Send>, u64) = match &path {
@@ -154,11 +227,7 @@ impl Out {
             Some(path) => {
                 let opened = OpenOptions::new().create(true).append(true).open(path);
                 let of = opened.and_then(|file| Ok((file.metadata()?.ino(), file)));
-                let (inode, file) = of.map_err(|error| {
-                    let advice = advice(&error, path);
-                    let text = format!("log.access_file {}: {error}{advice}", path.display());
-                    io::Error::new(error.kind(), text)
-                })?;
+                let (inode, file) = of.map_err(|error| unwritable(&error, path))?;
                 (Box::new(file), inode)
             }
         };
@@ -195,12 +264,25 @@ impl Out {
     }
 }
 
-/// What to do about a file that cannot be opened.
-fn advice(error: &io::Error, path: &Path) -> String {
+fn folder_of(path: &Path) -> &Path {
     let folder = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new(".")).display();
+    folder.unwrap_or(Path::new("."))
+}
+
+fn unwritable(error: &io::Error, path: &Path) -> io::Error {
+    let text = format!(
+        "cannot write {}: {error}{}",
+        path.display(),
+        advice(error, path)
+    );
+    io::Error::new(error.kind(), text)
+}
+
+/// What to do about a file that cannot be opened.
+fn advice(error: &io::Error, path: &Path) -> String {
+    let folder = folder_of(path).display();
     match error.kind() {
         io::ErrorKind::NotFound => format!("; make the folder {folder} first"),
         io::ErrorKind::PermissionDenied => format!(
@@ -217,9 +299,12 @@ fn advice(error: &io::Error, path: &Path) -> String {
 }
 
 /// Until nobody writes any more. What is there is written together.
-fn write_all(waiting: &Receiver<Line>, out: &mut Out) {
+fn write_all(waiting: &Receiver<Line>, out: &mut Out, next: &Mutex<Option<Out>>) {
     let mut trouble = false;
     while let Ok(first) = waiting.recv() {
+        if let Some(next) = next.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            *out = next;
+        }
         let written = out.write(&first, waiting.try_iter());
         if let Err(error) = &written
             && !trouble
@@ -265,6 +350,8 @@ mod tests {
             lines,
             left_out: Arc::default(),
             one_in: 5,
+            file: None,
+            next: Arc::default(),
         };
         (0..4).for_each(|_| log.write(Line::default()));
         assert_eq!(waiting.recv().unwrap().left_out, 0);
@@ -280,9 +367,9 @@ mod tests {
             access_file: Some("/nowhere/access.json".into()),
             ..Log::default()
         };
-        let error = AccessLog::begin(&log).unwrap_err().to_string();
+        let error = AccessLog::open(&log, None).unwrap_err().to_string();
         assert!(
-            error.contains("log.access_file /nowhere/access.json"),
+            error.contains("cannot write /nowhere/access.json"),
             "{error}"
         );
         assert!(error.ends_with("make the folder /nowhere first"), "{error}");
@@ -291,7 +378,7 @@ mod tests {
             access_file: Some(folder.path().to_owned()),
             ..log
         };
-        let error = AccessLog::begin(&log).unwrap_err().to_string();
+        let error = AccessLog::open(&log, None).unwrap_err().to_string();
         assert!(
             error.ends_with("it is a folder: name a file in it"),
             "{error}"

@@ -10,15 +10,14 @@ use std::{
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::{
-    access::AccessLog,
     config::{self, Config, Lives, Problems},
     demo, drain, files,
     metrics::Listing,
+    outlets::Outlets,
     server::{self, Bound},
     systemd, telemetry,
     tls::AllLoaded,
     tools::{self, shell::Shell},
-    traces::Traces,
     worker::Plane,
 };
 
@@ -115,8 +114,17 @@ fn load(file: &ConfigFile) -> Result<(Config, AllLoaded), ExitCode> {
         show(&problems, &file.config);
         ExitCode::from(MISTAKE)
     })?;
-    let loaded = AllLoaded::load(&config).map_err(|problem| mistake(&problem))?;
-    Ok((config, loaded))
+    let loaded = AllLoaded::load(&config);
+    let outlets = Outlets::problems(&config);
+    match loaded {
+        Ok(loaded) if outlets.is_empty() => return Ok((config, loaded)),
+        loaded => {
+            let of_tls = loaded.err();
+            let of_tls = of_tls.iter().flat_map(Problems::iter).cloned();
+            show(&Problems::of(of_tls.chain(outlets).collect()), &file.config);
+        }
+    }
+    Err(ExitCode::from(MISTAKE))
 }
 
 /// One line for each mistake; for people, with the line that is meant below it.
@@ -182,15 +190,11 @@ fn serve(file: &ConfigFile) -> ExitCode {
         };
         let config = Arc::new(config);
         let (lives, path) = (Lives::new(Arc::clone(&config)), file.config.clone());
-        let access = match AccessLog::begin(&config.log) {
-            Ok(access) => access,
-            Err(error) => return mistake(&error),
+        let outlets = match Outlets::begin(&config) {
+            Ok(outlets) => outlets,
+            Err(problem) => return mistake(&problem),
         };
-        let (traces, sending) = match Traces::begin(&config.traces) {
-            Ok(begun) => begun.unzip(),
-            Err(error) => return mistake(&error),
-        };
-        let plane = Plane::new().logging(access).traced(traces);
+        let plane = Plane::telling(outlets.clone());
         let running = match server::start(&lives, loaded, bound, &plane, Some(path)) {
             Ok(running) => running,
             Err(error) => return mistake(&error),
@@ -205,9 +209,7 @@ fn serve(file: &ConfigFile) -> ExitCode {
         );
         tokio::spawn(systemd::tell_when_ready(running.readiness.clone()));
         drain::serve(running, &lives.process, signals).await;
-        if let Some(sending) = sending {
-            sending.end();
-        }
+        outlets.end();
         ExitCode::SUCCESS
     })
 }

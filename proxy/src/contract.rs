@@ -16,8 +16,9 @@ use tokio::sync::watch;
 use crate::{
     acceptor::Accepted,
     config::{ClusterId, Config, Live},
-    metrics::{ControlMetrics, TraceMetrics, WorkerMetrics},
+    metrics::{ControlMetrics, WorkerMetrics},
     net::Reach,
+    outlets::Outlets,
     tls,
     worker::Observer,
 };
@@ -55,9 +56,9 @@ pub trait DataPlane: Clone + Send + Sync + 'static {
     /// There is no such cluster.
     fn observer(&self, cluster: ClusterId) -> io::Result<Observer>;
 
-    /// What becomes of traces.
-    fn traces(&self) -> TraceMetrics {
-        TraceMetrics::default()
+    /// Where some commands are told of.
+    fn outlets(&self) -> Outlets {
+        Outlets::default()
     }
 }
 

@@ -22,6 +22,7 @@ use topology::{Candidate, NodeAddr, Refusal, Slot, Topology};
 use tracing::Instrument as _;
 
 use crate::{
+    config::HostPort,
     contract::DiscoveryContext,
     worker::{Shared, mix},
 };
@@ -29,6 +30,7 @@ use crate::{
 mod node;
 mod readers;
 mod ready;
+mod seeds;
 mod slot_stats;
 
 use node::counts_of;
@@ -81,6 +83,7 @@ pub(crate) async fn run(context: DiscoveryContext, shared: Arc<Shared>) {
     let discovery = Discovery {
         known: Arc::new(CommandTable::builtin().clone()),
         allowed: context.config.get().admin_commands.clone(),
+        seeds: context.config.get().cluster.seeds.clone(),
         context,
         shared,
         topology: None,
@@ -121,6 +124,8 @@ struct Discovery {
     /// The same before it allows anything, with what the cluster knows beyond the built-in ones.
     known: Arc<CommandTable>,
     allowed: Vec<Box<str>>,
+    /// As they were looked at last.
+    seeds: Vec<HostPort>,
     /// When the cluster was asked which it knows.
     commands_at: Option<Instant>,
     counted_at: Instant,
@@ -145,6 +150,7 @@ impl Discovery {
             self.wait(began).await;
             self.apply_moved();
             self.apply_allowed();
+            self.check_seeds().await;
         }
     }
 

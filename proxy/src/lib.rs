@@ -6,7 +6,7 @@
 //! - [`drain`]: how it ends. [`reload`]: files that are read again while it runs.
 //! - [`worker`]: one thread with its dataplane; a task for each client and each node connection.
 //! - [`net`]: connections as the system has them, or as a simulation does.
-//! - [`metrics`], [`admin`], [`telemetry`], `traces`: what is seen from outside.
+//! - [`metrics`], [`admin`], [`telemetry`], `traces`, [`outlets`]: what is seen from outside.
 //! - `fleet`: every node at once, for the tools that move slots and add and remove nodes.
 //! - [`cli`] and [`demo`]: the command line, and everything at once on one machine.
 
@@ -31,6 +31,7 @@ pub mod heat;
 pub mod memory;
 pub mod metrics;
 pub mod net;
+pub mod outlets;
 pub mod reload;
 pub mod report;
 pub mod server;

@@ -18,6 +18,7 @@ mod collector;
 mod heat;
 mod labels;
 mod listing;
+mod nodes;
 mod phases;
 mod process;
 mod reloads;
@@ -30,6 +31,8 @@ pub use labels::{
     RedirectKind, ReloadResult, TlsFile, TraceEnd, UpstreamState, Zone,
 };
 pub use listing::Listing;
+use nodes::NodeFigures;
+pub use nodes::NodeWork;
 use phases::PhaseCells;
 pub use phases::PhaseTotals;
 pub use reloads::ReloadMetrics;
@@ -128,6 +131,7 @@ struct Control {
     failing_looks: AtomicU64,
     slots_covered: AtomicU64,
     slots_served: AtomicU64,
+    nodes: NodeFigures,
 }
 
 /// Of what they are the metrics.

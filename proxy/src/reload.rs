@@ -21,6 +21,7 @@ use crate::{
     config::{Changes, ClusterId, Config, Live, Lives, Problem},
     files,
     metrics::{ReloadMetrics, ReloadResult, TlsFile},
+    outlets::{self, Outlets},
     systemd, telemetry,
     tls::{self, Loaded, Prepared},
 };
@@ -132,6 +133,9 @@ pub struct Reloader<G> {
     /// .. and those of several clusters.
     clusters: BTreeMap<ClusterId, Side>,
     metrics: ReloadMetrics,
+    outlets: Outlets,
+    /// What is wrong with them, as it was said last.
+    muted: Option<String>,
     ground: G,
 }
 
@@ -151,8 +155,16 @@ impl<G: Ground> Reloader<G> {
             process,
             clusters,
             metrics,
+            outlets: Outlets::default(),
+            muted: None,
             ground,
         }
+    }
+
+    /// The same, when these are where commands are told of.
+    #[must_use]
+    pub fn telling(self, outlets: Outlets) -> Self {
+        Self { outlets, ..self }
     }
 
     fn sides(&self) -> impl Iterator<Item = &Side> {
@@ -175,7 +187,10 @@ impl<G: Ground> Reloader<G> {
                     self.configuration(&file);
                     systemd::tell_reloaded();
                 }
-                _ => self.certificates(&config, cause),
+                _ => {
+                    self.certificates(&config, cause);
+                    self.authorities_of_traces(&config);
+                }
             }
             folders.follow(&self.lives.process.get());
         }
@@ -198,7 +213,11 @@ impl<G: Ground> Reloader<G> {
         if let Some(lowered) = files::fit(&mut config) {
             lowered.warn();
         }
-        let changes = config.succeed(&before);
+        let mut changes = config.succeed(&before);
+        let outlets = match self.outlets.prepare(&config) {
+            Ok(outlets) => outlets,
+            Err(problem) => return self.stays(&problem.to_string()),
+        };
         let Ok(prepared) = self.prepare(&config, Cause::Signal) else {
             return self.metrics.config(ReloadResult::Failed); // each file has its line
         };
@@ -219,6 +238,9 @@ impl<G: Ground> Reloader<G> {
             self.lives.clusters.insert(id, live);
         }
         let config = Arc::new(config);
+        note_trust(&outlets, &mut changes);
+        // Before the workers hear of it: they ask for what is in force.
+        self.outlets.apply(outlets);
         telemetry::set_level(config.log.level);
         self.lives.replace(Arc::clone(&config), &changes.same);
         let lives = &self.lives.clusters;
@@ -264,6 +286,29 @@ impl<G: Ground> Reloader<G> {
         self.apply(prepared);
     }
 
+    /// Reads the file again that says who vouches for the collector of traces.
+    fn authorities_of_traces(&mut self, config: &Config) {
+        if config.traces.ca.is_none() {
+            return;
+        }
+        match self.outlets.prepare(config) {
+            Ok(prepared) => {
+                if prepared.trusts_others {
+                    tracing::info!(changed = "traces.ca", "certificates reloaded");
+                }
+                self.outlets.apply(prepared);
+                self.muted = None;
+            }
+            Err(problem) => {
+                let problem = problem.to_string();
+                if self.muted.as_ref() != Some(&problem) {
+                    tracing::error!(%problem, "traces cannot be set up anew; they go on as before");
+                }
+                self.muted = Some(problem);
+            }
+        }
+    }
+
     /// Reads the files that a configuration names. What is good and has changed; as an error when others are
     /// not.
     fn prepare(&mut self, config: &Config, cause: Cause) -> Result<Changed, Changed> {
@@ -305,6 +350,14 @@ impl<G: Ground> Reloader<G> {
 
 /// Files that have changed and are good, and whose they are.
 type Changed = Vec<(Option<ClusterId>, Prepared)>;
+
+/// A file that is the same by its name may say something else.
+fn note_trust(outlets: &outlets::Prepared, changes: &mut Changes) {
+    const KEY: &str = "traces.ca";
+    if outlets.trusts_others && !changes.live.iter().any(|key| key == KEY) {
+        changes.live.push(KEY.to_owned());
+    }
+}
 
 /// Says what a configuration has changed.
 fn report(changes: &Changes) {

@@ -104,7 +104,7 @@ pub fn start(
     } else {
         Metrics::of_process(names)
     }
-    .tracing(plane.traces());
+    .tracing(plane.outlets().metrics());
     let threads = Threads::default();
     let mut workers = Vec::new();
     // They end with the process, after all of its parts.
@@ -143,7 +143,9 @@ pub fn start(
     });
     let sides = sites.begin(config, &loaded, bound)?;
     let process_side = Side::new(None, loaded.process, reloads.clone());
-    let reloader = Reloader::new(config.clone(), file, (process_side, sides), reloads, sites);
+    let sides = (process_side, sides);
+    let reloader =
+        Reloader::new(config.clone(), file, sides, reloads, sites).telling(plane.outlets());
     let reloads = reload::start(reloader)?;
     Ok(Running {
         threads,

@@ -22,7 +22,7 @@ use rustls::{
 use tokio::sync::watch;
 
 use crate::{
-    config::{Config, Problem},
+    config::{Config, Problem, Problems},
     metrics::TlsFile,
 };
 
@@ -189,16 +189,35 @@ impl AllLoaded {
     /// Loads every certificate and key that the configuration names.
     ///
     /// # Errors
-    /// The first that cannot be used.
-    pub fn load(config: &Config) -> Result<Self, Problem> {
-        let process = Loaded::load(config)?;
-        let own = config.clusters.iter().map(|own| Loaded::load(own));
-        let mut clusters = own.collect::<Result<Vec<_>, _>>()?;
-        if clusters.is_empty() {
-            clusters.push(process.clone());
+    /// All that cannot be used.
+    pub fn load(config: &Config) -> Result<Self, Problems> {
+        let mut problems = Vec::new();
+        let mut load = |config: &Config| {
+            let loaded = Loaded::load(config);
+            loaded
+                .map_err(|first| problems.extend(all_faults(config, first)))
+                .ok()
+        };
+        let process = load(config);
+        let own = config.clusters.iter().map(|own| load(own));
+        let mut clusters: Vec<Loaded> = own.flatten().collect();
+        match process {
+            Some(process) if problems.is_empty() => {
+                if clusters.is_empty() {
+                    clusters.push(process.clone());
+                }
+                Ok(Self { process, clusters })
+            }
+            _ => Err(Problems::of(problems)),
         }
-        Ok(Self { process, clusters })
     }
+}
+
+/// What is wrong with the files of a configuration; `first` stands in for what only shows when they
+/// are taken together.
+fn all_faults(config: &Config, first: Problem) -> Vec<Problem> {
+    let found = sources::faults(config);
+    if found.is_empty() { vec![first] } else { found }
 }
 
 /// Files that have changed, read and found good; not in force yet.
@@ -301,10 +320,10 @@ pub(crate) fn now() -> i64 {
     })
 }
 
-/// TLS to a server that these authorities vouch for.
+/// TLS to a server that these authorities vouch for, and a hash of their file.
 ///
 /// # Errors
 /// The file cannot be used: one line that names it.
-pub(crate) fn trusting(ca: &Path) -> Result<ClientConfig, String> {
+pub(crate) fn trusting(ca: &Path) -> Result<(ClientConfig, [u8; 32]), String> {
     sources::trusting(ca)
 }

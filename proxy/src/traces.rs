@@ -6,10 +6,11 @@
 //! keys and values.
 
 use std::{
+    fmt,
     hash::{BuildHasher, Hasher, RandomState},
     io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
@@ -18,11 +19,12 @@ use std::{
 };
 
 use bytes::Bytes;
+use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use tokio::time::timeout;
 
 use crate::{
-    config,
+    config::{self, Config, Problem},
     metrics::{TraceEnd, TraceMetrics},
 };
 
@@ -51,36 +53,88 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// What is left may take so long at the end: of the grace period, more is kept for the end.
 const END: Duration = Duration::from_secs(1);
 
+/// Where traces go, and what they say of this Keyway: as a configuration wants it, read and checked.
+pub(crate) struct Setup {
+    collector: Collector,
+    resource: Resource,
+    source: Source,
+}
+
+/// What a [`Setup`] was made of.
+#[derive(Debug)]
+pub(crate) struct Source {
+    config: config::Traces,
+    authorities: Option<[u8; 32]>,
+}
+
+impl Setup {
+    /// Without an endpoint there is none. `instance` is what nobody else is called.
+    ///
+    /// # Errors
+    /// The endpoint, its authorities or the headers cannot be used.
+    pub(crate) fn new(config: &Config, instance: &str) -> Result<Option<Self>, Problem> {
+        let traces = &config.traces;
+        let Some(endpoint) = &traces.endpoint else {
+            return Ok(None);
+        };
+        let collector = Collector::new(endpoint, traces);
+        let collector =
+            collector.map_err(|(key, why)| config.origin.problem(&format!("traces.{key}"), why))?;
+        Ok(Some(Self {
+            resource: spans::resource(traces, instance),
+            source: Source {
+                config: traces.clone(),
+                authorities: collector.authorities(),
+            },
+            collector,
+        }))
+    }
+
+    /// Whether it is all as in another.
+    pub(crate) fn is_made_of(&self, other: &Source) -> bool {
+        self.has_authorities_of(other) && self.source.config.goes_as(&other.config)
+    }
+
+    /// Whether the endpoint's authorities are.
+    pub(crate) fn has_authorities_of(&self, other: &Source) -> bool {
+        self.source.authorities == other.authorities
+    }
+}
+
+/// What nobody else is called.
+pub(crate) fn instance() -> String {
+    let own = Ids::new(RandomState::new().build_hasher().finish()).pair();
+    own.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Where commands go that are traced, for the workers.
 #[derive(Clone, Debug)]
-pub struct Traces {
+pub(crate) struct Traces {
     waiting: SyncSender<Traced>,
     metrics: TraceMetrics,
 }
 
 impl Traces {
-    /// Begins to send, if the configuration names a collector.
+    /// Begins to send.
     ///
     /// # Errors
-    /// The authorities of the endpoint cannot be read, or there can be no more threads.
-    pub fn begin(config: &config::Traces) -> io::Result<Option<(Self, Sending)>> {
-        let Some(endpoint) = &config.endpoint else {
-            return Ok(None);
-        };
-        let collector = Collector::new(endpoint, config)?;
+    /// There can be no more threads.
+    pub(crate) fn begin(setup: Setup, metrics: &TraceMetrics) -> io::Result<(Self, Sending)> {
         let (waiting, traced) = sync_channel(WAITING_MAX);
         let (over, done) = sync_channel(1);
-        let metrics = TraceMetrics::default();
+        let ends = Arc::<AtomicBool>::default();
+        let next = Arc::<Mutex<Option<Setup>>>::default();
+        let ids = Ids::new(RandomState::new().build_hasher().finish());
         let sender = Sender {
-            collector,
+            collector: setup.collector,
             traced,
-            teller: Teller::new(config, Ids::new(RandomState::new().build_hasher().finish())),
+            teller: Teller::new(setup.resource, ids),
             metrics: metrics.clone(),
-            ends: Arc::default(),
+            ends: Arc::clone(&ends),
+            next: Arc::clone(&next),
             backoff: BACKOFF,
             failures: 0,
         };
-        let ends = Arc::clone(&sender.ends);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -90,8 +144,14 @@ impl Traces {
                 sender.run(&runtime);
                 let _ = over.send(()); // nobody may wait for it
             })?;
-        let sending = Sending { ends, done };
-        Ok(Some((Self { waiting, metrics }, sending)))
+        let sending = Sending {
+            ends,
+            next,
+            done,
+            source: setup.source,
+        };
+        let metrics = metrics.clone();
+        Ok((Self { waiting, metrics }, sending))
     }
 
     /// Hands a command over, if there is room for it.
@@ -105,21 +165,39 @@ impl Traces {
     pub(crate) fn lost(&self) {
         self.metrics.ended(TraceEnd::Dropped, 1);
     }
-
-    /// How many there were.
-    pub(crate) fn metrics(&self) -> TraceMetrics {
-        self.metrics.clone()
-    }
 }
 
 /// The thread that sends.
-#[derive(Debug)]
-pub struct Sending {
+pub(crate) struct Sending {
     ends: Arc<AtomicBool>,
+    next: Arc<Mutex<Option<Setup>>>,
     done: Receiver<()>,
+    source: Source,
+}
+
+impl fmt::Debug for Sending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sending").finish_non_exhaustive()
+    }
 }
 
 impl Sending {
+    /// What it is set up with.
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// What is sent from now on goes another way.
+    pub(crate) fn go_on(&mut self, mut setup: Setup) {
+        std::mem::swap(&mut self.source, &mut setup.source);
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(setup);
+    }
+
+    /// Sends what is there, and ends; nobody waits for it.
+    pub(crate) fn let_go(self) {
+        self.ends.store(true, Relaxed);
+    }
+
     /// Sends what is there, and ends; does not wait for long.
     pub(crate) fn end(self) {
         self.ends.store(true, Relaxed);
@@ -135,6 +213,7 @@ struct Sender {
     teller: Teller,
     metrics: TraceMetrics,
     ends: Arc<AtomicBool>,
+    next: Arc<Mutex<Option<Setup>>>,
     backoff: Duration,
     failures: u32,
 }
@@ -175,8 +254,12 @@ impl Sender {
 
     fn deliver(&mut self, batch: &[Traced], runtime: &tokio::runtime::Runtime) {
         let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-        let body = Bytes::from(self.teller.request(batch).encode_to_vec());
+        self.renew();
+        let mut body = Bytes::from(self.teller.request(batch).encode_to_vec());
         for attempt in 1..=ATTEMPTS_MAX {
+            if self.renew() {
+                body = Bytes::from(self.teller.request(batch).encode_to_vec());
+            }
             let asked = async { timeout(PATIENCE, self.collector.post(body.clone())).await };
             let sent = runtime.block_on(asked);
             let error = match sent.unwrap_or(Err(SendError::Silent)) {
@@ -197,6 +280,25 @@ impl Sender {
             }
         }
         self.metrics.ended(TraceEnd::Failed, count);
+    }
+
+    /// Goes another way, if it is to. Returns whether it is.
+    fn renew(&mut self) -> bool {
+        let next = self
+            .next
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(next) = next else { return false };
+        self.collector = next.collector;
+        self.teller.set_resource(next.resource);
+        (self.backoff, self.failures) = (BACKOFF, 0);
+        true
+    }
+
+    fn is_to_renew(&self) -> bool {
+        let next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        next.is_some()
     }
 
     fn succeeded(&mut self) {
@@ -220,7 +322,7 @@ impl Sender {
     fn rest(&mut self) {
         let until = Instant::now() + self.backoff;
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
-        while Instant::now() < until && !self.ends.load(Relaxed) {
+        while Instant::now() < until && !self.ends.load(Relaxed) && !self.is_to_renew() {
             thread::sleep(LOOK_EVERY);
         }
     }

@@ -36,6 +36,7 @@ mod observer;
 mod plane;
 mod settings;
 mod shared;
+mod shares;
 mod turns;
 mod wakers;
 
@@ -296,15 +297,12 @@ fn begin(
         Rc::clone(&metrics),
         Arc::clone(&shared),
         Arc::clone(&counters),
-        (
-            first.log.slow,
-            mix(shared.seed ^ u64::try_from(index).unwrap_or_default()),
-        ),
+        mix(shared.seed ^ u64::try_from(index).unwrap_or_default()),
     );
     let settings = settings::of(&first, &shared, index);
     let table = Arc::clone(&shared.table);
     let mut plane = Dataplane::new(settings, table, host, clock::now());
-    let traced = plane.host().set_traced(first.traces.one_in);
+    let traced = plane.host().tell_as(&first);
     plane.follow(true, traced);
     let worker = Rc::new(Worker {
         index,
@@ -363,18 +361,27 @@ async fn tick(worker: Rc<Worker>) {
     }
 }
 
-/// Does as another configuration says.
+/// Does as another configuration says, and as another share of the memory does.
 async fn follow_config(worker: Rc<Worker>) {
     let mut changes = worker.config.changes();
-    while changes.changed().await.is_ok() {
+    let mut shares = worker.shared.shares.changes();
+    loop {
+        tokio::select! {
+            biased;
+            changed = changes.changed() => if changed.is_err() { return },
+            Ok(()) = shares.changed() => {
+                let settings = settings::of(&changes.borrow(), &worker.shared, worker.index);
+                worker.with(|plane| plane.set_settings(settings, worker.now()));
+                continue;
+            }
+        }
         let config = Arc::clone(&changes.borrow_and_update());
         let settings = settings::of(&config, &worker.shared, worker.index);
         worker
             .by_certificate
             .replace(ByCertificate::new(&config.users));
         worker.with(|plane| {
-            plane.host().set_slow(config.log.slow);
-            let traced = plane.host().set_traced(config.traces.one_in);
+            let traced = plane.host().tell_as(&config);
             plane.follow(true, traced);
             plane.set_settings(settings, worker.now());
         });

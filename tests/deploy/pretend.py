@@ -38,6 +38,8 @@ INSTALLED = ("/usr/local/bin", "/etc/keyway")
 
 
 def sudo(arguments):
+    if arguments[0] == "-u":
+        need(option(arguments, "-u") == unit("User")[0], "not the service's user")
     os.execvp(arguments[0], arguments)
 
 
@@ -75,6 +77,8 @@ def systemctl(arguments):
     pid = FOLDER / "keyway.pid"
     if arguments in (["enable", "--now", "keyway"], ["restart", "keyway"]):
         stop(pid)
+        for made in unit("LogsDirectory"):
+            (FOLDER / "var/log" / made).mkdir(parents=True, exist_ok=True)
         with open(FOLDER / "journal", "a") as journal:
             started = subprocess.Popen(unit("ExecStart"), stdout=journal, stderr=journal, start_new_session=True)
         pid.write_text(str(started.pid))
@@ -194,6 +198,20 @@ def kubectl(arguments):
         key, value = rest[2].split("=")
         labels = [one["spec"]["template"]["metadata"]["labels"] for one in state if "template" in one.get("spec", {})]
         need(any(label.get(key) == value for label in labels), "no pods")
+        if rest[3:] == ["-o", "name"]:
+            print("pod/keyway-1")
+    elif verb in ("exec", "debug"):
+        words, command = rest[:rest.index("--")], rest[rest.index("--") + 1:]
+        pod = find("deployment", "keyway")["spec"]["template"]["spec"]
+        [container] = [one for one in pod["containers"] if one["name"] == "keyway"]
+        if verb == "exec":
+            # What the image has, and where the pod has its configuration.
+            need(words == ["deployment/keyway"] and command[0] == "/keyway", "not known")
+            need(command[2:] == container["args"][1:], "another configuration")
+            keyway_takes(state)
+        else:
+            need(words[0] == "pod/keyway-1" and f"--target={container['name']}" in words, "no such container")
+            need(command == ["kill", "-HUP", "1"], "not known")
     elif verb == "get" and rest[0] == "secret":
         need(rest[1] in secrets(state) and rest[3] == r"jsonpath={.data.ca\.crt}", "not known")
         print(base64.b64encode(pathlib.Path(os.environ["DOC_CA"]).read_bytes()).decode(), end="")

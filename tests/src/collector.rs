@@ -112,18 +112,26 @@ impl Collector {
         scopes.flat_map(|scope| scope.spans).collect()
     }
 
+    /// Who sent each of them.
+    ///
+    /// # Panics
+    /// What came is no message of OTLP.
+    #[must_use]
+    pub fn resources(&self) -> Vec<Resource> {
+        let resources = self
+            .requests()
+            .into_iter()
+            .flat_map(|all| all.resource_spans);
+        resources.filter_map(|one| one.resource).collect()
+    }
+
     /// Who sent the first of them.
     ///
     /// # Panics
     /// Nothing came, or it is no message of OTLP.
     #[must_use]
     pub fn resource(&self) -> Resource {
-        let mut resources = self
-            .requests()
-            .into_iter()
-            .flat_map(|all| all.resource_spans);
-        let first = resources.next().and_then(|resource| resource.resource);
-        first.expect("a resource")
+        self.resources().into_iter().next().expect("a resource")
     }
 }
 

@@ -72,3 +72,60 @@ fn every_command_is_a_line_without_its_key_and_value() {
         !of(&lines(&path), "echo").is_empty()
     });
 }
+
+#[test]
+fn it_begins_goes_elsewhere_and_ends_while_keyway_runs() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = ["first.json", "second.json"].map(|name| folder.path().join(name));
+    let settings = Settings {
+        sections: "[log]\naccess_one_in = 0\n".to_owned(),
+        ..Settings::default()
+    };
+    let keyway = Keyway::with(&cluster, &settings);
+    let mut client = keyway.client();
+    let mut goes_to = |path: &Path, word: &str| {
+        wait_until(word, 10, || {
+            assert_eq!(text(&client.cmd(&["ECHO", word])), word);
+            !of(&lines(path), "echo").is_empty()
+        });
+    };
+    keyway.reconfigure(|config| {
+        let log = format!("access_one_in = 1\naccess_file = {first:?}");
+        config.replace("access_one_in = 0", &log)
+    });
+    goes_to(&first, "a log");
+    keyway.reconfigure(|config| config.replace("first.json", "second.json"));
+    goes_to(&second, "another one");
+    let log = keyway.log();
+    let report = log
+        .lines()
+        .rfind(|line| line.contains("configuration reloaded"));
+    let report = report.unwrap();
+    assert!(
+        report.contains("\"changed\":\"log.access_file\""),
+        "{report}"
+    );
+    assert!(!report.contains("needs_restart"), "{report}");
+
+    // A file that cannot be written changes nothing.
+    keyway.reconfigure(|config| config.replace("second.json", "no/third.json"));
+    keyway.wait_logged("log.access_file: cannot write");
+    assert_eq!(text(&client.cmd(&["PING"])), "PONG");
+    wait_until("the line of a PING", 10, || {
+        !of(&lines(&second), "ping").is_empty()
+    });
+
+    keyway.reconfigure(|config| {
+        let config = config.replace("no/third.json", "second.json");
+        config.replace("access_one_in = 1", "access_one_in = 0")
+    });
+    let mut late = keyway.client();
+    assert!(!text(&late.cmd(&["TIME"])).is_empty());
+    keyway.reconfigure(|config| config.replace("access_one_in = 0", "access_one_in = 1"));
+    wait_until("lines again", 10, || {
+        assert!(!text(&late.cmd(&["LASTSAVE"])).is_empty());
+        !of(&lines(&second), "lastsave").is_empty()
+    });
+    assert!(of(&lines(&second), "time").is_empty());
+}

@@ -185,6 +185,60 @@ fn certificates_that_do_not_load_are_named() {
 }
 
 #[test]
+fn every_file_that_serve_reads_is_looked_at_and_all_that_is_wrong_is_said() {
+    let setup = Setup::new();
+    let garbage = setup.folder.path().join("garbage.pem");
+    fs::write(&garbage, "no certificate").unwrap();
+    let traces = |ca: &str| {
+        let endpoint = "endpoint = \"https://127.0.0.1:4318\"";
+        format!("{}[traces]\n{endpoint}\nca = \"{ca}\"\n", setup.config())
+    };
+    let config = traces("/nowhere/ca.pem");
+    let line = format!("keyway.toml:{}: traces.ca: ", config.lines().count());
+    setup.assert_refused(&config, &[&line, "/nowhere/ca.pem"]);
+    setup.assert_refused(&traces("garbage.pem"), &["traces.ca", "has no certificate"]);
+    let log = |file: &str| {
+        let config = setup.config();
+        format!("{config}[log]\naccess_one_in = 1\naccess_file = \"{file}\"\n")
+    };
+    let wrong = log("/nowhere/access.json");
+    setup.assert_refused(
+        &wrong,
+        &["log.access_file", "make the folder /nowhere first"],
+    );
+    setup.assert_refused(&log("."), &["log.access_file", "it is a folder"]);
+
+    let cert = setup.certificates.cert.display().to_string();
+    let all = format!(
+        "{}{}",
+        log("/nowhere/a"),
+        "[cluster.tls]\nca = \"/nowhere/n\"\n"
+    )
+    .replace(&cert, "/nowhere/c");
+    let path = setup.folder.path().join("keyway.toml");
+    fs::write(&path, all).unwrap();
+    let mut check = Command::new(tools::keyway());
+    let output = run_to_end(check.args(["check", "--config"]).arg(&path), LIMIT);
+    let said: Vec<&str> = output.stderr.lines().collect();
+    let parts = [
+        "listen.tls.certificate",
+        "log.access_file",
+        "cluster.tls.ca",
+    ];
+    assert_eq!(said.len(), parts.len(), "{said:?}");
+    for (line, part) in said.iter().zip(parts) {
+        assert!(line.contains(part), "no {part} in {line}");
+    }
+
+    // A log that there is not yet is fine, and is not made by looking.
+    fs::write(&path, log("access.json")).unwrap();
+    let mut check = Command::new(tools::keyway());
+    let output = run_to_end(check.args(["check", "--config"]).arg(&path), LIMIT);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    assert!(!setup.folder.path().join("access.json").exists());
+}
+
+#[test]
 fn a_password_that_is_not_there_is_named() {
     let setup = Setup::new();
     let with = |lines: &str| {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use keyway_tests::tenants::{Tenant, World, sections, with_user};
 use keyway_tests::{
-    Client, Keyway, Load, LoadOptions, RealCluster, Settings, ports, text, wait_until,
+    Client, Keyway, Load, LoadOptions, RealCluster, Settings, Version, ports, text, wait_until,
 };
 
 /// A `[[cluster]]`, to be put before the rest of a configuration.
@@ -298,6 +298,133 @@ fn a_name_and_a_port_can_have_another_cluster_at_once() {
     }
     wait_until("c to be gone", 10, || shown(keyway, "c") == 0);
     assert!(shown(keyway, "a") > 10, "the other a is still here");
+}
+
+/// Asks for what is more than half of the memory, and reads nothing until all of it is there, or the client is
+/// closed. Returns whether it is.
+fn has_all(world: &World, value: &str) -> bool {
+    const TIMES: usize = 7;
+    let mut client = world.unnamed();
+    let mut pipeline = Vec::new();
+    (0..TIMES).for_each(|_| resp::write::request(&mut pipeline, &["GET", "big"]));
+    let closed = || {
+        let log = world.keyway.log();
+        log.matches("limits.memory_bytes_max is reached").count()
+    };
+    let before = closed();
+    let from_nodes = || {
+        let labels = ["cluster=\"b\""];
+        world
+            .keyway
+            .metric("keyway_upstream_received_bytes_total", &labels)
+    };
+    let expected = from_nodes() + (TIMES * value.len()) as f64;
+    client.raw(&pipeline);
+    // All clients are looked at each 100 ms: so long it is all there, at least.
+    let mut looks = 0;
+    wait_until("all of it, or the end", 20, || {
+        looks += usize::from(from_nodes() >= expected);
+        closed() > before || looks > 25
+    });
+    let mut whole = 0;
+    while client.try_read().is_ok_and(|reply| text(&reply) == value) {
+        whole += 1;
+        if whole == TIMES {
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn a_cluster_that_goes_gives_its_memory_back_when_it_is_gone() {
+    let [a, b] = ["alice", "bob"].map(with_user).map(RealCluster::with);
+    let own = "default = true\nserver_names = [\"b.test\"]";
+    let settings = Settings {
+        workers: 1,
+        limits: "memory_bytes_max = 64000000\nclient_output_bytes_max = 512000000".to_owned(),
+        ..Settings::default()
+    };
+    let tenants = [
+        Tenant::new("a", &a, "server_names = [\"a.test\"]"),
+        Tenant::new("b", &b, own),
+    ];
+    let world = World::new(&tenants, settings);
+    let keyway = &world.keyway;
+    let value = "v".repeat(8_000_000);
+    assert_eq!(text(&b.client(0).cmd(&["SET", "big", &value])), "OK");
+    assert!(!has_all(&world, &value), "half of the memory is enough");
+
+    // It loses something by it, and so stays for a while: the memory is not free yet.
+    let mut stays = world.by_name("a.test");
+    stays.cmd(&["MULTI"]);
+    keyway.reconfigure(|config| {
+        let config = with(&config, &one("b", &b, own));
+        config.replace("grace_ms = 1000", "grace_ms = 20000")
+    });
+    assert!(!has_all(&world, &value), "the memory of one that is here");
+    assert_eq!(text(&stays.cmd(&["DISCARD"])), "OK");
+    keyway.wait_logged("the cluster is gone");
+    wait_until("the memory of one that is gone", 10, || {
+        has_all(&world, &value)
+    });
+}
+
+/// New seeds of the same cluster count; those of another one change nothing, and the log says what to do.
+#[test]
+fn seeds_of_another_cluster_need_another_name() {
+    let own = "default = true\nserver_names = [\"b.test\"]";
+    let [served, other] = [2, 1].map(|shards| RealCluster::start(Version::V9_1, shards, 0));
+    let world = start(&served);
+    let keyway = &world.keyway;
+    let mut client = world.unnamed();
+    assert_eq!(text(&client.cmd(&["SET", "k", "served"])), "OK");
+    assert_eq!(text(&other.client(0).cmd(&["SET", "k", "other"])), "OK");
+    let wrong = "the new seeds are of another cluster";
+    let silent = "none of the new seeds answers";
+
+    // Fewer of its own, with one that is not there, and by another name.
+    let seeds = served.addrs();
+    let (first, rest) = seeds.split_first().expect("a seed");
+    let port = first.rsplit_once(':').expect("a port").1;
+    keyway.reconfigure(|config| {
+        let config = config.replace(&format!("{:?}", rest[0]), "\"127.0.0.1:1\"");
+        config.replace(&format!("{first:?}"), &format!("\"localhost:{port}\""))
+    });
+    keyway.wait_logged("b: cluster.seeds");
+    keyway.reconfigure(|config| with(&config, &one("b", &other, own)));
+    keyway.wait_logged(wrong);
+    let log = keyway.log();
+    let line = log.lines().find(|line| line.contains(wrong)).expect("it");
+    for part in [
+        &*other.addrs()[0],
+        "another name",
+        "restart Keyway",
+        "\"b\"",
+    ] {
+        assert!(line.contains(part), "no {part} in {line}");
+    }
+    assert_eq!(log.matches(wrong).count(), 1, "{log}");
+    assert_eq!(text(&client.cmd(&["GET", "k"])), "served");
+    assert_eq!(text(&world.unnamed().cmd(&["GET", "k"])), "served");
+
+    // As the line says.
+    keyway.reconfigure(|config| with(&config, &one("c", &other, own)));
+    wait_until("the other cluster", 10, || {
+        world.try_by_name("b.test").is_ok_and(|mut client| {
+            let reply = client.try_cmd(&["GET", "k"]);
+            reply.is_ok_and(|reply| text(&reply) == "other")
+        })
+    });
+    assert!(is_closed(&mut client), "it was of the one that is gone");
+
+    let nobody = ports::reserve();
+    keyway.reconfigure(|config| {
+        let at = format!("\"127.0.0.1:{}\"", nobody.number());
+        config.replace(&format!("{:?}", other.addrs()[0]), &at)
+    });
+    keyway.wait_logged(silent);
+    assert_eq!(text(&world.unnamed().cmd(&["GET", "k"])), "other");
 }
 
 #[test]

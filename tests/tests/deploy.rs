@@ -420,6 +420,32 @@ fn every_pod_knows_its_zone() {
     }
 }
 
+/// What the attributes of traces are made of.
+#[test]
+fn every_pod_knows_its_own_name() {
+    let names = [
+        ("NODE_NAME", "spec.nodeName"),
+        ("POD_NAME", "metadata.name"),
+        ("POD_NAMESPACE", "metadata.namespace"),
+    ];
+    for (name, resources) in shipped() {
+        let pod = &workload(&resources)["spec"]["template"]["spec"];
+        let environment = array(&keyway_container(pod)["env"]);
+        for (variable, field) in names {
+            let found: Vec<&Value> = environment
+                .iter()
+                .filter(|one| one["name"] == variable)
+                .map(|one| &one["valueFrom"]["fieldRef"]["fieldPath"])
+                .collect();
+            assert_eq!(found, [field], "{name}: {variable}");
+        }
+    }
+    let reference = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    for (variable, _) in names {
+        assert!(reference.contains(&format!("`{variable}`")), "{variable}");
+    }
+}
+
 fn config_of(resources: &[Value]) -> String {
     let maps = of_kind(resources, "ConfigMap");
     assert_eq!(maps.len(), 1);

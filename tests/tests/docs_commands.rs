@@ -122,6 +122,7 @@ impl Machine {
         for path in [
             "/usr/local/bin",
             "/etc/keyway",
+            "/var/log/keyway",
             "/etc/systemd",
             "/etc/sysusers.d",
         ] {

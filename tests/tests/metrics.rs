@@ -49,6 +49,37 @@ fn counters_equal_what_the_test_did() {
 }
 
 #[test]
+fn what_nodes_have_done_is_counted_while_they_are_watched() {
+    let cluster = RealCluster::start(Version::V9_1, 2, 0);
+    let keyway = Keyway::start(&cluster);
+    let mut client = keyway.client();
+    for number in 0..200 {
+        let key = format!("k{number}");
+        assert_eq!(text(&client.cmd(&["SET", &key, "v"])), "OK");
+    }
+    let (_, page) = keyway.http("/metrics").expect("/metrics");
+    assert!(!page.contains("keyway_node_"), "nobody looks");
+    wait_until("what nodes say of themselves", 20, || {
+        let _ = keyway.http("/status").expect("/status");
+        let (_, page) = keyway.http("/metrics").expect("/metrics");
+        page.contains("keyway_node_commands_total{")
+    });
+    let of = |name: &str, node: &str| keyway.metric(name, &[&format!("node=\"{node}\"")]);
+    let nodes = cluster.addrs();
+    let commands = nodes.iter().map(|node| {
+        let seconds = of("keyway_node_command_seconds_total", node);
+        assert!(seconds > 0.0 && seconds < 1.0, "{node}: {seconds} s");
+        of("keyway_node_commands_total", node)
+    });
+    let commands: Vec<f64> = commands.collect();
+    assert!(commands.iter().all(|count| *count > 50.0), "{commands:?}");
+    assert!(
+        (commands.iter().sum::<f64>() - 200.0).abs() < 20.0,
+        "what is Keyway's own is not counted: {commands:?}"
+    );
+}
+
+#[test]
 fn the_time_is_said_to_go_where_it_goes() {
     let cluster = RealCluster::start(Version::V9_1, 1, 0);
     let keyway = Keyway::start(&cluster);

@@ -7,7 +7,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use keyway_tests::tools::{listed_metrics, root, tool};
-use keyway_tests::{Keyway, RealCluster, Version, text};
+use keyway_tests::{Keyway, RealCluster, Version, text, wait_until};
 
 const HEAD: &str = "# Metrics
 
@@ -70,6 +70,12 @@ fn a_live_page_has_what_is_listed_and_passes_promtool() {
     let cluster = RealCluster::start(Version::V9_1, 1, 0);
     let keyway = Keyway::start(&cluster);
     assert_eq!(text(&keyway.client().cmd(&["SET", "k", "v"])), "OK");
+    // Nodes are watched while somebody looks.
+    wait_until("what nodes say of themselves", 20, || {
+        let _ = keyway.http("/status").expect("/status");
+        let (_, page) = keyway.http("/metrics").expect("/metrics");
+        page.contains("keyway_node_commands_total{")
+    });
     let (_, page) = keyway.http("/metrics").expect("/metrics");
 
     let served: BTreeSet<_> = page

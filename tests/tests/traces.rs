@@ -14,8 +14,8 @@ use std::{
 };
 
 use keyway_tests::{
-    Certificates, Collector, Collects, Keyway, RealCluster, Settings, Signal, Version, attribute,
-    slot_of, text, wait_until,
+    Certificates, Client, Collector, Collects, Keyway, RealCluster, Settings, Signal, Taken,
+    Version, attribute, slot_of, text, wait_until,
 };
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
 
@@ -137,7 +137,6 @@ fn every_traced_command_is_a_span_with_its_parts_and_without_keys_and_values() {
     let script = "return redis.error_reply('SECRETWORD of a script')";
     let _ = client.cmd(&["EVAL", script, "1", "secret:7"]);
     let _ = client.cmd(&["MGET", "secret:1", "secret:2", "secret:3"]);
-    let _ = client.cmd(&["PING"]); // goes to no node
     wait_until("all traces", 20, || {
         of_kind(&collector.spans(), "MGET", SpanKind::Server).len() == 1
     });
@@ -167,44 +166,205 @@ fn every_traced_command_is_a_span_with_its_parts_and_without_keys_and_values() {
         assert_eq!(status.code, i32::from(StatusCode::Error));
     }
     check_children(of_kind(&spans, "MGET", SpanKind::Server)[0], &spans);
-    assert!(of_kind(&spans, "PING", SpanKind::Server).is_empty());
 
     check_requests(&collector);
     assert!(!keyway.log().contains("Bearer"));
     assert!((traces(&keyway, "exported") - 23.0).abs() < 0.1);
 }
 
+/// The only span of a command that went to no node: who answered it, and its error.
+#[track_caller]
+fn answered_by(spans: &[Span], name: &str) -> (String, Option<String>) {
+    let same: Vec<&Span> = spans.iter().filter(|span| span.name == name).collect();
+    let [whole] = same[..] else {
+        panic!("not one {name}: {same:?}");
+    };
+    assert_eq!(whole.kind, i32::from(SpanKind::Server));
+    assert!(check_children(whole, spans).is_empty(), "{name}");
+    assert!(whole.end_time_unix_nano >= whole.start_time_unix_nano);
+    let of = |key: &str| attribute(&whole.attributes, key);
+    let by = of("keyway.answered_by").unwrap_or_default();
+    (by, of("db.response.status_code"))
+}
+
 #[test]
-fn a_collector_is_reached_by_tls_and_how_many_are_traced_changes_while_it_runs() {
-    let cluster = RealCluster::start(Version::V9_1, 1, 0);
-    let certificates = Certificates::loopback();
-    let collector = Collector::start(Some(certificates.server_config()));
-    let (endpoint, ca) = (collector.addr(), certificates.ca.clone());
-    let settings = Settings {
-        sections: format!(
-            "[traces]\nendpoint = \"https://{endpoint}\"\nca = {ca:?}\none_in = 0\nservice_name = \"one\"\n"
+fn what_keyway_answers_itself_is_one_span_with_no_node_in_it() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let collector = Collector::start(None);
+    let settings = settings(
+        &collector,
+        "[hot_keys]\nnear_prefixes = [\"secret:near\"]\n",
+    );
+    let keyway = Keyway::with(&cluster, &settings);
+    let timed = |phase: &str| {
+        let labels = [&*format!("phase=\"{phase}\"")];
+        keyway.metric("keyway_request_phase_seconds_count", &labels)
+    };
+    let mut client = keyway.client();
+    let commands: [(&[&str], &str, Option<&str>); 10] = [
+        (&["PING"], "PING", None),
+        (&["HELLO", "3"], "HELLO", None),
+        (&["CLUSTER", "SLOTS"], "CLUSTER SLOTS", None),
+        (&["CLIENT", "ID"], "CLIENT ID", None),
+        (&["KEYWAY", "HELP"], "KEYWAY HELP", None),
+        (&["NOSUCHCOMMAND", "secret:1"], "OTHER", Some("ERR")),
+        (
+            &["RENAME", "secret:1", "secret:2"],
+            "RENAME",
+            Some("CROSSSLOT"),
         ),
+        (&["SHUTDOWN"], "SHUTDOWN", Some("ERR")),
+        (&["AUTH", "secret", "secretpw"], "AUTH", Some("WRONGPASS")),
+        (&["SUBSCRIBE", "secret"], "SUBSCRIBE", None),
+    ];
+    for (command, ..) in commands {
+        let _ = client.cmd(command);
+    }
+    assert!(timed("client_tls") >= 8.0, "{}", timed("client_tls"));
+    assert!(timed("queue") < 1.0, "{}", timed("queue"));
+
+    // In a transaction, behind a command that is on its way, and when nobody wants a reply.
+    let mut client = keyway.client();
+    let lines = "SET secret:1 v\r\nECHO secret\r\nMULTI\r\nINCR secret:n\r\nEXEC\r\n\
+                 CLIENT REPLY OFF\r\nTIME\r\nCLIENT REPLY ON\r\n";
+    client.raw(lines.as_bytes());
+    for _ in 0..6 {
+        let _ = client.read();
+    }
+    assert_eq!(text(&client.cmd(&["SET", "secret:near", "secret"])), "OK");
+    wait_until("an answer from nearby", 20, || {
+        assert_eq!(text(&client.cmd(&["GET", "secret:near"])), "secret");
+        let spans = collector.spans();
+        let mut gets = of_kind(&spans, "GET", SpanKind::Server).into_iter();
+        gets.any(|get| {
+            let by = attribute(&get.attributes, "keyway.answered_by");
+            by.as_deref() == Some("near_cache") && check_children(get, &spans).is_empty()
+        })
+    });
+    let spans = collector.spans();
+    for (_, name, error) in commands {
+        let expected = ("keyway".to_owned(), error.map(str::to_owned));
+        assert_eq!(answered_by(&spans, name), expected, "{name}");
+    }
+    for name in ["ECHO", "MULTI", "INCR"] {
+        assert_eq!(answered_by(&spans, name).0, "keyway", "{name}");
+    }
+    assert!(of_kind(&spans, "TIME", SpanKind::Server).is_empty());
+    for whole in of_kind(&spans, "EXEC", SpanKind::Server) {
+        assert_eq!(attribute(&whole.attributes, "keyway.answered_by"), None);
+        assert_eq!(check_children(whole, &spans).len(), 2);
+    }
+    for taken in collector.taken() {
+        let shown = String::from_utf8_lossy(&taken.body).to_lowercase();
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+}
+
+/// Commands until a collector takes some that fit.
+#[track_caller]
+fn traced(client: &mut Client, there: &Collector, fits: impl Fn(&Taken) -> bool) {
+    let before = there.taken().len();
+    wait_until("traces", 20, || {
+        assert_eq!(text(&client.cmd(&["SET", "k", "v"])), "OK");
+        there.taken()[before..].iter().any(&fits)
+    });
+}
+
+fn last_report(keyway: &Keyway) -> String {
+    let log = keyway.log();
+    let mut reports = log.lines();
+    let report = reports.rfind(|line| line.contains("configuration reloaded"));
+    report.unwrap().to_owned()
+}
+
+#[test]
+fn traces_begin_go_elsewhere_and_end_while_it_runs() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let [one, two] = [(); 2].map(|()| Collector::start(None));
+    let folder = tempfile::tempdir().unwrap();
+    let headers = folder.path().join("headers");
+    fs::write(&headers, "authorization=Bearer one\n").unwrap();
+    let settings = Settings {
+        sections: "[traces]\nservice_name = \"early\"\n".to_owned(),
         ..Settings::default()
     };
     let keyway = Keyway::with(&cluster, &settings);
     let mut client = keyway.client();
-    for _ in 0..100 {
-        assert_eq!(text(&client.cmd(&["SET", "k", "v"])), "OK");
-    }
     keyway.reconfigure(|config| {
-        let config = config.replace("one_in = 0", "one_in = 1");
-        config.replace("\"one\"", "\"other\"")
+        let endpoint = format!("endpoint = \"http://{}\"", one.addr());
+        let own = format!("{endpoint}\none_in = 1\nheaders_file = {headers:?}\n");
+        config.replace("service_name = \"early\"", &own)
     });
-    keyway.signal(Signal::HUP);
-    wait_until("a trace", 20, || {
+    let report = last_report(&keyway);
+    for key in ["endpoint", "one_in", "headers", "service_name"] {
+        assert!(report.contains(&format!("traces.{key}")), "{report}");
+    }
+    assert!(!report.contains("needs_restart"), "{report}");
+    traced(&mut client, &one, |_| true);
+
+    // What a file says that the configuration only names.
+    fs::write(&headers, "authorization=Bearer two\n").unwrap();
+    keyway.reconfigure(|config| config);
+    let report = last_report(&keyway);
+    assert!(
+        report.contains("\"changed\":\"traces.headers\""),
+        "{report}"
+    );
+    traced(&mut client, &one, |taken| {
+        taken.head.contains("authorization: Bearer two\r\n")
+    });
+
+    keyway.reconfigure(|config| {
+        let config = config.replace(&one.addr(), &two.addr());
+        config.replace("[traces]\n", "[traces]\nservice_name = \"other\"\n")
+    });
+    traced(&mut client, &two, |_| true);
+    let of = |from: &Collector, name: &str| attribute(&from.resource().attributes, name).unwrap();
+    let names = [&one, &two].map(|from| of(from, "service.name"));
+    assert_eq!(names, ["keyway", "other"]);
+    let instances = [&one, &two].map(|from| of(from, "service.instance.id"));
+    assert_eq!(instances[0], instances[1], "it is one process");
+
+    keyway.reconfigure(|config| config.replace("endpoint = ", "# endpoint = "));
+    for _ in 0..100 {
         assert_eq!(text(&client.cmd(&["GET", "k"])), "v");
-        !collector.spans().is_empty()
+    }
+    assert!(keyway.stop().success());
+    assert!(of_kind(&two.spans(), "GET", SpanKind::Server).is_empty());
+}
+
+#[test]
+fn who_vouches_for_a_collector_changes_while_it_runs() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let [first, second] = [(); 2].map(|()| Certificates::loopback());
+    let [one, two] = [&first, &second].map(|own| Collector::start(Some(own.server_config())));
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    fs::copy(&first.ca, &ca).unwrap();
+    let endpoint = one.addr();
+    let settings = Settings {
+        sections: format!("[traces]\nendpoint = \"https://{endpoint}\"\nca = {ca:?}\none_in = 1\n"),
+        ..Settings::default()
+    };
+    let keyway = Keyway::with(&cluster, &settings);
+    let mut client = keyway.client();
+    traced(&mut client, &one, |taken| {
+        taken.head.starts_with("POST /v1/traces ")
     });
-    assert!(of_kind(&collector.spans(), "SET", SpanKind::Server).is_empty());
-    assert!(collector.taken()[0].head.starts_with("POST /v1/traces "));
-    let log = keyway.log();
-    let report = log.lines().find(|line| line.contains("traces.one_in"));
-    assert!(report.unwrap().contains("traces.service_name"), "{log}");
+
+    // Another collector, first with the wrong authorities; nobody asks for the right ones.
+    keyway.reconfigure(|config| config.replace(&endpoint, &two.addr()));
+    assert_eq!(text(&client.cmd(&["SET", "k", "v"])), "OK");
+    keyway.wait_logged("traces cannot be sent");
+    fs::copy(&second.ca, &ca).unwrap();
+    traced(&mut client, &two, |_| true);
+    keyway.wait_logged("\"changed\":\"traces.ca\"");
+
+    // What cannot be used changes nothing.
+    let missing = folder.path().join("missing.pem");
+    keyway.reconfigure(|config| config.replace(&format!("{ca:?}"), &format!("{missing:?}")));
+    keyway.wait_logged("traces.ca: cannot read");
+    traced(&mut client, &two, |_| true);
 }
 
 #[test]

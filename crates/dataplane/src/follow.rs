@@ -2,7 +2,8 @@
 //! the node's answer was there, and when their client had it.
 //!
 //! Owns the choice of the commands, and what is noted of those that are on their way. A command that
-//! is not followed costs a decrement, and a look at whether any is. Never here: the clock (a
+//! Keyway answers itself is followed from its answer on. One that is not followed costs a decrement, and a
+//! look at whether any is. Never here: the clock (a
 //! [`Host`] is asked for a moment, a few times for each command that is followed), keys, values,
 //! and what is made of what was noted.
 
@@ -32,7 +33,7 @@ const ONE_IN_MAX: u32 = 1 << 16;
 /// While nothing is to be followed, it is looked again after so many commands.
 const NEVER: u32 = u32::MAX;
 /// Words that errors begin with. Any other may be a script's, and hold what nobody should read.
-const ERRORS: [&str; 24] = [
+const ERRORS: [&str; 26] = [
     "ASK",
     "BUSY",
     "BUSYGROUP",
@@ -50,12 +51,14 @@ const ERRORS: [&str; 24] = [
     "NOAUTH",
     "NOGROUP",
     "NOPERM",
+    "NOPROTO",
     "NOREPLICAS",
     "NOSCRIPT",
     "OOM",
     "READONLY",
     "TRYAGAIN",
     "UNKILLABLE",
+    "WRONGPASS",
     "WRONGTYPE",
 ];
 /// What stands for them.
@@ -70,13 +73,22 @@ pub struct Purposes {
     pub traced: bool,
 }
 
+/// Who answers a command in place of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Here {
+    /// Keyway, because it is Keyway's to answer, or to refuse.
+    Itself,
+    /// What it asks for is kept near.
+    Near,
+}
+
 /// A command that was followed to its end. The moments never go back.
 #[derive(Clone, Debug)]
 pub struct Followed {
     /// What for.
     pub purposes: Purposes,
-    /// Which command.
-    pub command: CommandId,
+    /// Which command; `None` is one that the table does not know.
+    pub command: Option<CommandId>,
     /// Whose.
     pub client: SocketAddr,
     /// Where that client came to.
@@ -87,6 +99,8 @@ pub struct Followed {
     pub slot: Option<Slot>,
     /// Who answered, the last of several; `None` is Keyway itself.
     pub node: Option<NodeAddr>,
+    /// No node was to be asked.
+    pub here: Option<Here>,
     /// The word that its error begins with.
     pub error: Option<&'static str>,
     /// How often it was sent again.
@@ -105,13 +119,16 @@ pub struct Followed {
 
 #[derive(Debug)]
 struct Follow {
-    client: Key,
+    /// `None` is one that is answered: only its client's own number is known there.
+    client: Option<Key>,
+    id: u64,
     place: Place,
     slot: Option<Slot>,
     purposes: Purposes,
-    command: CommandId,
+    command: Option<CommandId>,
     database: u32,
     node: Option<NodeAddr>,
+    here: Option<Here>,
     error: Option<&'static str>,
     pushes: u32,
     arrived: Instant,
@@ -120,6 +137,15 @@ struct Follow {
     leaves: Option<(Key, usize)>,
     sent: Option<Instant>,
     answered: Option<Instant>,
+}
+
+impl Follow {
+    fn is_of(&self, key: Key, client: &State) -> bool {
+        match self.client {
+            Some(of) => of == key,
+            None => self.id == client.session.id,
+        }
+    }
 }
 
 /// Chooses one in so many.
@@ -207,9 +233,9 @@ impl Follows {
         self.renew();
     }
 
-    /// Another command goes to a node. Returns whether it is to be followed.
+    /// Another command goes to a node, or is answered here. Returns whether it is to be followed.
     #[inline]
-    fn takes_next(&mut self) -> bool {
+    pub(crate) fn takes_next(&mut self) -> bool {
         self.until = self.until.wrapping_sub(1);
         self.until == 0
     }
@@ -264,7 +290,7 @@ impl Follows {
 
     fn find(&mut self, client: Key, place: Place) -> Option<&mut Follow> {
         let mut open = self.open.iter_mut();
-        open.find(|follow| follow.place == place && follow.client == client)
+        open.find(|follow| follow.place == place && follow.client == Some(client))
     }
 
     /// A part of a command is queued for a node: it is gone with this many bytes.
@@ -325,17 +351,17 @@ impl Follows {
     /// A client is gone.
     #[cold]
     #[inline(never)]
-    pub(crate) fn forget(&mut self, client: Key) {
-        self.open.retain(|follow| follow.client != client);
+    pub(crate) fn forget(&mut self, key: Key, client: &State) {
+        self.open.retain(|follow| !follow.is_of(key, client));
     }
 
     /// Those of a client that have their whole reply.
-    fn done(&mut self, client: Key, state: &State) -> impl Iterator<Item = Follow> {
+    fn done(&mut self, key: Key, state: &State) -> impl Iterator<Item = Follow> {
         let order = &state.session.order;
         self.open.extract_if(.., move |follow| {
-            follow.client == client
+            follow.is_of(key, state)
                 && follow.answered.is_some()
-                && order.op(follow.place, 0).is_none()
+                && order.started(follow.place).is_none()
         })
     }
 }
@@ -371,32 +397,24 @@ impl<H: Host> Core<H> {
         (place, silent): (Place, bool),
         now: Instant,
     ) {
-        let purposes = self.follows.purposes();
-        if purposes.timed {
-            self.follows.note_timed();
-        }
-        let order = &client.session.order;
-        let (op, command) = (order.op(place, 0), order.command(place));
-        let (Some(op), Some(command), false) = (op, command, silent) else {
+        let Some(purposes) = self.purposes_of_next() else {
             return;
         };
-        if purposes == Purposes::default() {
+        let order = &client.session.order;
+        let (op, command) = (order.op(place, 0), order.command(place));
+        let (Some(op), Some(_), false) = (op, command, silent) else {
             return;
-        }
-        if self.follows.open.len() >= OPEN_MAX {
-            if purposes.traced {
-                self.host.unfollowed();
-            }
-            return;
-        }
-        self.follows.open.push(Follow {
-            client: key,
+        };
+        self.open_follow(Follow {
+            client: Some(key),
+            id: client.session.id,
             place,
             slot: op.slot,
             purposes,
             command,
             database: client.session.database,
             node: None,
+            here: None,
             error: None,
             pushes: 0,
             arrived: now,
@@ -407,11 +425,63 @@ impl<H: Host> Core<H> {
         });
     }
 
+    /// A command that is to be followed has its place, and its answer, which was made here.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn follow_here(&mut self, client: &State, place: Place, here: Here, now: Instant) {
+        let Some(purposes) = self.purposes_of_next() else {
+            return;
+        };
+        let order = &client.session.order;
+        let (Some(started), false) = (order.started(place), order.is_silent(place)) else {
+            return;
+        };
+        let answered = self.host.moment(now);
+        // What came only now was read and answered since; what has waited was read then.
+        let taken = if started == now { answered } else { started };
+        self.open_follow(Follow {
+            client: None,
+            id: client.session.id,
+            place,
+            slot: None,
+            purposes,
+            command: order.command(place),
+            database: client.session.database,
+            node: None,
+            here: Some(here),
+            error: error_of(&self.scratch),
+            pushes: 0,
+            arrived: started,
+            taken,
+            leaves: None,
+            sent: None,
+            answered: Some(answered),
+        });
+    }
+
+    /// What the command is followed for that was chosen.
+    fn purposes_of_next(&mut self) -> Option<Purposes> {
+        let purposes = self.follows.purposes();
+        if purposes.timed {
+            self.follows.note_timed();
+        }
+        (purposes != Purposes::default()).then_some(purposes)
+    }
+
+    fn open_follow(&mut self, follow: Follow) {
+        if self.follows.open.len() < OPEN_MAX {
+            self.follows.open.push(follow);
+        } else if follow.purposes.traced {
+            self.host.unfollowed();
+        }
+    }
+
     /// A client's socket has taken all that there was for it.
     #[cold]
     #[inline(never)]
     pub(crate) fn client_has_all(&mut self, key: Key, client: &State, now: Instant) {
-        if !self.follows.open.iter().any(|follow| follow.client == key) {
+        let mut open = self.follows.open.iter();
+        if !open.any(|follow| follow.is_of(key, client)) {
             return;
         }
         let written = self.host.moment(now);
@@ -427,6 +497,7 @@ impl<H: Host> Core<H> {
                 database: follow.database,
                 slot: follow.slot,
                 node: follow.node,
+                here: follow.here,
                 error: follow.error,
                 resent: follow.pushes.saturating_sub(1),
                 arrived: follow.arrived,

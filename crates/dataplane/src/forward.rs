@@ -14,6 +14,7 @@ use crate::{
     client::State,
     coalesce::{Group, REQUEST_BYTES_MAX},
     core::Core,
+    follow::Here,
     host::{Host, Planted},
     replies::count,
     slots::Key,
@@ -414,7 +415,9 @@ impl<H: Host> Core<H> {
         }
     }
 
-    /// A reply that is made here, at the command's place; it is in `scratch`, which is emptied.
+    /// A reply that is made here, at the command's place; it is in `scratch`, which is emptied. Not inlined:
+    /// it would cost those who do not come here.
+    #[inline(never)]
     pub(crate) fn reply_here(
         &mut self,
         client: &mut State,
@@ -422,8 +425,20 @@ impl<H: Host> Core<H> {
         silent: bool,
         now: Instant,
     ) {
+        self.reply_as(client, (command, Here::Itself), silent, now);
+    }
+
+    /// The same, by whom it is made.
+    pub(crate) fn reply_as(
+        &mut self,
+        client: &mut State,
+        (command, here): (Option<command::CommandId>, Here),
+        silent: bool,
+        now: Instant,
+    ) {
+        let followed = self.follows.takes_next();
         let session = &mut client.session;
-        if session.order.is_empty() {
+        if session.order.is_empty() && !followed {
             if !silent {
                 session.output.equip(&mut self.spare);
                 session.output.buffer().extend_from_slice(&self.scratch);
@@ -434,15 +449,23 @@ impl<H: Host> Core<H> {
                 slot: None,
             };
             count(&mut self.host, completed, now, session, None);
+            self.scratch.clear();
         } else {
             let place = session.order.reserve_local(command, silent, now);
-            self.complete_here(client, place, now);
+            self.complete(client, place, followed.then_some(here), now);
         }
-        self.scratch.clear();
     }
 
     /// The same for a place that is reserved already.
     pub(crate) fn complete_here(&mut self, client: &mut State, place: Place, now: Instant) {
+        let followed = self.follows.takes_next();
+        self.complete(client, place, followed.then_some(Here::Itself), now);
+    }
+
+    fn complete(&mut self, client: &mut State, place: Place, followed: Option<Here>, now: Instant) {
+        if let Some(here) = followed {
+            self.follow_here(client, place, here, now);
+        }
         let session = &mut client.session;
         session.output.equip(&mut self.spare);
         let completed = session.order.complete_local(

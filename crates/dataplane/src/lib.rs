@@ -55,7 +55,7 @@ pub use channel::{Attempt, takes_bulk_lane};
 pub use client::{Ending, Why};
 pub use cork::UNCORK_AFTER;
 pub use figures::{NodeFigures, Times};
-pub use follow::{Followed, Purposes};
+pub use follow::{Followed, Here, Purposes};
 pub use host::{Done, ErrorKind, Host, Planted, RedirectKind, Totals};
 pub use inquiry::Answer;
 pub use near::STALE_MAX;

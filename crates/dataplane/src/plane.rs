@@ -366,10 +366,10 @@ impl<H: Host> Dataplane<H> {
 
     /// A client is gone. What it has in flight is answered to nobody.
     pub fn client_closed(&mut self, key: Key, now: Instant) {
-        if self.core.follows.any() {
-            self.core.follows.forget(key);
-        }
         if let Some(mut client) = self.clients.remove(key) {
+            if self.core.follows.any() {
+                self.core.follows.forget(key, &client.state);
+            }
             self.core.take_leases(&mut client.state, now);
             self.core.leave_topics((&mut client.state, key), now);
             self.core.leave_identity(client.state.identity);

@@ -381,6 +381,14 @@ impl Order {
             .and_then(|entry| entry.command)
     }
 
+    /// Whether nobody gets the reply of the command at a place.
+    #[must_use]
+    pub fn is_silent(&self, place: Place) -> bool {
+        self.entries
+            .get(self.index(place))
+            .is_some_and(|entry| entry.silent)
+    }
+
     /// When the command at a place was taken from the client.
     #[must_use]
     pub fn started(&self, place: Place) -> Option<Instant> {

@@ -17,7 +17,9 @@ pub enum Refusal {
     #[error("{0} slots would lose their owner, the first is {1}")]
     LosesSlots(usize, Slot),
     /// Not one node we know: another cluster behind an old address.
-    #[error("this view shares no node with the cluster we know")]
+    #[error(
+        "this view shares no node with the cluster we know; if that was made anew, restart Keyway"
+    )]
     OtherCluster,
     /// The view of a node that was cut off.
     #[error("this view's epoch {0} is behind the known {1}")]

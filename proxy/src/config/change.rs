@@ -10,18 +10,7 @@ use super::{ClusterId, Config, Credentials, Tenant};
 
 /// Keys that only count at the start: they are about sockets that are bound, threads that run, and
 /// who the proxy itself is.
-const AT_START: [&str; 10] = [
-    "listen.workers",
-    "listen.reuse_port",
-    "log.format",
-    "log.access_one_in",
-    "log.access_file",
-    "traces.endpoint",
-    "traces.service_name",
-    "traces.attributes",
-    "traces.headers",
-    "traces.ca",
-];
+const AT_START: [&str; 3] = ["listen.workers", "listen.reuse_port", "log.format"];
 
 /// What differs between the configuration in force and a new one.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -99,9 +88,6 @@ impl Config {
         self.listen.workers = before.listen.workers;
         self.listen.reuse_port = before.listen.reuse_port;
         self.log.format = before.log.format;
-        self.log.access_one_in = before.log.access_one_in;
-        self.log.access_file.clone_from(&before.log.access_file);
-        self.traces.succeed(&before.traces);
     }
 }
 

@@ -42,6 +42,4 @@ pub struct Tenant {
     pub own_read_port: bool,
     /// What may wait for its clients is its share of what may wait for all.
     pub shares_memory: bool,
-    /// How many clusters there are.
-    pub of: usize,
 }

@@ -22,6 +22,7 @@ use crate::{
     clock,
     config::ZoneOf,
     contract::DiscoveryContext,
+    metrics::NodeWork,
     worker::{Shared, Worked},
 };
 
@@ -61,6 +62,7 @@ pub(super) async fn watch(context: DiscoveryContext, shared: Arc<Shared>) {
         offsets: HashMap::new(),
         rounds: 0,
         worked: HashMap::new(),
+        told: BTreeMap::new(),
     };
     // Who gave reads a port of their own wants replicas to be known before the first read.
     let always = watcher.context.config.get().reads.address.is_some();
@@ -117,6 +119,8 @@ struct Watcher {
     rounds: u32,
     /// What each node had done when it was asked before.
     worked: HashMap<NodeAddr, Worked>,
+    /// The same of those that have not answered since, too.
+    told: BTreeMap<NodeAddr, Worked>,
 }
 
 impl Watcher {
@@ -134,6 +138,8 @@ impl Watcher {
         self.connections.clear();
         self.offsets.clear();
         self.worked.clear();
+        self.told.clear();
+        self.show_told();
         self.rounds = 0;
         self.shared.set_worked(HashMap::new());
         self.shared.set_lags(HashMap::new());
@@ -150,6 +156,8 @@ impl Watcher {
         let states = self.ask_all(&nodes, asks_work).await;
         if asks_work {
             self.note_work(&states);
+            self.told.retain(|addr, _| nodes.contains(addr));
+            self.show_told();
         }
         let now = clock::now();
         let mut readers = Readers::new();
@@ -198,7 +206,19 @@ impl Watcher {
             Some((addr.clone(), Worked { calls, micros }))
         });
         self.shared.set_worked(news.collect());
+        self.told
+            .extend(now.iter().map(|(addr, worked)| (addr.clone(), *worked)));
         self.worked = now;
+    }
+
+    /// Counters do not go away while a node is silent.
+    fn show_told(&self) {
+        let told = self.told.iter().map(|(addr, worked)| NodeWork {
+            node: addr.to_string(),
+            commands: worked.calls,
+            micros: worked.micros,
+        });
+        self.context.metrics.nodes_worked(told.collect());
     }
 
     /// Who does not answer is not in the result, and is connected to anew the next time.

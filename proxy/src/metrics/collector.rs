@@ -59,6 +59,7 @@ impl Metrics {
             families.retain(|family| BEFORE_A_CLUSTER.contains(&family.name()));
         } else {
             families.extend(upstream(cells));
+            families.extend(self.control.nodes.families());
             families.extend(hot_keys(cells));
             families.extend(self.heat.families());
             families.extend(self.cluster());

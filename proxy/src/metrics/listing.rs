@@ -5,7 +5,7 @@ use std::fmt;
 
 use prometheus::proto::{MetricFamily, MetricType};
 
-use super::{Metrics, TlsFile};
+use super::{Metrics, NodeWork, TlsFile};
 
 /// A label with more values than this is listed without them.
 const VALUES_MAX: usize = 12;
@@ -41,6 +41,7 @@ impl Listing {
         (0..=metrics.commands.len()).for_each(|index| worker.request(index, 0));
         let files = TlsFile::ALL.iter().map(|file| (*file, 0));
         metrics.reloads().ends(files);
+        metrics.control().nodes_worked(vec![NodeWork::default()]);
         let families = metrics.families(&metrics.cells());
         Self(families.iter().map(Described::of).collect())
     }

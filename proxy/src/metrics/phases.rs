@@ -115,7 +115,7 @@ pub(super) fn phase_family(cells: &[Arc<Cells>]) -> MetricFamily {
     let metrics: Vec<Metric> = metrics.collect();
     family(
         "keyway_request_phase_seconds",
-        "Where the time of commands goes that nodes answer, of a sample that is small under load: TLS and reading on the client's side, both ways (client_tls), until it is written to its node, with lanes, slots that move and redirects (queue), the network and the node (node).",
+        "Where the time of commands goes, of a sample that is small under load: TLS and reading on the client's side, both ways (client_tls); of those that nodes answer, until it is written to its node, with lanes, slots that move and redirects (queue), the network and the node (node).",
         MetricType::HISTOGRAM,
         metrics,
     )

@@ -105,7 +105,7 @@ fn is_change(kind: EventKind) -> bool {
     }
 }
 
-/// Every file that TLS needs.
+/// Every file that TLS needs, also that to the collector of traces.
 fn files(config: &Config) -> Vec<PathBuf> {
     let tls = &config.listen.tls;
     let mut files = vec![tls.certificate.clone(), tls.key.clone()];
@@ -116,6 +116,7 @@ fn files(config: &Config) -> Vec<PathBuf> {
         files.push(ca.clone());
     }
     files.extend(tls.client_crl.clone());
+    files.extend(config.traces.ca.clone());
     if let Some(tls) = &config.cluster.tls {
         files.push(tls.ca.clone());
         if let Some(identity) = &tls.identity {

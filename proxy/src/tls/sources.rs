@@ -28,7 +28,8 @@ pub(super) type Mark = [u8; 32];
 
 /// A certificate's chain and its key.
 struct Pair {
-    keys: [&'static str; 2],
+    /// Where they are configured.
+    keys: [Box<str>; 2],
     certificate: Pem,
     key: Pem,
 }
@@ -61,40 +62,82 @@ pub(super) struct Upstream {
 /// Until when the files of each kind hold, in seconds since 1970.
 pub(super) type Ends = Vec<(TlsFile, i64)>;
 
-fn read(config: &Config, key: &'static str, path: &Path) -> Result<Pem, Problem> {
+fn read(config: &Config, key: &str, path: &Path) -> Result<Pem, Problem> {
     Pem::read(path).map_err(|text| config.origin.problem(key, text))
 }
 
-fn pair(
-    config: &Config,
-    keys: [&'static str; 2],
-    certificate: &Path,
-    key: &Path,
-) -> Result<Pair, Problem> {
+fn pair(config: &Config, section: &str, certificate: &Path, key: &Path) -> Result<Pair, Problem> {
+    let keys = ["certificate", "key"].map(|what| format!("{section}.{what}").into_boxed_str());
     Ok(Pair {
+        certificate: read(config, &keys[0], certificate)?,
+        key: read(config, &keys[1], key)?,
         keys,
-        certificate: read(config, keys[0], certificate)?,
-        key: read(config, keys[1], key)?,
     })
+}
+
+/// The usual certificate, then those by name; each as it could be read.
+fn pairs(config: &Config) -> impl Iterator<Item = Result<Pair, Problem>> {
+    let tls = &config.listen.tls;
+    let usual = pair(config, "listen.tls", &tls.certificate, &tls.key);
+    let named = (1..).zip(&tls.certificates).map(|(number, named)| {
+        let section = format!("listen.tls.certificates.{number}");
+        pair(config, &section, &named.certificate, &named.key)
+    });
+    std::iter::once(usual).chain(named)
+}
+
+/// Everything that is wrong with the files that a configuration names, where [`Sources`] finds the first.
+pub(super) fn faults(config: &Config) -> Vec<Problem> {
+    let none = || Sources {
+        config,
+        server: Vec::new(),
+        client_ca: None,
+        client_crl: None,
+        upstream_ca: None,
+        upstream_client: None,
+    };
+    let certificates = pairs(config).map(|pair| {
+        let alone = Sources {
+            server: vec![pair?],
+            ..none()
+        };
+        alone.names(None, &mut Ends::new()).map(drop)
+    });
+    let clients = Sources::of_clients(config, Vec::new())
+        .and_then(|clients| clients.verifier(&mut Ends::new()).map(drop));
+    let nodes =
+        Sources::of_nodes(config).and_then(|nodes| nodes.upstream(&mut Ends::new()).map(drop));
+    let all = certificates.chain([clients, nodes]);
+    all.filter_map(Result::err).collect()
 }
 
 impl<'a> Sources<'a> {
     pub(super) fn read(config: &'a Config) -> Result<Self, Problem> {
+        let server = pairs(config).collect::<Result<_, _>>()?;
+        let clients = Self::of_clients(config, server)?;
+        let Self {
+            server,
+            client_ca,
+            client_crl,
+            ..
+        } = clients;
+        Ok(Self {
+            server,
+            client_ca,
+            client_crl,
+            ..Self::of_nodes(config)?
+        })
+    }
+
+    /// With what is known of clients' authorities.
+    fn of_clients(config: &'a Config, server: Vec<Pair>) -> Result<Self, Problem> {
         let tls = &config.listen.tls;
-        let keys = ["listen.tls.certificate", "listen.tls.key"];
-        let mut server = vec![pair(config, keys, &tls.certificate, &tls.key)?];
-        let keys = [
-            "listen.tls.certificates.certificate",
-            "listen.tls.certificates.key",
-        ];
-        for named in &tls.certificates {
-            server.push(pair(config, keys, &named.certificate, &named.key)?);
-        }
         let ca = match &tls.clients {
             ClientAuth::None => None,
             ClientAuth::Optional(ca) | ClientAuth::Required(ca) => Some(ca),
         };
         Ok(Self {
+            config,
             server,
             client_ca: ca
                 .map(|ca| read(config, "listen.tls.client_ca", ca))
@@ -104,7 +147,8 @@ impl<'a> Sources<'a> {
                 .as_ref()
                 .map(|crl| read(config, "listen.tls.client_crl", crl))
                 .transpose()?,
-            ..Self::of_nodes(config)?
+            upstream_ca: None,
+            upstream_client: None,
         })
     }
 
@@ -121,10 +165,7 @@ impl<'a> Sources<'a> {
                 .map(|tls| read(config, "cluster.tls.ca", &tls.ca))
                 .transpose()?,
             upstream_client: identity
-                .map(|identity| {
-                    let keys = ["cluster.tls.certificate", "cluster.tls.key"];
-                    pair(config, keys, &identity.certificate, &identity.key)
-                })
+                .map(|identity| pair(config, "cluster.tls", &identity.certificate, &identity.key))
                 .transpose()?,
         })
     }
@@ -156,7 +197,7 @@ impl<'a> Sources<'a> {
         ]
     }
 
-    fn at(&self, key: &'static str) -> impl Fn(String) -> Problem {
+    fn at(&self, key: &str) -> impl Fn(String) -> Problem {
         move |text| self.config.origin.problem(key, text)
     }
 
@@ -188,7 +229,7 @@ impl<'a> Sources<'a> {
         let mut found: Option<ByName> = None;
         let mut earliest = i64::MAX;
         for pair in &self.server {
-            let at = self.at(pair.keys[0]);
+            let at = self.at(&pair.keys[0]);
             let certified = Arc::new(self.certified(pair)?);
             let leaf = certified.cert.first();
             let shown = pair.certificate.shown();
@@ -271,7 +312,7 @@ impl<'a> Sources<'a> {
                 let certified = self.certified(pair)?;
                 let shown = pair.certificate.shown();
                 let end = files::earliest_end(certified.cert.get(..1).unwrap_or(&[]), &shown);
-                let end = end.map_err(self.at(pair.keys[0]))?;
+                let end = end.map_err(self.at(&pair.keys[0]))?;
                 ends.push((TlsFile::UpstreamClient, end));
                 builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(
                     certified,
@@ -294,7 +335,7 @@ impl<'a> Sources<'a> {
 
     /// The chain with its key, which is the certificate's.
     fn certified(&self, pair: &Pair) -> Result<CertifiedKey, Problem> {
-        let [certificate_key, key_key] = pair.keys;
+        let [certificate_key, key_key] = &pair.keys;
         let chain: Vec<CertificateDer<'static>> = pair
             .certificate
             .certificates()
@@ -318,12 +359,14 @@ impl<'a> Sources<'a> {
 }
 
 /// TLS to a server that these authorities vouch for, without a certificate of our own.
-pub(super) fn trusting(ca: &Path) -> Result<ClientConfig, String> {
-    let roots = Pem::read(ca)?.roots()?;
+pub(super) fn trusting(ca: &Path) -> Result<(ClientConfig, Mark), String> {
+    let ca = Pem::read(ca)?;
+    let roots = ca.roots()?;
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS12, &TLS13])
         .map_err(|error| error.to_string())?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    let config = builder.with_root_certificates(roots).with_no_client_auth();
+    Ok((config, mark(b"", [&ca])))
 }
 
 fn mark<'a>(settings: &[u8], files: impl IntoIterator<Item = &'a Pem>) -> Mark {

@@ -57,7 +57,12 @@ pub(super) struct Collector {
     endpoint: Endpoint,
     headers: HeaderMap,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// A hash of the file with those who vouch for it.
+    authorities: Option<[u8; 32]>,
 }
+
+/// Which key of the configuration is wrong, and why.
+type Wrong = (&'static str, String);
 
 impl fmt::Display for Collector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,10 +71,10 @@ impl fmt::Display for Collector {
 }
 
 impl Collector {
-    pub(super) fn new(endpoint: &Endpoint, config: &config::Traces) -> io::Result<Self> {
-        let wrong = |key: &str, why: &dyn fmt::Display| {
-            io::Error::new(io::ErrorKind::InvalidInput, format!("traces.{key}: {why}"))
-        };
+    pub(super) fn new(endpoint: &Endpoint, config: &config::Traces) -> Result<Self, Wrong> {
+        fn wrong(key: &'static str, why: &dyn fmt::Display) -> Wrong {
+            (key, why.to_string())
+        }
         let mut headers = HeaderMap::new();
         let agent = concat!("keyway/", env!("CARGO_PKG_VERSION"));
         headers.insert(USER_AGENT, HeaderValue::from_static(agent));
@@ -87,20 +92,26 @@ impl Collector {
             value.set_sensitive(true);
             headers.insert(name.map_err(|error| wrong("headers", &error))?, value);
         }
-        let tls = match &config.ca {
+        let (tls, authorities) = match &config.ca {
             Some(ca) if endpoint.tls => {
-                let config = tls::trusting(ca).map_err(|why| wrong("ca", &why))?;
+                let (config, mark) = tls::trusting(ca).map_err(|why| wrong("ca", &why))?;
                 let name = ServerName::try_from(endpoint.host.host.to_string());
                 let name = name.map_err(|error| wrong("endpoint", &error))?;
-                Some((TlsConnector::from(Arc::new(config)), name))
+                let tls = (TlsConnector::from(Arc::new(config)), name);
+                (Some(tls), Some(mark))
             }
-            _ => None,
+            _ => (None, None),
         };
         Ok(Self {
             endpoint: endpoint.clone(),
             headers,
             tls,
+            authorities,
         })
+    }
+
+    pub(super) fn authorities(&self) -> Option<[u8; 32]> {
+        self.authorities
     }
 
     /// Sends one message, and waits until it is taken.

@@ -1,9 +1,9 @@
-//! A command that was traced as OpenTelemetry has it: one span of the server, and in it the queue
-//! and the node. Names and attributes are those of the semantic conventions for databases.
+//! A command that was traced as OpenTelemetry has it: one span of the server, and in it, if it went to
+//! one, the queue and the node. Names and attributes are those of the semantic conventions for databases.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use dataplane::Followed;
+use dataplane::{Followed, Here};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
@@ -44,7 +44,7 @@ impl Ids {
         mix(self.0).max(1).to_be_bytes() // all zeros is no id
     }
 
-    fn pair(&mut self) -> Vec<u8> {
+    pub(super) fn pair(&mut self) -> Vec<u8> {
         [self.next(), self.next()].concat()
     }
 }
@@ -55,22 +55,29 @@ pub(super) struct Teller {
     ids: Ids,
 }
 
+/// What is said of this Keyway, which nobody else is called as.
+pub(super) fn resource(config: &config::Traces, instance: &str) -> Resource {
+    let mut attributes = vec![
+        text("service.name", &config.service_name),
+        text("service.version", env!("CARGO_PKG_VERSION")),
+        text("service.instance.id", instance),
+    ];
+    let own = config.attributes.iter();
+    attributes.extend(own.map(|(name, value)| text(name, value)));
+    Resource {
+        attributes,
+        ..Resource::default()
+    }
+}
+
 impl Teller {
-    pub(super) fn new(config: &config::Traces, mut ids: Ids) -> Self {
-        let instance = ids.pair();
-        let instance: String = instance.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut attributes = vec![
-            text("service.name", &config.service_name),
-            text("service.version", env!("CARGO_PKG_VERSION")),
-            text("service.instance.id", &instance),
-        ];
-        let own = config.attributes.iter();
-        attributes.extend(own.map(|(name, value)| text(name, value)));
-        let resource = Resource {
-            attributes,
-            ..Resource::default()
-        };
+    pub(super) fn new(resource: Resource, ids: Ids) -> Self {
         Self { resource, ids }
+    }
+
+    /// Something else is said of this Keyway from now on.
+    pub(super) fn set_resource(&mut self, resource: Resource) {
+        self.resource = resource;
     }
 
     /// One request with all of these.
@@ -170,8 +177,13 @@ fn server_attributes(traced: &Traced, operation: &str) -> Vec<KeyValue> {
         number("client.port", followed.client.port()),
         number("keyway.one_in", traced.one_in),
     ]);
-    if followed.sent.is_none() {
-        all.push(flag("keyway.shared_answer", true)); // another command's, [hot_keys] coalesce
+    match followed.here {
+        Some(Here::Itself) => all.push(text("keyway.answered_by", "keyway")),
+        Some(Here::Near) => all.push(text("keyway.answered_by", "near_cache")),
+        None if followed.sent.is_none() && followed.node.is_some() => {
+            all.push(flag("keyway.shared_answer", true)); // another command's, [hot_keys] coalesce
+        }
+        None => {}
     }
     let slot = followed.slot.map(|slot| number("keyway.slot", slot.get()));
     let shard = traced.shard.and_then(|shard| u32::try_from(shard).ok());

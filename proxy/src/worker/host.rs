@@ -21,13 +21,14 @@ use super::{
     counters::Counters,
 };
 use crate::{
-    access::{Line, Sampler},
+    access::{AccessLog, Line, Sampler},
     clock,
+    config::Config,
     events::unix_ms,
     heat,
     metrics::{self, ConnectResult, NearDrop, NearEnd, PoisonReason, UpstreamState, WorkerMetrics},
     slow::{Allowance, Slow},
-    traces::Traced,
+    traces::{Traced, Traces},
 };
 
 pub(crate) struct WorkerHost {
@@ -37,10 +38,13 @@ pub(crate) struct WorkerHost {
     audit: Audit,
     slow_after: Duration,
     slow_allowance: Allowance,
-    /// Which commands are in the access log, and whether the last one is.
+    access: Option<AccessLog>,
+    /// Which commands are in it, and whether the last one is.
     sampler: Sampler,
     sampled: bool,
+    traces: Option<Traces>,
     traced_one_in: u32,
+    seed: u64,
 }
 
 impl WorkerHost {
@@ -48,31 +52,33 @@ impl WorkerHost {
         metrics: Rc<WorkerMetrics>,
         shared: Arc<Shared>,
         counters: Arc<Counters>,
-        (slow, seed): (Duration, u64),
+        seed: u64,
     ) -> Self {
-        let access = shared.access.get();
         Self {
-            sampler: access.map_or_else(Sampler::default, |access| access.sampler(seed)),
+            access: None,
+            sampler: Sampler::default(),
             sampled: false,
+            traces: None,
             traced_one_in: 0,
             metrics,
             shared,
             counters,
             audit: Audit::default(),
-            slow_after: slow,
+            slow_after: Duration::MAX,
             slow_allowance: Allowance::new(clock::now()),
+            seed,
         }
     }
 
-    /// Commands that take longer are in the slow log from now on.
-    pub(super) fn set_slow(&mut self, slow: Duration) {
-        self.slow_after = slow;
-    }
-
-    /// One in so many commands is traced from now on, if they go anywhere. Returns how many.
-    pub(super) fn set_traced(&mut self, one_in: u32) -> u32 {
-        let is_on = self.shared.traces.get().is_some();
-        self.traced_one_in = if is_on { one_in } else { 0 };
+    /// Commands are told of as this configuration says, from now on. Returns one in how many is traced.
+    pub(super) fn tell_as(&mut self, config: &Config) -> u32 {
+        self.slow_after = config.log.slow;
+        self.access = self.shared.outlets.access();
+        let access = self.access.as_ref();
+        self.sampler = access.map_or_else(Sampler::default, |access| access.sampler(self.seed));
+        self.traces = self.shared.outlets.traces();
+        let is_on = self.traces.is_some();
+        self.traced_one_in = if is_on { config.traces.one_in } else { 0 };
         self.traced_one_in
     }
 
@@ -82,6 +88,21 @@ impl WorkerHost {
             .as_deref()?
             .owner_index(slot)
             .map(ShardIndex::get)
+    }
+
+    /// Where the time of a command went: of one that went to no node, on the client's side alone.
+    fn time(&self, followed: &Followed) {
+        let there = followed.taken.saturating_duration_since(followed.arrived);
+        let back = followed
+            .written
+            .saturating_duration_since(followed.answered);
+        self.metrics.phase(metrics::Phase::ClientTls, there + back);
+        if let Some(sent) = followed.sent {
+            let queue = sent.saturating_duration_since(followed.taken);
+            let node = followed.answered.saturating_duration_since(sent);
+            self.metrics.phase(metrics::Phase::Queue, queue);
+            self.metrics.phase(metrics::Phase::Node, node);
+        }
     }
 
     fn note_slow(&self, line: &Line, left_out: u64) {
@@ -174,7 +195,7 @@ impl Host for WorkerHost {
             self.note_slow(&line, left_out);
         }
         if self.sampled
-            && let Some(access) = self.shared.access.get()
+            && let Some(access) = &self.access
         {
             access.write(line);
         }
@@ -185,28 +206,15 @@ impl Host for WorkerHost {
     }
 
     fn followed(&mut self, followed: Followed) {
-        let command = self.shared.table.get(followed.command);
+        let command = followed.command.and_then(|id| self.shared.table.get(id));
         // Waiting is what a blocking command is for; one that shares an answer was nowhere.
         let blocks = command.is_some_and(command::Command::is_blocking);
-        if let Some(sent) = followed.sent.filter(|_| followed.purposes.timed && !blocks) {
-            let (arrived, taken) = (followed.arrived, followed.taken);
-            let there = taken.saturating_duration_since(arrived);
-            let back = followed
-                .written
-                .saturating_duration_since(followed.answered);
-            for (phase, took) in [
-                (metrics::Phase::ClientTls, there + back),
-                (metrics::Phase::Queue, sent.saturating_duration_since(taken)),
-                (
-                    metrics::Phase::Node,
-                    followed.answered.saturating_duration_since(sent),
-                ),
-            ] {
-                self.metrics.phase(phase, took);
-            }
+        let was_somewhere = followed.sent.is_some() || followed.here.is_some();
+        if followed.purposes.timed && !blocks && was_somewhere {
+            self.time(&followed);
         }
         if followed.purposes.traced
-            && let Some(traces) = self.shared.traces.get()
+            && let Some(traces) = &self.traces
         {
             let name = command.map_or(command::LABEL_OTHER, |command| command.name());
             traces.tell(Traced {
@@ -220,7 +228,7 @@ impl Host for WorkerHost {
     }
 
     fn unfollowed(&mut self) {
-        if let Some(traces) = self.shared.traces.get() {
+        if let Some(traces) = &self.traces {
             traces.lost();
         }
     }

@@ -3,21 +3,19 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc as std_mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
     thread::{self, JoinHandle},
 };
 
 use tokio::{runtime::LocalOptions, sync::mpsc};
 
-use super::{Observer, Shared, counters::Counters, hall, hall::Errand, mix, turns};
+use super::{Observer, Shared, counters::Counters, hall, hall::Errand, mix, shares::Shares, turns};
 use crate::{
     acceptor::Accepted,
-    access::AccessLog,
     config::{ClusterId, Config},
     contract::{self, DiscoveryContext, HallContext, WorkerContext},
     discovery,
-    metrics::TraceMetrics,
-    traces::Traces,
+    outlets::Outlets,
 };
 
 /// The workers and the discoveries of one proxy, as the server starts them.
@@ -27,10 +25,9 @@ pub struct Plane(Arc<Grounds>);
 #[derive(Debug)]
 struct Grounds {
     seed: u64,
-    /// Where some commands are written, if they are.
-    access: OnceLock<AccessLog>,
-    /// Where commands go that are traced, if any are.
-    traces: OnceLock<Traces>,
+    /// Where some commands are told of.
+    outlets: Outlets,
+    shares: Shares,
     /// What is shared of each cluster.
     clusters: Mutex<BTreeMap<ClusterId, Arc<Shared>>>,
 }
@@ -46,30 +43,22 @@ impl Plane {
     /// The same, with a seed of which all that looks like chance is made.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
+        Self::of(seed, Outlets::default())
+    }
+
+    /// The same as [`Plane::new`], whose workers tell some of their commands there.
+    #[must_use]
+    pub fn telling(outlets: Outlets) -> Self {
+        Self::of(Self::new().0.seed, outlets)
+    }
+
+    fn of(seed: u64, outlets: Outlets) -> Self {
         Self(Arc::new(Grounds {
             seed,
-            access: OnceLock::new(),
-            traces: OnceLock::new(),
+            outlets,
+            shares: Shares::default(),
             clusters: Mutex::default(),
         }))
-    }
-
-    /// The same, whose workers write some of their commands to this log.
-    #[must_use]
-    pub fn logging(self, access: Option<AccessLog>) -> Self {
-        if let Some(access) = access {
-            let _ = self.0.access.set(access); // it is new, and has none
-        }
-        self
-    }
-
-    /// The same, whose workers have some of their commands traced.
-    #[must_use]
-    pub fn traced(self, traces: Option<Traces>) -> Self {
-        if let Some(traces) = traces {
-            let _ = self.0.traces.set(traces); // it is new, and has none
-        }
-        self
     }
 
     /// What is shared of a cluster.
@@ -125,24 +114,20 @@ impl contract::DataPlane for Plane {
             Some(_) => mix(self.0.seed ^ (place + 1)),
             None => self.0.seed,
         };
-        let shared = Shared::new(config, seed);
-        if let Some(access) = self.0.access.get() {
-            let _ = shared.access.set(access.clone()); // it is new, and has none
-        }
-        if let Some(traces) = self.0.traces.get() {
-            let _ = shared.traces.set(traces.clone()); // nor of these
-        }
+        let common = (self.0.outlets.clone(), self.0.shares.clone());
+        let shared = Shared::new(config, seed, common);
+        self.0.shares.of(config); // the others make room before its clients come
         let all = self.0.clusters.lock();
         let mut all = all.unwrap_or_else(PoisonError::into_inner);
         all.insert(cluster, Arc::new(shared));
     }
 
-    fn traces(&self) -> TraceMetrics {
-        let traces = self.0.traces.get();
-        traces.map(Traces::metrics).unwrap_or_default()
+    fn outlets(&self) -> Outlets {
+        self.0.outlets.clone()
     }
 
     fn forget_cluster(&self, cluster: ClusterId) {
+        self.0.shares.leave(cluster);
         let all = self.0.clusters.lock();
         let mut all = all.unwrap_or_else(PoisonError::into_inner);
         all.remove(&cluster);

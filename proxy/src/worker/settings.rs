@@ -18,15 +18,14 @@ const READ_REPLY_MAX: Duration = Duration::from_secs(1);
 /// What may wait for all clients of one worker, with memory enough.
 const WORKER_OUTPUT_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
-/// What may wait for the clients of all workers: what is configured, or at most half of the memory.
-fn memory_of_all(config: &Config) -> usize {
+/// What may wait for the clients of all workers: what is configured, or at most half of the memory; a
+/// cluster's share of that, with so many others.
+fn memory_of_all(config: &Config, shared_by: usize) -> usize {
     let usual = WORKER_OUTPUT_BYTES_MAX.saturating_mul(config.listen.workers);
     let half = || memory::available().map_or(usual, |bytes| bytes / 2);
-    let tenant = config.tenant.as_ref();
-    let shared_by = tenant.filter(|tenant| tenant.shares_memory);
     let all = config.limits.memory_bytes_max;
     let all = all.unwrap_or_else(|| usual.min(half()));
-    all / shared_by.map_or(1, |tenant| tenant.of.max(1))
+    all / shared_by.max(1)
 }
 
 /// How many clients users may have, and how much they and all together may ask for.
@@ -61,7 +60,7 @@ pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
             client_output_bytes_max: limits.client_output_bytes_max,
             idle: limits.idle_timeout,
             age: limits.max_connection_age,
-            worker_output_bytes_max: memory_of_all(config)
+            worker_output_bytes_max: memory_of_all(config, shared.shares.of(config))
                 .checked_div(config.listen.workers)
                 .unwrap_or(WORKER_OUTPUT_BYTES_MAX),
             leases_max: limits.leases_max.div_ceil(config.listen.workers.max(1)),

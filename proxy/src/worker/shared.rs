@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -16,10 +16,9 @@ use dataplane::{NodeFigures, Readers, Seats, Totals, View};
 use tokio::sync::{Notify, mpsc, watch};
 use topology::{NodeAddr, NodeId, Slot};
 
-use super::{Mail, counters::Counters};
+use super::{Mail, counters::Counters, shares::Shares};
 use crate::{
-    access::AccessLog, clock, config::Config, events::Events, heat::HeatBoard, slow::SlowLog,
-    traces::Traces,
+    clock, config::Config, events::Events, heat::HeatBoard, outlets::Outlets, slow::SlowLog,
 };
 
 /// Slots said to have moved that the discovery has not heard of yet. More are forgotten: it
@@ -60,10 +59,10 @@ pub(crate) struct Shared {
     pub(crate) events: Events,
     /// Commands that took long.
     pub(crate) slow: SlowLog,
-    /// Where some commands are written, if they are.
-    pub(super) access: OnceLock<AccessLog>,
-    /// Where commands go that are traced, if any are.
-    pub(super) traces: OnceLock<Traces>,
+    /// Where some commands are told of.
+    pub(super) outlets: Outlets,
+    /// With whom it shares memory.
+    pub(super) shares: Shares,
     /// What all workers have counted.
     pub(crate) heat: HeatBoard,
     lags: Mutex<Arc<HashMap<NodeId, Duration>>>,
@@ -82,7 +81,11 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(config: &Arc<Config>, seed: u64) -> Self {
+    pub(super) fn new(
+        config: &Arc<Config>,
+        seed: u64,
+        (outlets, shares): (Outlets, Shares),
+    ) -> Self {
         let default_user_open = config.users.iter().all(|user| &*user.name != "default");
         let mut table = CommandTable::builtin().clone();
         for name in &config.admin_commands {
@@ -106,8 +109,8 @@ impl Shared {
             seed,
             events: Events::default(),
             slow: SlowLog::default(),
-            access: OnceLock::new(),
-            traces: OnceLock::new(),
+            outlets,
+            shares,
             heat: HeatBoard::default(),
             lags: Mutex::default(),
             worked: Mutex::default(),

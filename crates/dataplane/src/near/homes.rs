@@ -15,6 +15,7 @@ use crate::{
     channel::{Channel, Lane, Profile, Purpose},
     client::State,
     core::Core,
+    follow::Here,
     host::Host,
     slots::Key,
     ticket::Ticket,
@@ -66,7 +67,7 @@ impl<H: Host> Core<H> {
             if why == Why::Hot {
                 self.near.hot.found(fingerprint);
             }
-            self.reply_here(client, Some(command.id()), silent, now);
+            self.reply_as(client, (Some(command.id()), Here::Near), silent, now);
             return true;
         }
         let profile = Profile {

@@ -39,7 +39,7 @@ impl Checker<'_> {
                 folder: self.folder,
                 environment: self.environment,
             };
-            let config = own.one_of_several(typed, cluster, (number - 1, clusters.len()));
+            let config = own.one_of_several(typed, cluster, number - 1);
             self.problems = own.problems;
             found.extend(config.map(|config| (number, Arc::new(config))));
         }
@@ -67,7 +67,7 @@ impl Checker<'_> {
         &mut self,
         typed: &typed::File,
         cluster: &typed::Cluster,
-        place: (usize, usize),
+        place: usize,
     ) -> Option<Config> {
         let tenant = self.tenant(cluster, place);
         if let Some(limits) = &cluster.limits {
@@ -105,7 +105,7 @@ impl Checker<'_> {
         }
     }
 
-    fn tenant(&mut self, typed: &typed::Cluster, (place, of): (usize, usize)) -> Option<Tenant> {
+    fn tenant(&mut self, typed: &typed::Cluster, place: usize) -> Option<Tenant> {
         let what = "each of several clusters has one, for metrics and pages";
         let name = self.required("cluster.name", typed.name.clone(), what)?;
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
@@ -125,7 +125,6 @@ impl Checker<'_> {
             own_read_port: (typed.reads.as_ref()).is_some_and(|reads| reads.address.is_some()),
             shares_memory: (typed.limits.as_ref())
                 .is_none_or(|limits| limits.memory_bytes_max.is_none()),
-            of,
         };
         let chosen = !tenant.server_names.is_empty() || !tenant.user_names.is_empty();
         if !chosen && !tenant.default && !tenant.own_port {

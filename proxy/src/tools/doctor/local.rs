@@ -10,6 +10,7 @@ use crate::{
     config::Config,
     events::unix_ms,
     expiry, files,
+    outlets::Outlets,
     report::{Certificate, Status},
     server::entrances,
     tls::AllLoaded,
@@ -22,9 +23,12 @@ const DAYS_MIN: i64 = 14;
 pub(super) async fn examine(config: &Config, findings: &mut Findings) {
     match AllLoaded::load(config) {
         Ok(_) => findings.fine("certificate files", "they load, and keys fit"),
-        Err(problem) => {
+        Err(problems) => problems.iter().for_each(|problem| {
             findings.fail("certificate files", problem.to_string(), "correct the file");
-        }
+        }),
+    }
+    for problem in Outlets::problems(config) {
+        findings.fail("log and traces", problem.to_string(), "correct the file");
     }
     let certificates = expiry::of(config, unix_ms());
     for certificate in &certificates {
