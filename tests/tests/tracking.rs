@@ -1,5 +1,6 @@
 //! The simulator tells of changed keys (`CLIENT TRACKING`) as a real node does, frame by frame: who
-//! hears what behind which reply, when a near cache relies on it.
+//! hears what behind which reply, as a near cache relies on it.
+#![allow(clippy::indexing_slicing, reason = "a failing test panics")]
 
 use std::{net::SocketAddr, time::Duration};
 
