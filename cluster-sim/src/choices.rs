@@ -141,6 +141,7 @@ fn begin(fleet: Fleet, seed: u64) -> Vec<HostHeat> {
                 heat,
                 bytes: 1,
                 movable: true,
+                leaving: false,
             });
         }
     }

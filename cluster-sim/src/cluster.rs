@@ -447,8 +447,7 @@ impl Cluster {
         };
         let end = self.nodes.get(primary).map_or(0, |node| node.applied);
         if let Some(node) = self.nodes.get_mut(replica) {
-            node.store = store;
-            node.store.note_all();
+            node.store.follow(&store);
             node.applied = end;
         }
     }

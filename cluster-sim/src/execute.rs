@@ -36,6 +36,7 @@ impl Cluster {
     }
 
     pub(crate) fn run_requests(&mut self, id: u64) {
+        self.tell_readers(None);
         // The connection is out of the map while its requests change the cluster.
         let Some(mut connection) = self.connections.remove(&id) else {
             return;
@@ -100,6 +101,7 @@ impl Cluster {
             node.swallow -= 1;
             out.truncate(start);
         }
+        self.tell_readers(Some(connection));
         out.append(&mut connection.heard);
     }
 
@@ -298,6 +300,8 @@ impl Cluster {
         let args: Vec<&[u8]> = request.args().collect();
         let node = self.nodes.get_mut(here).ok_or("ERR no such node")?;
         let resp3 = protocol == Protocol::Resp3;
+        connection.tracking.reads(command, request);
+        let unsaid = node.store.unsaid();
         let mut call = Call {
             store: &mut node.store,
             args: &args,
@@ -308,6 +312,11 @@ impl Cluster {
             return Err(unknown(request));
         };
         let value = outcome?;
+        let keys = keys_of(command, request);
+        if command.is_write() && node.store.unsaid() == unsaid {
+            // It has changed what is there in its place.
+            keys.iter().for_each(|key| node.store.note_changed(key));
+        }
         if let Some(journal) = &mut self.journal {
             journal.push(Ran {
                 user: connection.user.clone(),
@@ -317,7 +326,6 @@ impl Cluster {
         }
         if command.is_write() && self.is_primary(here) {
             self.log(here, args.iter().map(|arg| arg.to_vec()).collect());
-            let keys = keys_of(command, request);
             connection.transaction.touch(&keys);
             self.touch(here, &keys);
         }

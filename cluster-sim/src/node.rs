@@ -8,7 +8,10 @@ use std::{
 
 use resp::{Protocol, RequestDecoder, RequestLimits};
 
-use crate::{blocking::Blocked, pubsub::Subscriptions, store::Store, transaction::Transaction};
+use crate::{
+    blocking::Blocked, pubsub::Subscriptions, store::Store, tracking::Tracking,
+    transaction::Transaction,
+};
 
 /// Which node; a place in the cluster's list, from 0. Primaries come first, shard by shard.
 pub type NodeIndex = usize;
@@ -70,8 +73,8 @@ pub(crate) struct Connection {
     /// It waits for an element of a list.
     pub(crate) blocked: Option<Blocked>,
     pub(crate) subscriptions: Subscriptions,
-    /// It is told of changes to keys that begin so.
-    pub(crate) tracked: Vec<Vec<u8>>,
+    /// What it is told of.
+    pub(crate) tracking: Tracking,
     /// What it has said itself and hears, behind the reply that is being made.
     pub(crate) heard: Vec<u8>,
 }
@@ -96,7 +99,7 @@ impl Connection {
             closing: false,
             blocked: None,
             subscriptions: Subscriptions::default(),
-            tracked: Vec::new(),
+            tracking: Tracking::Off,
             heard: Vec::new(),
         }
     }

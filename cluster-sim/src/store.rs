@@ -1,6 +1,6 @@
 //! One node's keys.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use topology::Slot;
 
@@ -50,10 +50,12 @@ pub(crate) struct Entry {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Store {
     entries: BTreeMap<Vec<u8>, Entry>,
-    changes: Changes,
+    /// Keys that were set or removed in this turn of the node's loop.
+    changed: BTreeSet<Vec<u8>>,
+    unsaid: Changes,
 }
 
-/// Keys that were set or removed since somebody asked.
+/// What has changed since somebody asked, in its order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Changes {
     pub(crate) keys: Vec<Vec<u8>>,
@@ -63,18 +65,40 @@ pub(crate) struct Changes {
 
 impl Store {
     /// What has changed since this was asked last, if anything has.
-    pub(crate) fn take_changes(&mut self) -> Option<Changes> {
-        let changed = self.changes.all || !self.changes.keys.is_empty();
-        changed.then(|| std::mem::take(&mut self.changes))
+    pub(crate) fn take_unsaid(&mut self) -> Option<Changes> {
+        let changed = self.unsaid.all || !self.unsaid.keys.is_empty();
+        changed.then(|| std::mem::take(&mut self.unsaid))
+    }
+
+    /// What has changed in the turn that ends.
+    pub(crate) fn take_changed(&mut self) -> BTreeSet<Vec<u8>> {
+        std::mem::take(&mut self.changed)
     }
 
     fn note(&mut self, key: &[u8]) {
-        self.changes.keys.push(key.to_vec());
+        self.unsaid.keys.push(key.to_vec());
+        self.changed.insert(key.to_vec());
     }
 
-    /// Every key may be another from now on.
-    pub(crate) fn note_all(&mut self) {
-        self.changes.all = true;
+    /// A command that changes what is there has run.
+    pub(crate) fn note_changed(&mut self, key: &[u8]) {
+        if self.entries.contains_key(key) {
+            self.note(key);
+        }
+    }
+
+    /// So many changes nobody has been told of.
+    pub(crate) fn unsaid(&self) -> usize {
+        self.unsaid.keys.len() + usize::from(self.unsaid.all)
+    }
+
+    /// Has what another store has, as if what differs had been written here.
+    pub(crate) fn follow(&mut self, other: &Self) {
+        let differs = |one: &Self, key: &[u8]| one.entries.get(key) != other.entries.get(key);
+        let all = self.entries.keys().chain(other.entries.keys());
+        let differing: BTreeSet<Vec<u8>> = all.filter(|key| differs(self, key)).cloned().collect();
+        differing.iter().for_each(|key| self.note(key));
+        self.entries.clone_from(&other.entries);
     }
 
     /// Drops a key that has expired at `now` (milliseconds since 1970) or has become empty.
@@ -124,8 +148,11 @@ impl Store {
 
     pub(crate) fn remove(&mut self, key: &[u8], now: u64) -> Option<Entry> {
         self.settle(key, now);
-        self.note(key);
-        self.entries.remove(key)
+        let removed = self.entries.remove(key);
+        if removed.is_some() {
+            self.note(key);
+        }
+        removed
     }
 
     /// Removes the key if its aggregate has become empty.
@@ -140,7 +167,7 @@ impl Store {
     }
 
     pub(crate) fn clear(&mut self) {
-        self.note_all();
+        self.unsaid.all = true;
         self.entries.clear();
     }
 

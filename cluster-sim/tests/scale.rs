@@ -77,7 +77,7 @@ fn five_million_requests_a_second_are_reached_in_twelve_minutes() {
 fn busy_hosts_send_nodes_away_and_who_is_quiet_notices_nothing() {
     for seed in ["1", "3"] {
         let figures = figures(&scenario("noisy-neighbour.toml"), seed);
-        assert!(number(&figures, "evictions") >= 5.0, "{figures}");
+        assert!(number(&figures, "evictions") >= 1.0, "{figures}");
         assert!(number(&figures, "failed") < 0.5, "{figures}");
         assert!(number(&figures, "host_full_s_max") < 0.5, "{figures}");
         let p99 = number(&figures, "p99_ms_max");

@@ -73,6 +73,8 @@ pub enum DriverFault {
     FlushIsForgotten,
     /// A node connection is not woken when there are commands for it.
     WakeIsLost,
+    /// What a node tells of changed keys is not passed on to what is kept near.
+    NewsIsIgnored,
 }
 
 /// How nodes are reached: their names, and their addresses.

@@ -290,6 +290,14 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
     let scaling = Autoscale::start(&ground, &["--dry-run"]);
     scaling.wait("a decision", || scaling.log().contains("scale out"));
     load.wait_rounds(20);
+    // What cannot be taken is said once, and when it can be.
+    let times = |what: &str| scaling.log().matches(what).count();
+    scaling.wait("some looks", || times("scale out: nodes") > 4);
+    assert_eq!(times("cannot be taken"), 1, "{}", scaling.log());
+    let mut other = ground.spares[0].client();
+    other.cmd(&["FLUSHALL"]);
+    other.cmd(&["CLUSTER", "RESET"]);
+    scaling.wait("its end", || times("can be taken again") == 1);
     let log = scaling.stop();
     assert_eq!(ground.known(), 1, "{log}");
     assert_clean(&load.stop(), &log);
@@ -374,20 +382,34 @@ fn one_shard_becomes_several_and_one_again_8_0_over_tls() {
 #[test]
 fn a_primary_that_fails_on_the_way_holds_it_up_and_no_more() {
     let stats = ["--cluster-slot-stats-enabled", "yes"].map(str::to_owned);
-    let mut ground = Ground::with(
-        "node_ops_max = 1000",
-        ClusterOptions {
-            node_timeout_ms: 1_000,
-            extra: stats.to_vec(),
-            ..ClusterOptions::new(Version::V9_1, 3, 1)
-        },
-    );
+    let options = ClusterOptions {
+        extra: stats.to_vec(),
+        ..ClusterOptions::new(Version::V9_1, 3, 1)
+    };
+    fails_on_the_way(options, "all nodes know them");
+}
+
+/// The same before 9.0, while slots move key by key.
+#[test]
+fn a_primary_that_fails_on_the_way_8_0_over_tls() {
+    let options = ClusterOptions {
+        password: Some(PASSWORD.to_owned()),
+        ..ClusterOptions::new(Version::V8_0Tls, 3, 1)
+    };
+    fails_on_the_way(options, "slots move");
+}
+
+/// The owner of a slot is killed when this was said.
+fn fails_on_the_way(options: ClusterOptions, when: &str) {
+    let options = ClusterOptions {
+        node_timeout_ms: 1_000,
+        ..options
+    };
+    let mut ground = Ground::with("node_ops_max = 1000", options);
     let lost = ground.cluster.owner(slot_of("keyway:fleet"));
     let load = ground.load_that("heavy", 12, 40, true);
     let scaling = Autoscale::start(&ground, &[]);
-    scaling.wait("nodes that join", || {
-        scaling.log().contains("all nodes know them")
-    });
+    scaling.wait(when, || scaling.log().contains(when));
     let id = ground.cluster.id(lost);
     ground.cluster.node_mut(lost).kill();
     let other = (lost + 1) % 3;

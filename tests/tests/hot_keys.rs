@@ -216,6 +216,43 @@ fn a_key_that_is_hot_is_kept_until_it_has_cooled() {
     assert_eq!(reads(), before);
 }
 
+/// What is answered near is seen as hot as it is.
+#[test]
+fn a_key_that_is_kept_near_is_among_the_hottest() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let keyway = one_worker(&cluster, NEAR);
+    let mut client = keyway.client();
+    client.cmd(&["SET", "config:k", "value"]);
+    client.cmd(&["SET", "other", "value"]);
+    warm(&keyway, &mut client, "config:k");
+    let before = keyway.metric("keyway_near_reads_total", &["hit"]);
+    let mut burst = Vec::new();
+    for number in 0..500 {
+        let key = if number % 10 == 0 {
+            "other"
+        } else {
+            "config:k"
+        };
+        resp::write::request(&mut burst, &["GET", key]);
+    }
+    let mut shown = String::new();
+    wait_until("the hottest key", 30, || {
+        client.raw(&burst);
+        (0..500).for_each(|_| assert_eq!(text(&client.read()), "value"));
+        shown = text(&client.cmd(&["KEYWAY", "HOTKEYS", "COUNT", "1"]));
+        shown.contains("config:k")
+    });
+    assert!(keyway.metric("keyway_near_reads_total", &["hit"]) > before + 400.0);
+    let (_, heat) = keyway.http("/heat").expect("an answer");
+    let heat: serde_json::Value = serde_json::from_str(&heat).expect("JSON");
+    let slot = keyway_tests::slot_of("config:k");
+    assert_eq!(heat["keys"][0]["slot"], slot, "{heat}");
+    // Slots are what nodes have to do: there the other one is hotter.
+    let slots = client.cmd(&["KEYWAY", "HOTSLOTS", "COUNT", "1"]);
+    let first = keyway_tests::slot_of("other").to_string();
+    assert!(text(&slots).contains(&first), "{}", text(&slots));
+}
+
 /// As for keys that are named, with writers elsewhere.
 #[test]
 fn what_is_hot_is_a_second_old_at_most_and_never_goes_back() {

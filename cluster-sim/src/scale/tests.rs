@@ -209,3 +209,20 @@ fn the_figure_is_well_formed() {
     assert_eq!(svg.matches("<path").count(), svg.matches("/>").count() - 1);
     assert_eq!(report.csv().lines().count(), report.samples.len() + 1);
 }
+
+/// Hosts that send away more nodes than they must have nothing left for those who stay.
+#[test]
+fn no_tenant_starves_beside_noisy_ones() {
+    let scenario = include_str!("../../scenarios/noisy-neighbour.toml");
+    let scenario = Scenario::parse(scenario).unwrap();
+    for seed in 1..8 {
+        let report = simulate(&scenario, seed, Checks::default()).unwrap();
+        let Summary {
+            starved,
+            starved_s_max,
+            failed,
+            ..
+        } = report.summary;
+        assert_eq!((starved, failed), (0, 0), "seed {seed}: {starved_s_max} s");
+    }
+}

@@ -286,6 +286,7 @@ impl World {
                         heat: self.nodes[node].cpus_used / scenario.hosts.cpus,
                         bytes: node_bytes,
                         movable: self.is_movable(node),
+                        leaving: matches!(self.nodes[node].state, NodeState::MovingTo(_)),
                     })
                     .collect(),
             }

@@ -1,7 +1,7 @@
 //! What one worker's commands weigh: exact counts by slot, a sample of the keys, the biggest values.
 //!
 //! Everything is noted when a node has answered, which is the one moment that knows request, reply
-//! and slot: a command that was sent elsewhere counts once, where it was answered. Of most commands
+//! and slot (or when a key that is kept near was read, as one of the sample): a command that was sent elsewhere counts once, where it was answered. Of most commands
 //! only the slot's counts are touched; the request is looked into for one in so many, and for those
 //! with a big value. Owned by the worker: no lock, no atomic, no allocation in the steady state.
 //!
@@ -134,6 +134,15 @@ impl Heat {
         let biggest = reply_bytes.max(request.len());
         if sampled || biggest >= self.big_floor {
             self.look(sampled, ticket, (request, reply_bytes), table, now);
+        }
+    }
+
+    /// A read was answered from what is kept near: its key is as hot as if a node had answered. Slots
+    /// are not counted: they are what nodes have to do.
+    pub(crate) fn served_near(&mut self, key: &[u8], bytes: usize) {
+        if self.keys.takes_next() {
+            self.looked();
+            self.keys.record(key, as_u64(bytes));
         }
     }
 

@@ -86,6 +86,8 @@ pub enum Planted {
     JoinsBeforeWrites,
     /// I2: what is kept near stays when a client has written something else there.
     KeepsNear,
+    /// What a node tells of changed keys is not heard.
+    IgnoresNews,
 }
 
 /// What a log may tell of a command that has its whole reply: no keys, no values.

@@ -352,6 +352,9 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
         if self.near.is_on()
             && let Some(news) = frame.strip_prefix(INVALIDATE)
         {
+            if self.host.has_planted(Planted::IgnoresNews) {
+                return false;
+            }
             let dropped = self.near.invalidated(news);
             self.host.near_invalidated(dropped);
             return false;

@@ -32,6 +32,8 @@ pub struct NodeHeat {
     pub bytes: u64,
     /// It may move now.
     pub movable: bool,
+    /// It is moving already, from here.
+    pub leaving: bool,
 }
 
 /// A host, as it was when it was last looked at.
@@ -49,10 +51,20 @@ pub struct HostHeat {
     pub nodes: Vec<NodeHeat>,
 }
 
+impl HostHeat {
+    /// What remains when those are gone that are leaving.
+    #[must_use]
+    pub fn heat_to_stay(&self) -> f64 {
+        let leaving = self.nodes.iter().filter(|node| node.leaving);
+        self.heat - leaving.map(|node| node.heat).sum::<f64>()
+    }
+}
+
 /// When nodes leave a host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EvictionRules {
-    /// A host is busy above this share..
+    /// A host is busy above this share, without those who are leaving: copying a node costs its host, and
+    /// nobody else is sent away while it does not help yet..
     pub busy_above: f64,
     /// ..and takes nobody who would bring it above this one. Lower: what just came must not leave.
     pub full_above: f64,
@@ -112,7 +124,7 @@ impl Chooser<'_> {
                     .get(host)
                     .is_some_and(|m| *m < self.rules.moves_per_host)
             };
-            if host.heat <= self.rules.busy_above || !free(&moves, from) {
+            if host.heat_to_stay() <= self.rules.busy_above || !free(&moves, from) {
                 continue;
             }
             let Some(node) = self.victim(&host.nodes) else {
@@ -207,6 +219,7 @@ mod tests {
                     heat,
                     bytes: 10,
                     movable: true,
+                    leaving: false,
                 })
                 .collect(),
         }
@@ -227,6 +240,21 @@ mod tests {
         busy.nodes[2].movable = false;
         assert_eq!(two.victim(&busy.nodes).map(|node| node.id), Some(0));
         assert_eq!(two.victim(&host(&[0.9]).nodes), None);
+    }
+
+    #[test]
+    fn while_one_is_leaving_nobody_else_is_sent_away_in_vain() {
+        let rules = EvictionRules::default();
+        let two = chooser(Policy::TwoChoices, &rules);
+        let mut hosts = vec![host(&[0.3, 0.25, 0.2, 0.1]), host(&[0.1]), host(&[0.1])];
+        let sent = |hosts: &[HostHeat]| two.evictions(hosts, &mut Rng::new(1), |_, _| true);
+        assert_eq!(sent(&hosts).first().map(|eviction| eviction.node), Some(1));
+        (hosts[0].nodes[1].leaving, hosts[0].nodes[1].movable) = (true, false);
+        assert_eq!(sent(&hosts), []);
+        // The others get hotter meanwhile.
+        hosts[0].nodes[0].heat += 0.3;
+        hosts[0].heat += 0.3;
+        assert_eq!(sent(&hosts).first().map(|eviction| eviction.node), Some(2));
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::{
 mod decide;
 mod replicas;
 mod step;
+mod unusable;
 
 use step::{Next, Steps};
 

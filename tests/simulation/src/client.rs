@@ -33,6 +33,8 @@ pub(crate) struct Client {
     pub(crate) has_shown_script: bool,
     /// Only for those who listen.
     pub(crate) listening: Option<Box<Listening>>,
+    /// Of the proxy, who serves it.
+    pub(crate) worker: usize,
     /// It has said `READONLY`: what it reads may be old.
     pub(crate) readonly: bool,
     /// Its way through all keys: which, and the cursor.
@@ -76,6 +78,7 @@ impl Client {
             errors: 0,
             has_shown_script: false,
             listening: None,
+            worker: 0,
             readonly: false,
             walk: None,
             other: None,

@@ -16,6 +16,7 @@ impl<P: Proxy> World<P> {
         let number = self.client_count;
         let slow = self.weather.slow_readers && self.rng.chance(40);
         let mut client = Client::new(number, slow);
+        client.worker = P::worker_of_client(self, at);
         if self.weather.resp3 && self.rng.chance(50) {
             client.greet();
         }
@@ -46,6 +47,9 @@ impl<P: Proxy> World<P> {
         let pause = self.weather.pause;
         let pause = self.rng.time(pause);
         self.after(pause, Event::Speak(at));
+        if (self.weather.near || self.weather.hot) && self.rng.chance(10) {
+            self.stranger_writes();
+        }
         let client = &mut self.clients[at];
         // Nobody has endlessly many commands under way.
         if client.eof || client.sent.len() > 200 {

@@ -87,9 +87,10 @@ impl Drivers {
         let config = Arc::new(config(weather, nodes));
         let live = Live::new(Arc::clone(&config));
         let net = Net::new(seed, fault);
-        let reach = Reach {
+        // Who asks for a connection is known; the discovery counts as the first worker.
+        let reach_of = |worker| Reach {
             resolver: Arc::new(NoNames),
-            net: Arc::new(net.clone()),
+            net: Arc::new(net.of(worker)),
         };
         let (sender, shutdown) = Shutdown::new();
         let metrics = Metrics::new([]);
@@ -102,7 +103,7 @@ impl Drivers {
                 config: live.clone(),
                 downstream_tls: CERTIFICATES.server.clone(),
                 upstream_tls: None,
-                reach: reach.clone(),
+                reach: reach_of(index),
                 metrics: metrics.worker(),
                 shutdown: shutdown.clone(),
             };
@@ -119,7 +120,7 @@ impl Drivers {
         task::spawn_local(plane.discover_here(DiscoveryContext {
             config: live,
             upstream_tls: None,
-            reach,
+            reach: reach_of(0),
             metrics: metrics.control(),
             readiness: Readiness::default(),
             shutdown,
@@ -405,6 +406,14 @@ impl Proxy for Drivers {
         Ok(())
     }
 
+    fn worker_of_client(world: &World<Self>, at: usize) -> usize {
+        at % world.proxy.workers.len()
+    }
+
+    fn worker_of(&self, attempt: u64) -> usize {
+        self.net.caller(attempt)
+    }
+
     fn wants(&self, attempt: u64) -> bool {
         self.net.is_wanted(attempt)
     }
@@ -477,13 +486,14 @@ fn config(weather: &Weather, nodes: &[NodeAddr]) -> Config {
     limits.auth_timeout = Duration::from_secs(600);
     limits.request_timeout = Duration::from_secs(600);
     limits.deadline = DEADLINE;
-    limits.reply_timeout = Duration::from_secs(1);
+    limits.reply_timeout = weather.reply_max();
     limits.in_flight_max = weather.in_flight_max;
     limits.leases_max = 4;
     config.hot_keys.coalesce = weather.coalesce;
     if weather.near {
         config.hot_keys.near_prefixes = vec!["{".into()];
     }
+    config.hot_keys.near_ops_min = usize::from(weather.hot);
     config.listen.workers = weather.workers;
     config
 }

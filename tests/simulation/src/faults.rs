@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use resp::Value;
 use topology::Slot;
 
 use crate::{
     agenda::{Event, Mend},
     history::Violation,
+    others,
     proxy::Proxy,
     speech,
     world::World,
@@ -263,6 +265,16 @@ impl<P: Proxy> World<P> {
             }
             self.history
                 .lose(had.into_iter().filter(|token| !has.contains(token)));
+        }
+        for key in others::shared() {
+            let value = |world: &mut Self, node| {
+                let value = world.cluster.look_into(node, &[b"GET", key.as_bytes()]);
+                speech::number(&key, &value.unwrap_or(Value::Null))
+            };
+            let (had, has) = (value(self, old), value(self, new));
+            if let Some(has) = has.filter(|has| Some(*has) != had) {
+                self.history.others.holds(&key, has);
+            }
         }
         for at in 0..self.clients.len() {
             for key in self.clients[at].registers.keys() {

@@ -8,7 +8,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{identities::Identities, listening::Messages, roll::Roll, walks::Walks};
+use crate::{
+    identities::Identities, listening::Messages, others::Others, roll::Roll, walks::Walks,
+};
 
 /// A write's place in the history.
 pub(crate) type WriteId = usize;
@@ -74,6 +76,7 @@ pub(crate) struct History {
     pub(crate) identities: Identities,
     pub(crate) walks: Walks,
     pub(crate) roll: Roll,
+    pub(crate) others: Others,
     /// Slots that are being moved key by key.
     pub(crate) moving: BTreeSet<u16>,
 }

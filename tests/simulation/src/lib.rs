@@ -11,7 +11,7 @@
 //! twice, everything runs as the user and in the database that its client had chosen, commands of
 //! one client on one key run in the order sent, one order of all writes and reads of a key explains
 //! every reply, an error that says a command did not run is true, nothing is seen of a change that
-//! loses nothing, messages are heard by who is subscribed and once at most, a walk through all keys
+//! loses nothing, what others wrote is read as old as its worker knew and a second at most, messages are heard by who is subscribed and once at most, a walk through all keys
 //! shows those that stay, lists of clients are whole, everything is answered and everybody hears
 //! once the faults are over, and then nothing is left in flight, kept back or lent.
 #![allow(
@@ -32,6 +32,7 @@ mod history;
 mod identities;
 mod links;
 mod listening;
+mod others;
 mod proof;
 mod proxy;
 mod pure;

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, time::Duration};
 use cluster_sim::ConnectionId;
 use topology::NodeAddr;
 
-use crate::{agenda::Event, history::Violation, proxy::Proxy, world::World};
+use crate::{agenda::Event, history::Violation, others::News, proxy::Proxy, world::World};
 
 /// One connection between the proxy and a node.
 #[derive(Debug)]
@@ -17,6 +17,11 @@ pub(crate) struct Link<A> {
     connection: ConnectionId,
     pub(crate) up: VecDeque<Vec<u8>>,
     down: VecDeque<Vec<u8>>,
+    /// What nodes have told of changed keys, and at which byte of all that comes down.
+    news: VecDeque<(usize, News)>,
+    /// Bytes that were said, and that have arrived.
+    said: usize,
+    brought: usize,
     /// When the last segment arrives: none overtakes another.
     up_until: Duration,
     down_until: Duration,
@@ -73,6 +78,9 @@ impl<P: Proxy> World<P> {
             connection,
             up: VecDeque::new(),
             down: VecDeque::new(),
+            news: VecDeque::new(),
+            said: 0,
+            brought: 0,
             up_until: self.now,
             down_until: self.now,
             full: false,
@@ -135,8 +143,12 @@ impl<P: Proxy> World<P> {
 
     /// Takes what nodes have said onto the way to the proxy.
     pub(crate) fn collect(&mut self) {
-        if self.weather.users {
-            self.history.identities.note(self.cluster.take_journal());
+        if self.weather.users || self.weather.near || self.weather.hot {
+            let ran = self.cluster.take_journal();
+            self.history.others.ran(&ran);
+            if self.weather.users {
+                self.history.identities.note(ran);
+            }
         }
         let ids: Vec<u64> = self.links.keys().copied().collect();
         for id in ids {
@@ -144,6 +156,12 @@ impl<P: Proxy> World<P> {
             let mut bytes = self.cluster.output(link.connection, self.now);
             if link.silent || link.broken || link.dropped {
                 continue;
+            }
+            if let Some(link) = self.links.get_mut(&id) {
+                for (at, news) in self.history.others.said(&bytes) {
+                    link.news.push_back((link.said + at, news));
+                }
+                link.said += bytes.len();
             }
             while !bytes.is_empty() {
                 let whole = self.rng.chance(75);
@@ -171,6 +189,11 @@ impl<P: Proxy> World<P> {
         let Some(bytes) = link.down.pop_front() else {
             return Ok(());
         };
+        link.brought += bytes.len();
+        while let Some((_, news)) = link.news.pop_front_if(|(at, _)| *at <= link.brought) {
+            let worker = self.proxy.worker_of(link.attempt);
+            self.history.others.heard(worker, news);
+        }
         self.note(&bytes, format_args!("link {id} brings"));
         P::bring(self, id, &bytes)
     }

@@ -26,7 +26,17 @@ pub(crate) trait Proxy: Sized {
     /// The client's connection is gone.
     fn gone(world: &mut World<Self>, at: usize) -> Result<(), Violation>;
 
+    /// The worker that serves the client at a place.
+    fn worker_of_client(_: &World<Self>, _: usize) -> usize {
+        0
+    }
+
     // ---- the nodes' side ----
+
+    /// The worker that has asked for a connection.
+    fn worker_of(&self, _: Self::Attempt) -> usize {
+        0
+    }
 
     /// Whether a connection is still wanted.
     fn wants(&self, attempt: Self::Attempt) -> bool;

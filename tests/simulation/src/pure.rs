@@ -426,8 +426,8 @@ fn settings(seed: u64, weather: &Weather) -> Settings {
         limits: Limits {
             deadline: DEADLINE,
             connect: Duration::from_secs(2),
-            reply: Duration::from_secs(1),
-            read_reply: Duration::from_secs(1),
+            reply: weather.reply_max(),
+            read_reply: weather.reply_max(),
             request: Duration::from_secs(600),
             first_command: Duration::from_secs(600),
             in_flight_max: weather.in_flight_max,
@@ -446,7 +446,7 @@ fn settings(seed: u64, weather: &Weather) -> Settings {
         } else {
             Arc::default()
         },
-        near_ops_min: 0,
+        near_ops_min: usize::from(weather.hot),
         near_bytes_max: 100_000,
         workers: 1,
         service: None,

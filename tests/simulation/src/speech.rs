@@ -10,6 +10,7 @@ use crate::{
     history::{Fate, History, ReadId, Violation, WriteId},
     identities::is_refusal,
     listening::{Channel, is_pong},
+    others::Look,
     rng::Rng,
     weather::Weather,
 };
@@ -92,6 +93,13 @@ pub(crate) enum Sent {
     },
     /// `CLIENT KILL`
     Kill,
+    /// `SET` of a key that all write to.
+    Share {
+        key: String,
+        number: u64,
+    },
+    /// `GET` of one.
+    Look(Look),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +138,9 @@ impl Client {
         }
         if weather.fan_outs && rng.chance(15) {
             return self.ask_all(rng, history);
+        }
+        if (weather.near || weather.hot) && rng.chance(40) {
+            return self.share(rng, history);
         }
         if weather.near && rng.chance(35) {
             // What is kept near is read between writes of one's own.
@@ -310,6 +321,9 @@ impl Client {
             return changed.then_some(()).ok_or_else(wrong);
         }
         if let Some(checked) = self.check_all(&sent, reply, history, weather) {
+            return checked;
+        }
+        if let Some(checked) = self.check_shared(&sent, reply, &mut history.others) {
             return checked;
         }
         match &sent {

@@ -13,6 +13,7 @@ use topology::Slot;
 use crate::{
     client::Client,
     history::{History, Violation},
+    others,
     rng::Rng,
     speech::{self, Sent},
     weather::Weather,
@@ -81,6 +82,7 @@ impl History {
 fn is_a_key(name: &str) -> bool {
     speech::lists()
         .chain(speech::queues())
+        .chain(others::shared())
         .any(|key| key == name)
         || {
             let (tag, rest) = name.split_once("}:r").unwrap_or_default();

@@ -62,6 +62,8 @@ pub(crate) struct Weather {
     pub(crate) workers: usize,
     /// What clients read is kept near.
     pub(crate) near: bool,
+    /// What many of them read is.
+    pub(crate) hot: bool,
 }
 
 impl Weather {
@@ -96,6 +98,7 @@ impl Weather {
             fan_outs: false,
             workers: 1,
             near: false,
+            hot: false,
             shards: 2,
             replicas: 0,
             lag: Duration::ZERO,
@@ -129,15 +132,29 @@ impl Weather {
         }
         weather.big_values &= weather.window >= 4096;
         weather.calm = rng.ms(10, 150);
-        // By chance of its own: a run without listeners is what it was before there were any.
-        let mut apart = Rng::new(!rng.clone().next());
-        weather.listeners = *apart.pick(&[0, 0, 1, 2]).unwrap_or(&0);
-        weather.coalesce = apart.chance(50);
-        weather.users = apart.chance(25);
-        weather.fan_outs = apart.chance(30);
-        weather.workers = *apart.pick(&[1, 1, 2, 3]).unwrap_or(&1);
-        weather.near = apart.chance(40);
+        weather.draw_more(&mut Rng::new(!rng.clone().next()));
         weather
+    }
+
+    /// By chance of its own: a run without any of this is what it was before there was any.
+    fn draw_more(&mut self, apart: &mut Rng) {
+        self.listeners = *apart.pick(&[0, 0, 1, 2]).unwrap_or(&0);
+        self.coalesce = apart.chance(50);
+        self.users = apart.chance(25);
+        self.fan_outs = apart.chance(30);
+        self.workers = *apart.pick(&[1, 1, 2, 3]).unwrap_or(&1);
+        self.near = apart.chance(40);
+        self.hot = !self.near && apart.chance(30);
+        if self.hot {
+            // Until it is known what is hot a second passes.
+            self.lasts += apart.ms(1500, 3000);
+        }
+    }
+
+    /// So long the proxy waits for a node's reply. Where hot keys are kept, long enough that it is not
+    /// this that ends what a silent node's connection is believed.
+    pub(crate) fn reply_max(&self) -> Duration {
+        Duration::from_secs(if self.hot { 3 } else { 1 })
     }
 
     /// Commands may be lost: errors that say so are no fault of the proxy.

@@ -173,7 +173,7 @@ impl<P: Proxy> World<P> {
         }
         let calm = self.rng.time(self.weather.calm);
         self.after(calm, Event::Fault);
-        if self.weather.users {
+        if self.weather.users || self.weather.near || self.weather.hot {
             self.cluster.take_journal();
         }
     }
@@ -240,6 +240,7 @@ impl<P: Proxy> World<P> {
         if self.trace.events() > EVENTS_MAX {
             return Err(format!("liveness: {EVENTS_MAX} events, and no end"));
         }
+        self.history.others.now = self.now;
         match event {
             Event::Speak(at) => self.speak(at),
             Event::Arrive(at) => self.arrive(at),

@@ -13,12 +13,14 @@ const PROOF: Proof<DriverFault> = Proof {
 
 #[test]
 fn the_first_half_of_the_seeds() {
-    let _ = PROOF.all_pass(0..SEEDS / 2, (10_000, 20));
+    let sum = PROOF.all_pass(0..SEEDS / 2, (10_000, 20));
+    assert!(sum.near > 400, "only {} from near", sum.near);
 }
 
 #[test]
 fn the_second_half_of_the_seeds() {
-    let _ = PROOF.all_pass(SEEDS / 2..SEEDS, (10_000, 20));
+    let sum = PROOF.all_pass(SEEDS / 2..SEEDS, (10_000, 20));
+    assert!(sum.near > 400, "only {} from near", sum.near);
 }
 
 #[test]
@@ -34,6 +36,12 @@ fn a_partial_write_that_is_taken_for_whole_is_found() {
 #[test]
 fn a_flush_that_is_forgotten_is_found() {
     let _ = PROOF.found(DriverFault::FlushIsForgotten);
+}
+
+#[test]
+fn news_that_is_ignored_is_found() {
+    let what = PROOF.found(DriverFault::NewsIsIgnored);
+    assert!(what.starts_with("stale: older than news"), "{what}");
 }
 
 #[test]

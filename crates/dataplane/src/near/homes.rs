@@ -62,6 +62,8 @@ impl<H: Host> Core<H> {
         let reply = self.near.find(realm, (fingerprint, name), now);
         self.host.near(reply.is_some());
         if let Some(reply) = reply {
+            self.heat
+                .served_near(name, request.bytes().len() + reply.len());
             self.scratch.extend_from_slice(reply);
             let silent = !client.session.take_reply_wanted();
             if why == Why::Hot {

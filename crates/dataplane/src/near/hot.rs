@@ -1,9 +1,10 @@
 //! Keys that are kept near because many ask for them: who comes, who goes. Pure.
 //!
-//! What the worker's sketch has seen of a key at nodes lets it in. From then on its reads are counted
-//! here, one by one, for those that are answered from here are seen nowhere else. It goes when they are
-//! less than half of what let it in, so that a key near the bound does not come and go; and for
-//! [`REST`] when most of its reads find nothing kept, because it is written all the time.
+//! What the worker's sketch has seen of a key lets it in. From then on its reads are counted here, one by
+//! one. It goes when they are less than half of what let it in, so that a key near the bound does not
+//! come and go; and for [`REST`] when most of its reads find nothing kept, because it is written all the
+//! time. One that has gone is counted on for as long as the sketch, which forgets slowly, takes it for
+//! hot: only these counts bring it back.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use hashbrown::HashMap;
 const HOT_MAX: usize = 256;
 /// A key that is written too often is left alone for so long.
 const REST: Duration = Duration::from_secs(30);
-/// One that has cooled may come again after this: the sketch forgets half of it meanwhile.
+/// One that has cooled may come again after this.
 const COOL: Duration = Duration::from_secs(10);
 /// Rates are of so long at least.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -27,6 +28,8 @@ struct Hot {
     rate: f64,
     since: Instant,
     rests_until: Option<Instant>,
+    /// The sketch took it for hot then.
+    seen_at: Instant,
 }
 
 /// The hot keys of one worker, by their fingerprints.
@@ -54,9 +57,9 @@ impl HotOnes {
         let Some(hot) = self.keys.get_mut(&fingerprint) else {
             return false;
         };
-        let is_it = *hot.key == *key && hot.rests_until.is_none();
+        let is_it = *hot.key == *key;
         hot.asked = hot.asked.saturating_add(u32::from(is_it));
-        is_it
+        is_it && hot.rests_until.is_none()
     }
 
     /// It was kept.
@@ -73,8 +76,12 @@ impl HotOnes {
 
     /// The sketch has seen so much of a key: it comes, if that is enough.
     pub(super) fn seen(&mut self, fingerprint: u32, key: &[u8], ops: f64, now: Instant) {
-        if self.is_enough(ops) && self.keys.len() < HOT_MAX && !self.keys.contains_key(&fingerprint)
-        {
+        if !self.is_enough(ops) {
+            return;
+        }
+        if let Some(hot) = self.keys.get_mut(&fingerprint) {
+            hot.seen_at = now;
+        } else if self.keys.len() < HOT_MAX {
             let hot = Hot {
                 key: key.into(),
                 asked: 0,
@@ -82,6 +89,7 @@ impl HotOnes {
                 rate: ops,
                 since: now,
                 rests_until: None,
+                seen_at: now,
             };
             self.keys.insert(fingerprint, hot);
         }
@@ -91,9 +99,6 @@ impl HotOnes {
     pub(super) fn tick(&mut self, now: Instant) -> Vec<u32> {
         let (bound, mut gone) = (self.bound(), Vec::new());
         self.keys.retain(|fingerprint, hot| {
-            if let Some(until) = hot.rests_until {
-                return until > now;
-            }
             let passed = now.saturating_duration_since(hot.since);
             if passed < PERIOD {
                 return true;
@@ -101,6 +106,13 @@ impl HotOnes {
             let (asked, found) = (f64::from(hot.asked), f64::from(hot.found));
             hot.rate = f64::midpoint(hot.rate, asked / passed.as_secs_f64());
             (hot.asked, hot.found, hot.since) = (0, 0, now);
+            if let Some(until) = hot.rests_until {
+                if until <= now && hot.rate >= bound {
+                    hot.rests_until = None;
+                }
+                return hot.rests_until.is_none_or(|until| until > now)
+                    || hot.seen_at + 2 * PERIOD > now;
+            }
             let stays = hot.rate >= bound / 2.0;
             let written = stays && asked >= bound / 2.0 && found < asked / 2.0;
             if written || !stays {
@@ -159,6 +171,30 @@ mod tests {
             .collect();
         assert_eq!(cooled, [1]);
         assert!(!hot.reads(1, KEY));
+    }
+
+    /// What is kept is in the sketch too, which forgets it slowly.
+    #[test]
+    fn one_that_has_cooled_comes_back_by_its_reads_alone() {
+        let mut now = start();
+        let mut hot = HotOnes::new(100);
+        hot.seen(1, KEY, 1000.0, now);
+        second(&mut hot, 1000, 100, &mut now);
+        let mut gone = 0;
+        for _ in 0..30 {
+            hot.seen(1, KEY, 500.0, now);
+            gone += second(&mut hot, 10, 100, &mut now).len();
+        }
+        assert!(gone == 1 && !hot.reads(1, KEY), "{gone}");
+        for _ in 0..10 {
+            hot.seen(1, KEY, 500.0, now);
+            second(&mut hot, 200, 100, &mut now);
+        }
+        assert!(hot.reads(1, KEY), "as hot as before");
+        for _ in 0..20 {
+            second(&mut hot, 0, 0, &mut now);
+        }
+        assert!(hot.keys.is_empty(), "not in the sketch any more");
     }
 
     #[test]

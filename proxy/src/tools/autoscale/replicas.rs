@@ -86,7 +86,7 @@ impl Steps<'_> {
 
     /// One that joined already for this, or one of the pool.
     async fn next_replica(
-        &self,
+        &mut self,
         view: &View,
         of: &Peer,
         lost: &mut BTreeMap<NodeId, NodeAddr>,

@@ -8,6 +8,7 @@ use topology::{NodeAddr, NodeId};
 use super::{
     decide::{Decider, Decision, was_leaving},
     replicas::{Free, Group, groups},
+    unusable::Unusable,
 };
 use crate::{
     config::Autoscale,
@@ -41,6 +42,8 @@ pub(super) struct Steps<'a> {
     pub(super) coming: BTreeSet<NodeId>,
     /// Shards that have fewer replicas than they should, and of which that was said.
     pub(super) poor: BTreeSet<NodeId>,
+    /// Nodes of the pool that cannot be taken, as far as that was said.
+    unusable: Unusable,
     /// Nodes that the pool was short of at the last look.
     missing: usize,
     /// Of those that leave, nodes that follow another one when they are empty, until they were told not to.
@@ -66,6 +69,7 @@ impl<'a> Steps<'a> {
             leaving: BTreeSet::new(),
             coming: BTreeSet::new(),
             poor: BTreeSet::new(),
+            unusable: Unusable::default(),
             missing: 0,
             followed: BTreeSet::new(),
             resumed: false,
@@ -288,9 +292,9 @@ impl<'a> Steps<'a> {
     }
 
     /// Up to so many nodes of the pool that can be had.
-    pub(super) async fn free(&self, view: &View, wanted: usize) -> Result<Vec<Free>, Trouble> {
+    pub(super) async fn free(&mut self, view: &View, wanted: usize) -> Result<Vec<Free>, Trouble> {
         let mut found = Vec::new();
-        for addr in &self.pool {
+        for addr in &self.pool.clone() {
             if found.len() == wanted {
                 break;
             }
@@ -309,10 +313,12 @@ impl<'a> Steps<'a> {
                     },
                 }),
                 Spare::Unusable(why) => {
-                    tracing::warn!(why, "a node of the warm pool cannot be taken")
+                    self.unusable.is(addr, why);
+                    continue;
                 }
                 Spare::Member(_) | Spare::Stranded => {}
             }
+            self.unusable.is_not(addr);
         }
         Ok(found)
     }

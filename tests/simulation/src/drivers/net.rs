@@ -65,6 +65,8 @@ struct State {
     count: u64,
     wires: BTreeMap<u64, Wire>,
     calls: BTreeMap<u64, Call>,
+    /// The workers that have dialled.
+    callers: BTreeMap<u64, usize>,
     news: Vec<News>,
 }
 
@@ -74,6 +76,7 @@ pub(super) struct Net {
     state: Arc<Mutex<State>>,
     told: Arc<Notify>,
     fault: Option<DriverFault>,
+    worker: usize,
 }
 
 impl Net {
@@ -84,11 +87,26 @@ impl Net {
                 count: 0,
                 wires: BTreeMap::new(),
                 calls: BTreeMap::new(),
+                callers: BTreeMap::new(),
                 news: Vec::new(),
             })),
             told: Arc::default(),
             fault,
+            worker: 0,
         }
+    }
+
+    /// The same, as one of the workers sees it.
+    pub(super) fn of(&self, worker: usize) -> Self {
+        Self {
+            worker,
+            ..self.clone()
+        }
+    }
+
+    /// The worker that has dialled.
+    pub(super) fn caller(&self, id: u64) -> usize {
+        self.state().callers.get(&id).copied().unwrap_or_default()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -195,6 +213,7 @@ impl net::Net for Net {
         state.count += 1;
         let id = state.count;
         state.calls.insert(id, Call::Waits(None));
+        state.callers.insert(id, self.worker);
         self.tell(&mut state, News::Dialled(id, address));
         let net = self.clone();
         let mut dial = Dial(Some(Tap { net, id }));
