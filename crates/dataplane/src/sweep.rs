@@ -346,11 +346,11 @@ fn outstayed(state: &State, may_leave: bool, limits: &Limits, now: Instant) -> O
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "any instant will do")]
 mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "any instant will do")]
     fn a_crowd_is_looked_at_in_pieces_and_as_often_as_a_few() {
         for positions in [0, 1, 255, 256, 257, 13_000, 64_000, 1_000_000] {
             let (piece, pause) = Round::pace(positions);
@@ -370,6 +370,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "any instant will do")]
     fn the_largest_of_all_pieces_is_told_after_the_last() {
         let now = Instant::now();
         let key = |index| Key {
