@@ -9,8 +9,7 @@ use std::{
 
 use command::CommandId;
 use dataplane::{
-    CloseReason, Done, ErrorKind, Followed, HandshakeError, Host, Phase, Planted, RedirectKind,
-    Totals, Zone,
+    CloseReason, Done, ErrorKind, Followed, HandshakeError, Host, Phase, RedirectKind, Totals, Zone,
 };
 use resp::Protocol;
 use session::{User, local::keyway::Question};
@@ -27,7 +26,6 @@ use crate::{
     events::unix_ms,
     heat,
     metrics::{self, ConnectResult, NearDrop, NearEnd, PoisonReason, UpstreamState, WorkerMetrics},
-    net::DriverFault,
     slow::{Allowance, Slow},
     traces::Traced,
 };
@@ -43,8 +41,6 @@ pub(crate) struct WorkerHost {
     sampler: Sampler,
     sampled: bool,
     traced_one_in: u32,
-    /// Only the simulation says so.
-    ignores_news: bool,
 }
 
 impl WorkerHost {
@@ -59,7 +55,6 @@ impl WorkerHost {
             sampler: access.map_or_else(Sampler::default, |access| access.sampler(seed)),
             sampled: false,
             traced_one_in: 0,
-            ignores_news: false,
             metrics,
             shared,
             counters,
@@ -67,11 +62,6 @@ impl WorkerHost {
             slow_after: slow,
             slow_allowance: Allowance::new(clock::now()),
         }
-    }
-
-    /// The simulation has a fault to find.
-    pub(super) fn plant(&mut self, fault: Option<DriverFault>) {
-        self.ignores_news = fault == Some(DriverFault::NewsIsIgnored);
     }
 
     /// Commands that take longer are in the slow log from now on.
@@ -142,12 +132,6 @@ impl Host for WorkerHost {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.metrics
             .request(command.map_or(usize::MAX, CommandId::index), nanos);
-    }
-
-    // For all but one of them this is no, when it is compiled.
-    #[inline(always)]
-    fn has_planted(&self, planted: Planted) -> bool {
-        planted == Planted::IgnoresNews && self.ignores_news
     }
 
     #[inline]
