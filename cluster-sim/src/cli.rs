@@ -4,12 +4,13 @@ use std::fs;
 use std::io::{IsTerminal, Write, stdout};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster_sim::choices::{Fleet, table};
-use cluster_sim::scale::{Checks, Report, Scenario, simulate};
+use cluster_sim::scale::{Checks, Report, Scenario, simulate, watch};
 use cluster_sim::{Options, Version, serve};
 
 /// A Valkey cluster in memory behind real ports; with a command, the simulated service.
@@ -59,6 +60,9 @@ struct ScaleArgs {
     /// Print the figures as one JSON object, and write nothing.
     #[arg(long)]
     json: bool,
+    /// Draw the chart while it computes, slowly enough to be watched; a terminal gets that anyway.
+    #[arg(long, conflicts_with = "json")]
+    live: bool,
     /// Where the CSV and SVG files go.
     #[arg(long, default_value = ".")]
     out: PathBuf,
@@ -76,6 +80,9 @@ struct ChoicesArgs {
     #[arg(long, default_value_t = 12)]
     nodes_per_host: usize,
 }
+
+/// The chart's width.
+const COLUMNS: usize = 100;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Words {
@@ -125,12 +132,18 @@ fn scale(args: &ScaleArgs) -> anyhow::Result<()> {
     let shown = args.scenario.display();
     let text = fs::read_to_string(&args.scenario).with_context(|| format!("reading {shown}"))?;
     let scenario = Scenario::parse(&text).with_context(|| format!("in {shown}"))?;
-    let report = simulate(&scenario, args.seed, Checks::default())?;
     if args.json {
+        let report = simulate(&scenario, args.seed, Checks::default())?;
         println!("{}", serde_json::to_string(&report.summary)?);
         return Ok(());
     }
-    play(&report)?;
+    let report = if args.live || stdout().is_terminal() {
+        live(&scenario, args.seed)?
+    } else {
+        let report = simulate(&scenario, args.seed, Checks::default())?;
+        print!("{}", report.chart(COLUMNS, report.samples.len()));
+        report
+    };
     println!("{}", serde_json::to_string_pretty(&report.summary)?);
     let stem = args.scenario.file_stem().unwrap_or_default();
     let name = Path::new(stem).display().to_string();
@@ -152,20 +165,35 @@ fn choose(args: &ChoicesArgs) {
     print!("{}", table(fleet, args.seeds));
 }
 
-/// Shows the run as it went, in a few seconds, where there is somebody to see it.
-fn play(report: &Report) -> anyhow::Result<()> {
-    const FRAMES: usize = 100;
+/// Draws the run while it is computed: a frame for every hundredth of its time, each over the one
+/// before, and none sooner than can be seen.
+fn live(scenario: &Scenario, seed: u64) -> anyhow::Result<Report> {
+    const FRAMES: f64 = 100.0;
+    const EACH: Duration = Duration::from_millis(30);
     let mut out = stdout().lock();
-    let count = report.samples.len();
-    if out.is_terminal() {
-        for frame in 1..FRAMES {
-            let chart = report.chart(100, count * frame / FRAMES);
-            let lines = chart.lines().count();
-            write!(out, "{chart}\x1b[{lines}A")?;
-            out.flush()?;
-            std::thread::sleep(Duration::from_millis(30));
+    let samples = scenario.samples();
+    let (mut height, mut next_s, mut last) = (0, 0.0, None::<Instant>);
+    let mut draw = |report: &Report| -> anyhow::Result<()> {
+        let chart = report.chart(COLUMNS, samples.max(report.samples.len()));
+        if height > 0 {
+            write!(out, "\x1b[{height}A")?;
         }
-    }
-    write!(out, "{}", report.chart(100, count))?;
-    Ok(())
+        write!(out, "{chart}")?;
+        height = chart.lines().count();
+        Ok(out.flush()?)
+    };
+    let report = watch(scenario, seed, Checks::default(), |report| {
+        let now_s = report.samples.last().map_or(0.0, |sample| sample.t_s);
+        if now_s < next_s {
+            return Ok(());
+        }
+        next_s = now_s + scenario.duration_s / FRAMES;
+        if let Some(left) = last.and_then(|last| EACH.checked_sub(last.elapsed())) {
+            thread::sleep(left);
+        }
+        last = Some(Instant::now());
+        draw(report)
+    })?;
+    draw(&report)?;
+    Ok(report)
 }

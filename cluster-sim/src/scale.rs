@@ -32,5 +32,18 @@ const SHARDS_MAX: usize = 500;
 /// # Errors
 /// The hosts have no room for what is there in the beginning, or an invariant is broken.
 pub fn simulate(scenario: &Scenario, seed: u64, checks: Checks) -> anyhow::Result<Report> {
-    run::Run::new(scenario, seed, checks)?.finish()
+    watch(scenario, seed, checks, |_| Ok(()))
+}
+
+/// The same, and shows what there is of the report after every tick.
+///
+/// # Errors
+/// As [`simulate`], and what `show` says, which ends the run.
+pub fn watch(
+    scenario: &Scenario,
+    seed: u64,
+    checks: Checks,
+    show: impl FnMut(&Report) -> anyhow::Result<()>,
+) -> anyhow::Result<Report> {
+    run::Run::new(scenario, seed, checks)?.finish(show)
 }

@@ -105,6 +105,25 @@ fn the_files_are_written_and_the_chart_is_shown() {
         said.contains("demand rps") && said.contains("cost_ratio"),
         "{said}"
     );
+    assert!(!said.contains('\x1b'), "nobody watches: {said}");
+    // Drawn as it goes, it ends as the same.
+    let arguments = ["scale", path.to_str().unwrap(), "--live", "--out"];
+    let output = run(&[&arguments[..], &[out.to_str().unwrap()]].concat());
+    let live = String::from_utf8(output.stdout).unwrap();
+    let frames: Vec<&str> = live.split("\x1b[8A").collect();
+    assert!(frames.len() > 30, "{} frames", frames.len());
+    assert_eq!(frames.last(), Some(&&*said));
+    let filled = |frame: &&str| {
+        frame
+            .chars()
+            .filter(|c| ('\u{2581}'..='\u{2588}').contains(c))
+            .count()
+    };
+    let (first, middle) = (filled(&frames[0]), filled(&frames[frames.len() / 2]));
+    assert!(
+        first < middle && middle < filled(&&*said),
+        "{first}, {middle}"
+    );
     assert_eq!(
         fs::read_to_string(out.join("short.csv"))
             .unwrap()

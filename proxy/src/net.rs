@@ -73,8 +73,8 @@ pub enum DriverFault {
     FlushIsForgotten,
     /// A node connection is not woken when there are commands for it.
     WakeIsLost,
-    /// What a node tells of changed keys is not passed on to what is kept near.
-    NewsIsIgnored,
+    /// What nodes tell of changed keys is not heard: the simulation's own network loses it.
+    NewsIsLost,
 }
 
 /// How nodes are reached: their names, and their addresses.

@@ -293,13 +293,12 @@ fn begin(
     let metrics = Rc::new(metrics);
     let counters = Arc::new(Counters::default());
     shared.add_counters(&counters);
-    let mut host = WorkerHost::new(
+    let host = WorkerHost::new(
         Rc::clone(&metrics),
         Arc::clone(&shared),
         Arc::clone(&counters),
         mix(shared.seed ^ u64::try_from(index).unwrap_or_default()),
     );
-    host.plant(reach.net.driver_fault());
     let settings = settings::of(&first, &shared, index);
     let table = Arc::clone(&shared.table);
     let mut plane = Dataplane::new(settings, table, host, clock::now());

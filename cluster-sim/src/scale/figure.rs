@@ -193,10 +193,11 @@ impl Report {
         }
     }
 
-    /// The run as a chart of text: demand, capacity and p99 over time, and its figures below.
+    /// The run, or what there is of it, as a chart of text: demand, capacity and p99 over time, and the
+    /// last figures. It is as wide as so many samples need.
     #[must_use]
-    pub fn chart(&self, columns: usize, until: usize) -> String {
-        let shown = self.samples.get(..until).unwrap_or(&self.samples);
+    pub fn chart(&self, columns: usize, samples: usize) -> String {
+        let shown = &self.samples;
         let columns = columns.clamp(20, 200).saturating_sub(26);
         let mut text = String::new();
         let rows: [(&str, Value); 7] = [
@@ -210,8 +211,8 @@ impl Report {
         ];
         let last = shown.last().copied().unwrap_or_default();
         for (name, value) in rows {
-            let highest = self.samples.iter().map(value).fold(1e-9, f64::max);
-            let each = self.samples.len().div_ceil(columns).max(1);
+            let highest = shown.iter().map(value).fold(1e-9, f64::max);
+            let each = samples.div_ceil(columns).max(1);
             let bar: String = shown
                 .chunks(each)
                 .map(|chunk| chunk.iter().map(value).fold(0.0, f64::max) / highest)

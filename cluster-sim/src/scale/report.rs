@@ -325,6 +325,13 @@ impl Report {
 }
 
 impl Scenario {
+    /// Ticks of a whole run.
+    #[must_use]
+    pub fn samples(&self) -> usize {
+        usize::try_from(bytes_of((self.duration_s / self.tick_s).floor())).unwrap_or(usize::MAX - 1)
+            + 1
+    }
+
     /// Nodes that a host has memory for.
     pub(super) fn nodes_per_host(&self) -> usize {
         let nodes = (self.hosts.memory_gib / self.node.memory_gib).floor();

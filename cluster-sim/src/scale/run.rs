@@ -104,8 +104,11 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    /// Runs to the end.
-    pub(super) fn finish(mut self) -> anyhow::Result<Report> {
+    /// Runs to the end; every tick is shown.
+    pub(super) fn finish(
+        mut self,
+        mut show: impl FnMut(&Report) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Report> {
         let end = us(self.scenario.duration_s);
         while let Some(Reverse((time, number, event))) = self.queue.pop() {
             if time > end {
@@ -114,6 +117,9 @@ impl<'a> Run<'a> {
             self.world.now_s = time as f64 / 1e6;
             self.report.trace(time, number, &format!("{event:?}"));
             self.happen(event);
+            if event == Event::Tick {
+                show(&self.report)?;
+            }
             if self.checks.always || event == Event::Control {
                 self.world.check(self.scenario)?;
             }

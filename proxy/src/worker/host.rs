@@ -9,8 +9,7 @@ use std::{
 
 use command::CommandId;
 use dataplane::{
-    CloseReason, Done, ErrorKind, Followed, HandshakeError, Host, Phase, Planted, RedirectKind,
-    Totals, Zone,
+    CloseReason, Done, ErrorKind, Followed, HandshakeError, Host, Phase, RedirectKind, Totals, Zone,
 };
 use resp::Protocol;
 use session::{User, local::keyway::Question};
@@ -28,7 +27,6 @@ use crate::{
     events::unix_ms,
     heat,
     metrics::{self, ConnectResult, NearDrop, NearEnd, PoisonReason, UpstreamState, WorkerMetrics},
-    net::DriverFault,
     slow::{Allowance, Slow},
     traces::{Traced, Traces},
 };
@@ -47,8 +45,6 @@ pub(crate) struct WorkerHost {
     traces: Option<Traces>,
     traced_one_in: u32,
     seed: u64,
-    /// Only the simulation says so.
-    ignores_news: bool,
 }
 
 impl WorkerHost {
@@ -64,7 +60,6 @@ impl WorkerHost {
             sampled: false,
             traces: None,
             traced_one_in: 0,
-            ignores_news: false,
             metrics,
             shared,
             counters,
@@ -73,11 +68,6 @@ impl WorkerHost {
             slow_allowance: Allowance::new(clock::now()),
             seed,
         }
-    }
-
-    /// The simulation has a fault to find.
-    pub(super) fn plant(&mut self, fault: Option<DriverFault>) {
-        self.ignores_news = fault == Some(DriverFault::NewsIsIgnored);
     }
 
     /// Commands are told of as this configuration says, from now on. Returns one in how many is traced.
@@ -163,12 +153,6 @@ impl Host for WorkerHost {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.metrics
             .request(command.map_or(usize::MAX, CommandId::index), nanos);
-    }
-
-    // For all but one of them this is no, when it is compiled.
-    #[inline(always)]
-    fn has_planted(&self, planted: Planted) -> bool {
-        planted == Planted::IgnoresNews && self.ignores_news
     }
 
     #[inline]

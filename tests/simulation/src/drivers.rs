@@ -410,6 +410,10 @@ impl Proxy for Drivers {
         at % world.proxy.workers.len()
     }
 
+    fn loses_news(&self) -> bool {
+        self.net.has(DriverFault::NewsIsLost)
+    }
+
     fn worker_of(&self, attempt: u64) -> usize {
         self.net.caller(attempt)
     }

@@ -158,8 +158,15 @@ impl<P: Proxy> World<P> {
                 continue;
             }
             if let Some(link) = self.links.get_mut(&id) {
-                for (at, news) in self.history.others.said(&bytes) {
-                    link.news.push_back((link.said + at, news));
+                let (mut lost, loses) = (0, self.proxy.loses_news());
+                for (mut at, news) in self.history.others.said(&bytes) {
+                    if loses {
+                        at = at.start - lost..at.end - lost;
+                        lost += at.len();
+                        bytes.drain(at.clone());
+                        at.end = at.start;
+                    }
+                    link.news.push_back((link.said + at.end, news));
                 }
                 link.said += bytes.len();
             }

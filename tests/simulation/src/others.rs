@@ -8,7 +8,7 @@
 //! - was true within the last second ([`STALE_MAX`], with a frozen or silent node too), and
 //! - is not older than what the same client had read when it asked, or wrote before it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use cluster_sim::Ran;
 use dataplane::STALE_MAX;
@@ -123,8 +123,8 @@ impl Others {
         self.versions(key).0.push((number, now));
     }
 
-    /// The news in what a node says, each with the place where it ends.
-    pub(crate) fn said(&self, bytes: &[u8]) -> Vec<(usize, News)> {
+    /// The news in what a node says, each with the place where it is.
+    pub(crate) fn said(&self, bytes: &[u8]) -> Vec<(Range<usize>, News)> {
         let mut found = Vec::new();
         let mut from = 0;
         while let Some(at) = bytes[from..].iter().position(|byte| *byte == NEWS[0]) {
@@ -142,7 +142,7 @@ impl Others {
             };
             let keys = self.keys.iter().filter(|(key, _)| about(key));
             let news = keys.map(|(key, versions)| (key.clone(), versions.last()));
-            found.push((from, news.collect()));
+            found.push((start..from, news.collect()));
         }
         found
     }
@@ -300,7 +300,7 @@ mod tests {
             others.holds("k", number);
             let said = others.said(b"+OK\r\n>2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n:1\r\n");
             let (at, news) = said[0].clone();
-            assert_eq!((said.len(), at), (1, 37));
+            assert_eq!((said.len(), at), (1, 5..37));
             others.heard(0, news);
         }
         others

@@ -55,6 +55,11 @@ pub(crate) trait Proxy: Sized {
     /// The system says that a link is over: by its end, or by an error.
     fn lost(world: &mut World<Self>, id: u64, in_order: bool) -> Result<(), Violation>;
 
+    /// What nodes tell of changed keys gets lost, so that there is something to find.
+    fn loses_news(&self) -> bool {
+        false
+    }
+
     // ---- the rest ----
 
     /// Time passes.

@@ -39,8 +39,8 @@ fn a_flush_that_is_forgotten_is_found() {
 }
 
 #[test]
-fn news_that_is_ignored_is_found() {
-    let what = PROOF.found(DriverFault::NewsIsIgnored);
+fn news_that_is_lost_is_found() {
+    let what = PROOF.found(DriverFault::NewsIsLost);
     assert!(what.starts_with("stale: older than news"), "{what}");
 }
 

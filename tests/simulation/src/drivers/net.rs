@@ -104,6 +104,11 @@ impl Net {
         }
     }
 
+    /// Whether this fault is to be found.
+    pub(super) fn has(&self, fault: DriverFault) -> bool {
+        self.fault == Some(fault)
+    }
+
     /// The worker that has dialled.
     pub(super) fn caller(&self, id: u64) -> usize {
         self.state().callers.get(&id).copied().unwrap_or_default()
