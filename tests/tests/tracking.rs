@@ -96,7 +96,7 @@ const STEPS: [(usize, &str); 42] = [
     (0, "SET k 5|SET k 6"),
     (1, "GET k"),
     (0, "EXPIRE k 100"),
-    (1, "PTTL k"),
+    (1, "EXISTS k"),
     (0, "PERSIST k"),
     (1, "GET none|GET k"),
     (0, "DEL none|DEL other"),
