@@ -359,6 +359,29 @@ fn nothing_is_kept_that_nobody_answers_for() {
     assert!(client.cmd(&["GET", "config:k"]).is_null());
 }
 
+/// It still answers `PING`, and what it holds may have changed at its successor's.
+#[test]
+fn a_primary_that_has_lost_its_cluster_answers_for_nothing() {
+    let mut cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let keyway = one_worker(&cluster, NEAR);
+    let mut client = keyway.client();
+    let owner = cluster.owner(keyway_tests::slot_of("config:k"));
+    let mut node = cluster.client(owner);
+    node.cmd(&["SET", "config:k", "one"]);
+    warm(&keyway, &mut client, "config:k");
+    (0..3)
+        .filter(|other| *other != owner)
+        .for_each(|other| cluster.node_mut(other).kill());
+    let is_down = |client: &mut Client| {
+        let answer = text(&client.cmd(&["GET", "config:k"]));
+        answer.starts_with("-CLUSTERDOWN")
+    };
+    wait_until("the node to know that it is alone", 20, || {
+        is_down(&mut node)
+    });
+    wait_until("what is kept to be given up", 5, || is_down(&mut client));
+}
+
 #[test]
 fn users_share_nothing_and_transactions_that_watch_read_from_nodes() {
     let mut options = ClusterOptions::new(Version::V9_1, 1, 0);

@@ -9,7 +9,8 @@
 //! - A value is kept when it and the time that it has left (`PTTL`) are there, and no news of its
 //!   key came since it was asked for. It goes with the news, and when its time is over.
 //! - It is served while its connection has proved within [`STALE_MAX`] that no news is under way: by
-//!   the answer to something asked since. With its connection all that it answers for is dropped,
+//!   the answer to something asked since, about a key, for a primary that its cluster has lost still
+//!   answers `PING`. With its connection all that it answers for is dropped,
 //!   and everything with a change of the topology.
 //! - A client's own write drops what it wrote to before the client has the reply, and whatever is
 //!   asked for at that moment is not kept. Behind a command of its own on the key, and while it
@@ -72,6 +73,10 @@ struct Home {
     /// Everything that had changed by then is known.
     proved_at: Option<Instant>,
     probing: bool,
+    /// A key that is kept and the node answers for, if it still does.
+    sample: Option<Box<[u8]>>,
+    /// The node answers for it no more: all that is kept is given up.
+    disowned: bool,
     again_at: Instant,
 }
 
@@ -388,8 +393,11 @@ impl Near {
             return;
         };
         if told.is_none_or(|told| told == value) {
-            let key = (fingerprint, &*key);
-            self.store.insert(realm, key, &value, home, until);
+            self.store
+                .insert(realm, (fingerprint, &*key), &value, home, until);
+            if let Some(home) = self.home_on(home) {
+                home.sample = Some(key);
+            }
         }
     }
 
@@ -414,12 +422,20 @@ impl Near {
             } => {
                 self.fetching.remove(&(realm, fingerprint));
             }
-            // The user may not have it tell of changes; or the node is not what it was.
-            What::Track | What::Probe => {
+            // The user may not have it tell of changes.
+            What::Track => {
                 if let Some(home) = self.home_on(question.channel) {
                     home.tracks = false;
                     home.proved_at = None;
                     home.again_at = now + REFUSED;
+                }
+                self.store.remove_of(question.channel);
+            }
+            // The node is not what it was: it owns the slot no more, or has lost its cluster.
+            What::Probe => {
+                if let Some(home) = self.home_on(question.channel) {
+                    home.proved_at = None;
+                    home.disowned = true;
                 }
                 self.store.remove_of(question.channel);
             }

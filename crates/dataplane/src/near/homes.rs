@@ -150,6 +150,8 @@ impl<H: Host> Core<H> {
             tracks: false,
             proved_at: None,
             probing: false,
+            sample: None,
+            disowned: false,
             again_at: now,
         };
         match known.and_then(|at| self.near.homes.get_mut(at)) {
@@ -201,17 +203,20 @@ impl<H: Host> Core<H> {
             let mut primaries = topology.iter().flat_map(|topology| topology.primaries());
             let owns = primaries.any(|node| node.addr == home.addr);
             let due = home.proved_at.is_some_and(|at| at + PROBE <= now);
-            if unused || !owns {
+            if unused || !owns || home.disowned {
                 over.push(channel);
             } else if home.tracks && due && !home.probing {
                 home.probing = true;
-                probed.push(channel);
+                probed.push((channel, home.sample.clone()));
             }
         }
         near.realms.retain(|known| !idle(known));
-        for channel in probed {
+        for (channel, sample) in probed {
             let number = self.near.number(channel, What::Probe, now);
-            self.ask_near(channel, (number, LAST), &[b"PING"], now);
+            match sample {
+                Some(key) => self.ask_near(channel, (number, LAST), &[b"PTTL", &key], now),
+                None => self.ask_near(channel, (number, LAST), &[b"PING"], now),
+            }
         }
         for channel in over {
             self.lose_near(channel, &CloseReason::Retired, now);

@@ -42,6 +42,8 @@ impl Cache {
             tracks: false,
             proved_at: None,
             probing: false,
+            sample: None,
+            disowned: false,
             again_at: now,
         });
         let mut keys = Keys::none();
@@ -205,4 +207,16 @@ fn what_is_nothing_gone_refused_or_big_is_not_kept() {
         assert_eq!(cache.shows(), None);
         assert!(cache.near.questions.is_empty() && cache.near.fetching.is_empty());
     }
+}
+
+#[test]
+fn a_node_that_does_not_answer_for_its_keys_any_more_is_given_up() {
+    let mut cache = Cache::new();
+    cache.keeps(OLD);
+    assert_eq!(cache.near.homes[0].sample.as_deref(), Some(KEY));
+    let asked = cache.near.number(CHANNEL, What::Probe, cache.now);
+    let now = cache.now;
+    cache.near.refused(&Ticket::of_near((asked, LAST)), now);
+    assert_eq!(cache.shows(), None);
+    assert!(cache.near.homes[0].disowned);
 }
