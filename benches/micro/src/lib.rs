@@ -11,7 +11,7 @@ use std::{
 use command::{CommandId, CommandTable};
 use dataplane::{
     Action, Attempt, CloseReason, Dataplane, ErrorKind, Host, Key, Limits, Opening, Phase,
-    RedirectKind, SLICES_MAX, Settings, Totals, Unauthenticated, View, Zone,
+    RedirectKind, SLICES_MAX, Settings, Totals, UNCORK_AFTER, Unauthenticated, View, Zone,
 };
 use resp::{RequestDecoder, RequestLimits};
 use topology::{
@@ -63,6 +63,8 @@ pub struct Plane {
     peers: Vec<Peer>,
     actions: Vec<Action>,
     now: Instant,
+    /// The dataplane wants to be called a little later.
+    uncorks: bool,
     value: Vec<u8>,
     /// What the clients were told, in bytes.
     pub told: u64,
@@ -95,6 +97,7 @@ impl Plane {
             peers: Vec::new(),
             actions: Vec::new(),
             now,
+            uncorks: false,
             value: reply,
             told: 0,
         };
@@ -136,8 +139,13 @@ impl Plane {
                 self.act(action);
             }
             self.actions = actions;
-            if done {
+            if done && !self.uncorks {
                 return;
+            }
+            if done {
+                self.uncorks = false;
+                self.now += UNCORK_AFTER;
+                self.plane.uncork(self.now);
             }
         }
     }
@@ -164,6 +172,7 @@ impl Plane {
                     self.plane.client_wrote(key, count, self.now);
                 }
             }
+            Action::Uncork => self.uncorks = true,
             _ => {}
         }
     }

@@ -22,6 +22,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 const UNKNOWN: &str = "KEYWAY.UNKNOWN_OUTCOME";
 /// In the error of a read whose node was lost.
 const NO_REPLY: &str = "the command got no reply";
+/// The same of one that was to be sent again.
+const NOT_RUN: &str = "TRYAGAIN the slot is moving";
 
 pub(crate) struct Worker {
     addr: String,
@@ -193,9 +195,10 @@ impl Worker {
         let error = replies.iter().rev().find_map(first_error);
         if let Some(text) = error {
             let unknown = text.contains(UNKNOWN);
+            let not_answered = [NO_REPLY, NOT_RUN].iter().any(|why| text.contains(why));
             let kind = match (unknown && op.writes(), overtaken) {
                 (true, _) => Excuse::UnknownWrite,
-                (false, true) if text.contains(NO_REPLY) => Excuse::OvertakenRead,
+                (false, true) if not_answered => Excuse::OvertakenRead,
                 _ => Excuse::None,
             };
             self.tally.error(&told(), &text, kind);
