@@ -320,3 +320,41 @@ fn settings() -> Settings {
         seed: 1,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// Does what there is to do as workers do it: what a node's answer brings about comes before the next
+    /// node's. Returns how often clients were written to.
+    fn settle_node_by_node(plane: &mut Plane) -> u32 {
+        let (mut writes, mut waiting, mut new) = (0, VecDeque::new(), Vec::new());
+        loop {
+            plane.plane.take_actions(&mut new);
+            for action in new.drain(..).rev() {
+                waiting.push_front(action);
+            }
+            let Some(action) = waiting.pop_front() else {
+                return writes;
+            };
+            let told = plane.told;
+            plane.act(action);
+            writes += u32::from(plane.told > told);
+        }
+    }
+
+    #[test]
+    fn the_replies_of_a_pipeline_are_written_in_one_go() {
+        let mut plane = Plane::new(10, 64);
+        let mut pipeline = Vec::new();
+        for number in 0..16 {
+            resp::write::request(&mut pipeline, &["GET", &format!("key:{number}")]);
+        }
+        for round in 1..=20 {
+            (0..10).for_each(|client| plane.send(client, &pipeline));
+            assert_eq!(settle_node_by_node(&mut plane), 10, "round {round}");
+        }
+    }
+}
