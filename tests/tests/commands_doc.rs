@@ -107,7 +107,11 @@ const NOTES: &[(&str, &str)] = &[
     ),
     (
         "pubsub|numsub",
-        "Keyway's own subscriptions count once per worker",
+        "clients of this Keyway and of nodes; those of another Keyway count once for each of its workers",
+    ),
+    (
+        "pubsub|shardnumsub",
+        "clients of this Keyway and of nodes; those of another Keyway count once for each of its workers",
     ),
     (
         "readonly",

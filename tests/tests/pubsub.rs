@@ -55,10 +55,9 @@ fn messages_reach_every_subscriber_in_both_protocols() {
     assert_eq!(ask(&mut resp2, "GET k"), refused);
     assert_eq!(ask(&mut resp3, "PING"), "PONG");
     assert_eq!(ask(&mut resp3, "GET none"), "(nil)");
-    let answer = ask(&mut sender, "PUBSUB NUMSUB news none");
-    assert!(
-        answer.starts_with("news ") && answer.ends_with("none 0"),
-        "{answer}"
+    assert_eq!(
+        ask(&mut sender, "PUBSUB NUMSUB news sport none"),
+        "news 2 sport 1 none 0"
     );
     assert_eq!(ask(&mut sender, "PUBSUB CHANNELS"), "news sport");
     assert_eq!(ask(&mut sender, "PUBSUB SHARDCHANNELS"), "shard");
@@ -88,7 +87,10 @@ fn many_clients_share_one_subscription() {
         assert_eq!(ask(client, "SUBSCRIBE shared"), "subscribe shared 1");
     }
     let mut sender = keyway.client();
-    assert_eq!(ask(&mut sender, "PUBSUB NUMSUB shared"), "shared 1");
+    assert_eq!(ask(&mut sender, "PUBSUB NUMSUB shared"), "shared 100");
+    let at_nodes = (0..3).map(|index| ask(&mut cluster.client(index), "PUBSUB NUMSUB shared"));
+    let at_nodes: Vec<String> = at_nodes.filter(|counts| counts != "shared 0").collect();
+    assert_eq!(at_nodes, ["shared 1"]);
     for number in 0..20 {
         ask(&mut sender, &format!("PUBLISH shared {number}"));
     }
@@ -97,6 +99,41 @@ fn many_clients_share_one_subscription() {
             assert_eq!(next(client), format!("message shared {number}"));
         }
     }
+}
+
+/// Frameworks wait for as many answers: a count of connections to nodes would have them wait for one.
+#[test]
+fn subscribers_are_counted_as_one_server_counts_them() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let settings = Settings {
+        workers: 2,
+        ..Settings::default()
+    };
+    let keyway = Keyway::with(&cluster, &settings);
+    let mut asker = keyway.client();
+    let mut listeners: Vec<Client> = (0..7).map(|_| keyway.client()).collect();
+    for listener in &mut listeners {
+        assert_eq!(ask(listener, "SUBSCRIBE a b"), "subscribe a 1");
+        assert_eq!(next(listener), "subscribe b 2");
+        assert_eq!(ask(listener, "SSUBSCRIBE a"), "ssubscribe a 1");
+    }
+    let count = |asker: &mut Client| {
+        let channels = ask(asker, "PUBSUB NUMSUB a none b");
+        format!("{channels}, {}", ask(asker, "PUBSUB SHARDNUMSUB a b"))
+    };
+    assert_eq!(count(&mut asker), "a 7 none 0 b 7, a 7 b 0");
+    assert_eq!(ask(&mut asker, "PUBSUB NUMSUB"), "");
+    ask(&mut listeners[0], "UNSUBSCRIBE a");
+    ask(&mut listeners[1], "SUNSUBSCRIBE a");
+    assert_eq!(count(&mut asker), "a 6 none 0 b 7, a 6 b 0");
+    listeners.truncate(2);
+    wait_until("those who left to be counted no more", 10, || {
+        count(&mut asker) == "a 1 none 0 b 2, a 1 b 0"
+    });
+    listeners.clear();
+    wait_until("nobody to be counted", 10, || {
+        count(&mut asker) == "a 0 none 0 b 0, a 0 b 0"
+    });
 }
 
 #[test]

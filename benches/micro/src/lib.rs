@@ -306,6 +306,7 @@ fn settings() -> Settings {
         service: None,
         users: Arc::default(),
         seats: Arc::default(),
+        audience: Arc::default(),
         zone: None,
         readonly_flag: true,
         unauthenticated: Unauthenticated::Default,

@@ -3,7 +3,7 @@
 use std::{hash::BuildHasher, time::Instant};
 
 use bytes::Bytes;
-use command::{Command, FanOut};
+use command::{Command, FanOut, TopicKind};
 use resp::Request;
 use routing::{Keys, Merge, Page, Part, Slot, Split};
 use session::Form;
@@ -38,7 +38,26 @@ impl<H: Host> Core<H> {
             request: bytes.clone(),
         };
         let parts: Vec<Part> = slots.into_iter().map(part).collect();
-        self.send_to_all((client, key), command, parts, kind, now)
+        let here = (kind == FanOut::SumPairs).then(|| self.listeners(command, request));
+        self.send_to_all((client, key), command, (parts, here), kind, now)
+    }
+
+    /// What there is beyond the counts of the nodes: `PUBSUB NUMSUB`, or `SHARDNUMSUB`.
+    fn listeners(&self, command: &Command, request: Request<'_>) -> Vec<u8> {
+        let of_shards = command.name() == "pubsub|shardnumsub";
+        let kind = if of_shards {
+            TopicKind::Shard
+        } else {
+            TopicKind::Channel
+        };
+        let mut reply = Vec::new();
+        resp::write::array(&mut reply, request.argc().saturating_sub(2) * 2);
+        for name in request.args().skip(2) {
+            resp::write::bulk(&mut reply, name);
+            let beyond = self.settings.audience.beyond(kind, name);
+            resp::write::integer(&mut reply, i64::try_from(beyond).unwrap_or(i64::MAX));
+        }
+        reply
     }
 
     /// Sends a command to every node, primaries first.
@@ -65,14 +84,14 @@ impl<H: Host> Core<H> {
                 keys: Keys::all(),
                 request: bytes.clone(),
             });
-        self.send_to_all(client, command, parts.collect(), kind, now)
+        self.send_to_all(client, command, (parts.collect(), None), kind, now)
     }
 
     fn send_to_all(
         &mut self,
         (client, key): (&mut State, Key),
         command: &Command,
-        parts: Vec<Part>,
+        (parts, here): (Vec<Part>, Option<Vec<u8>>),
         kind: FanOut,
         now: Instant,
     ) -> Took {
@@ -82,7 +101,11 @@ impl<H: Host> Core<H> {
         let chance = self
             .hasher
             .hash_one((key.as_u64(), client.session.commands));
-        let merge = Merge::fan_out(kind, parts.len(), chance);
+        let asked = parts.len();
+        let mut merge = Merge::fan_out(kind, asked + usize::from(here.is_some()), chance);
+        if let (Some(here), Ok(last)) = (here, u16::try_from(asked)) {
+            merge.piece(last, &here, true); // Keyway's own part
+        }
         self.forward_split((client, key), command, Split { parts, merge }, now)
     }
 

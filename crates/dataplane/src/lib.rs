@@ -11,6 +11,7 @@
 //! those of the design, because what joins the rooms must be as testable as they are.
 
 mod action;
+mod audience;
 mod auth;
 mod budget;
 mod channel;
@@ -51,6 +52,7 @@ mod view;
 
 pub use self::heat::Heat;
 pub use action::Action;
+pub use audience::Audience;
 pub use channel::{Attempt, takes_bulk_lane};
 pub use client::{Ending, Why};
 pub use cork::UNCORK_AFTER;

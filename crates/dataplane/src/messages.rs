@@ -18,6 +18,7 @@ use topology::{NodeAddr, Slot};
 use upstream::{CloseReason, HandshakeError};
 
 use crate::{
+    audience::Audience,
     channel::{Lane, Profile, Purpose},
     core::Core,
     host::Host,
@@ -196,10 +197,13 @@ impl Messages {
         }
     }
 
-    pub(crate) fn add(&mut self, key: Key, client: Key) {
+    pub(crate) fn add(&mut self, key: Key, client: Key, audience: &Audience) {
         if let Some(topic) = self.topics.get_mut(key)
             && !topic.subscribers.contains(&client)
         {
+            if !topic.subscribers.is_empty() {
+                audience.joins(topic.kind, &topic.name);
+            }
             topic.subscribers.push(client);
         }
     }
@@ -232,7 +236,11 @@ impl<H: Host> Core<H> {
         let Some(topic) = self.messages.topics.get_mut(key) else {
             return;
         };
+        let before = topic.subscribers.len();
         topic.subscribers.retain(|subscriber| *subscriber != client);
+        if topic.subscribers.len() < before && before > 1 {
+            self.settings.audience.leaves(topic.kind, &topic.name);
+        }
         topic.waiters.retain(|waiter| *waiter != client);
         if !topic.subscribers.is_empty() || !topic.waiters.is_empty() {
             return;

@@ -6,7 +6,7 @@ use routing::CrossSlot;
 use session::local::Endpoint;
 use upstream::Credentials;
 
-use crate::{seats::Seats, users::Users};
+use crate::{audience::Audience, seats::Seats, users::Users};
 
 /// As whom the commands of a client run that has not authenticated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,6 +86,8 @@ pub struct Settings {
     pub users: Arc<Users>,
     /// How many clients each user may have; shared by all workers.
     pub seats: Arc<Seats>,
+    /// Who listens to what, in all workers.
+    pub audience: Arc<Audience>,
     /// The proxy's own availability zone.
     pub zone: Option<Arc<str>>,
     /// Whether `READONLY` sends a client's reads to replicas also when it has not connected to the

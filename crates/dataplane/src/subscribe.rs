@@ -197,7 +197,7 @@ impl<H: Host> Core<H> {
             subscriptions.of(pending.kind).insert(name.clone(), topic);
             let count = subscriptions.count(pending.kind);
             confirm(&mut self.scratch, protocol, word(about), Some(&name), count);
-            self.messages.add(topic, key);
+            self.messages.add(topic, key, &self.settings.audience);
         }
         self.complete_here(client, pending.place, now);
     }

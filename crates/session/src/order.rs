@@ -315,7 +315,7 @@ impl Order {
         self.reserve(Some(command), silent, Ops::One(op), now)
     }
 
-    /// Takes the next place for a command that goes to several nodes.
+    /// Takes the next place for a command that goes to several nodes. Replies of parts may be there already.
     pub fn reserve_many(
         &mut self,
         command: CommandId,
@@ -324,6 +324,7 @@ impl Order {
         merge: Merge,
         now: Instant,
     ) -> Place {
+        self.merging_bytes += merge.held_bytes();
         self.reserve(
             Some(command),
             silent,

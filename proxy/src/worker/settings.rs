@@ -87,6 +87,7 @@ pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
         readonly_flag: config.reads.readonly_flag,
         users: Arc::new(users::known(&config.users)),
         seats: Arc::clone(&shared.seats),
+        audience: Arc::clone(&shared.audience),
         unauthenticated: match config.cluster.unauthenticated {
             config::Unauthenticated::Default => Unauthenticated::Default,
             config::Unauthenticated::Service => Unauthenticated::Service,

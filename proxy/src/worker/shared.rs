@@ -12,7 +12,7 @@ use std::{
 
 use arc_swap::ArcSwapAny;
 use command::CommandTable;
-use dataplane::{NodeFigures, Readers, Seats, Totals, View};
+use dataplane::{Audience, NodeFigures, Readers, Seats, Totals, View};
 use tokio::sync::{Notify, mpsc, watch};
 use topology::{NodeAddr, NodeId, Slot};
 
@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) table: Arc<CommandTable>,
     /// How many clients each user has.
     pub(super) seats: Arc<Seats>,
+    /// Who listens to what.
+    pub(super) audience: Arc<Audience>,
     /// One for each who waits, told in this order: those who wait for one `watch` wake in any order, and
     /// a simulated run could not be repeated.
     changed: Mutex<Vec<watch::Sender<()>>>,
@@ -96,6 +98,7 @@ impl Shared {
             view: ArcSwapAny::new(Arc::new(View::unknown(default_user_open))),
             table: Arc::new(table),
             seats: Arc::default(),
+            audience: Arc::default(),
             changed: Mutex::default(),
             look: Notify::new(),
             moves: Notify::new(),

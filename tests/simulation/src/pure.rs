@@ -452,6 +452,7 @@ fn settings(seed: u64, weather: &Weather) -> Settings {
         service: None,
         users: Arc::default(),
         seats: Arc::default(),
+        audience: Arc::default(),
         zone: None,
         readonly_flag: true,
         unauthenticated: Unauthenticated::Default,
