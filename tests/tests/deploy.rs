@@ -203,13 +203,20 @@ fn the_chart_refuses_values_that_it_does_not_have() {
 /// What the rendered charts do not show, for it is off there or says nothing else.
 #[test]
 fn the_chart_does_what_its_values_say() {
-    let values = "tls.certManager.dnsNames[0]=valkey.example.com";
+    let values = "priorityClassName=high,imagePullSecrets[0].name=registry,\
+                  autoscaling.connections=0,tls.certManager.dnsNames[0]=valkey.example.com";
     let arguments = ["template", "one", "deploy/helm/keyway"];
     let more = ["--namespace", "cache", "--set", values];
     let text = succeeds(tool("KEYWAY_HELM"), &[&arguments[..], &more].concat());
-    let names = "    - one\n    - one.cache\n    - one.cache.svc\n    - one.cache.svc.cluster.local\n    \
-         - valkey.example.com";
-    assert!(text.contains(&format!("\n{names}\n")), "{text}");
+    for line in [
+        "      priorityClassName: high",
+        "      imagePullSecrets:\n        - name: registry",
+        "    - one\n    - one.cache\n    - one.cache.svc\n    - one.cache.svc.cluster.local\n    \
+         - valkey.example.com",
+    ] {
+        assert!(text.contains(&format!("\n{line}\n")), "{line}\n{text}");
+    }
+    assert!(!text.contains("keyway_client_connections"), "{text}");
 }
 
 /// `UPDATE_DOCS=1` writes them anew.
