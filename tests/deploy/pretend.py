@@ -179,13 +179,22 @@ def kubectl(arguments):
         if verb == "apply":
             kubernetes_takes(made)
             keyway_takes(made)
-        state = [one for one in state if manifests.name_of(one) not in map(manifests.name_of, made)]
-        state += made if verb == "apply" else []
+        free(state, made, of=rest[1])
+        state = [one for one in state if place(one) not in map(place, made)]
+        state += [{**one, "of": rest[1]} for one in made] if verb == "apply" else []
         secrets_exist(state)
+    elif verb == "apply" and rest[:1] == ["-f"] and rest[1] != "-":
+        made = manifests.resources(pathlib.Path(rest[1]).read_text())
+        for one in made:
+            one["metadata"]["namespace"] = namespace
+        free(state, made, of=rest[1])
+        state += made
     elif (verb, rest) == ("apply", ["-f", "-"]):
         state += made_of(given)
     elif verb == "create" and rest[0] == "namespace":
         state.append({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": rest[1]}})
+    elif verb == "label" and rest[0] == "namespace":
+        need(exists(state, rest[1]) and rest[2] == "pod-security.kubernetes.io/enforce=restricted", "not known")
     elif verb == "create" and rest[:2] == ["secret", "generic"]:
         need(rest[3].startswith("--from-literal="), "not known")
         state.append({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": rest[2], "namespace": namespace}})
@@ -223,6 +232,21 @@ def kubectl(arguments):
     else:
         need(False, "not known")
     STATE.write_text(json.dumps(state))
+
+
+def place(one):
+    return *manifests.name_of(one), one["metadata"].get("namespace")
+
+
+def exists(state, namespace):
+    return any(place(one) == ("v1", "Namespace", namespace, None) for one in state)
+
+
+def free(state, made, of):
+    """Nothing is written over that another command of the page has made, but for the namespace."""
+    taken = [place(one) for one in state if one["kind"] != "Namespace" and one.get("of") != of]
+    twice = [place(one) for one in made if place(one) in taken]
+    need(not twice, f"already there: {twice}")
 
 
 def kubernetes_takes(resources):
@@ -311,10 +335,19 @@ def secrets_exist(state):
 def helm(arguments):
     verb, *rest = arguments
     need(verb in ("install", "upgrade"), "not known")
+    state = json.loads(STATE.read_text()) if STATE.exists() else []
+    namespace = arguments[arguments.index("--namespace") + 1]
+    need(exists(state, namespace) or "--create-namespace" in rest, "no such namespace")
     if verb == "upgrade":
         # It would look for what is installed.
         understood(asked("KEYWAY_HELM", *arguments, "--kube-apiserver=http://127.0.0.1:1"))
-        return alone("KEYWAY_HELM", "template", *rest)
+        return alone("KEYWAY_HELM", "template", *[word for word in rest if word != "--reuse-values"])
+    made = manifests.resources(asked("KEYWAY_HELM", "template", *rest).stdout)
+    need(made, "nothing is made")
+    free(state, made, of=rest[0])
+    issuers = [one["metadata"]["name"] for one in state if one["kind"] == "Issuer" and place(one)[-1] == namespace]
+    wanted = [one["spec"]["issuerRef"]["name"] for one in made if one["kind"] == "Certificate"]
+    need(set(wanted) <= set(issuers), f"there is no Issuer for {wanted}")
     alone("KEYWAY_HELM", *arguments, "--dry-run=client")
 
 

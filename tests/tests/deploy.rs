@@ -189,13 +189,34 @@ fn the_chart_refuses_values_that_it_does_not_have() {
         tool("KEYWAY_HELM"),
         &["lint", "--strict", "deploy/helm/keyway"],
     );
-    for wrong in ["kind=StatefulSet", "image.tga=1", "replicas=none"] {
+    let wrong = ["kind=StatefulSet", "image.tga=1", "replicas=none"];
+    let too_short = "terminationGracePeriodSeconds=25"; // as long as Keyway takes to end
+    for wrong in wrong.into_iter().chain([too_short]) {
         let said = chart(None, &["--set", wrong]);
         let refused = said
             .stderr
             .contains("don't meet the specifications of the schema");
         assert!(said.code == Some(1) && refused, "{wrong}: {}", said.stderr);
     }
+}
+
+/// What the rendered charts do not show, for it is off there or says nothing else.
+#[test]
+fn the_chart_does_what_its_values_say() {
+    let values = "priorityClassName=high,imagePullSecrets[0].name=registry,\
+                  autoscaling.connections=0,tls.certManager.dnsNames[0]=valkey.example.com";
+    let arguments = ["template", "one", "deploy/helm/keyway"];
+    let more = ["--namespace", "cache", "--set", values];
+    let text = succeeds(tool("KEYWAY_HELM"), &[&arguments[..], &more].concat());
+    for line in [
+        "      priorityClassName: high",
+        "      imagePullSecrets:\n        - name: registry",
+        "    - one\n    - one.cache\n    - one.cache.svc\n    - one.cache.svc.cluster.local\n    \
+         - valkey.example.com",
+    ] {
+        assert!(text.contains(&format!("\n{line}\n")), "{line}\n{text}");
+    }
+    assert!(!text.contains("keyway_client_connections"), "{text}");
 }
 
 /// `UPDATE_DOCS=1` writes them anew.
@@ -264,11 +285,6 @@ fn pods_are_restricted_and_end_in_time() {
                 "{name}: {volume}"
             );
         }
-        // A command waits 15 s at most by default, and the replies must leave.
-        assert!(
-            pod["terminationGracePeriodSeconds"].as_u64().unwrap() >= 20,
-            "{name}"
-        );
         for container in containers(pod) {
             let security = &container["securityContext"];
             assert_eq!(security["allowPrivilegeEscalation"], false, "{name}");
@@ -486,7 +502,59 @@ fn keyway_takes_every_configuration() {
                 "{name}: {port}\n{shown}"
             );
         }
+        ends_in_time(&name, pod, &shown);
     }
+}
+
+/// Keyway ends before Kubernetes would end it, and a sidecar does not wait for load balancers.
+fn ends_in_time(name: &str, pod: &Value, shown: &str) {
+    let (_, drain) = shown.split_once("\n[drain]\n").unwrap();
+    let of = |key: &str| {
+        let found = drain.lines().find_map(|line| line.strip_prefix(key));
+        found
+            .unwrap()
+            .trim_start_matches(" = ")
+            .trim_matches('"')
+            .to_owned()
+    };
+    let grace_ms: u64 = of("grace_ms").parse().unwrap();
+    let given = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+    assert!(given * 1000 > grace_ms, "{name}: {given} s, {grace_ms} ms");
+    let mode = match name {
+        "sidecar" => "sidecar",
+        _ => "deployment",
+    };
+    assert_eq!(of("mode"), mode, "{name}");
+}
+
+/// The kubelet restarts what has run for ten minutes without the pauses, up to five minutes, that it
+/// puts between restarts that come sooner.
+#[test]
+fn a_cluster_that_is_down_is_waited_for() {
+    for (name, resources) in shipped() {
+        let pod = &workload(&resources)["spec"]["template"]["spec"];
+        let probe = &keyway_container(pod)["startupProbe"];
+        let of = |key: &str| probe[key].as_u64().unwrap();
+        let seconds = of("periodSeconds") * of("failureThreshold");
+        assert!(seconds > 600, "{name}: {seconds} s");
+    }
+}
+
+#[test]
+fn the_pods_of_a_version_are_spread() {
+    let mut seen = 0;
+    for (name, resources) in shipped() {
+        let pod = &workload(&resources)["spec"]["template"]["spec"];
+        for spread in array(&pod["topologySpreadConstraints"]) {
+            assert_eq!(
+                spread["matchLabelKeys"],
+                json!(["pod-template-hash"]),
+                "{name}"
+            );
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 4);
 }
 
 #[test]
