@@ -109,6 +109,9 @@ impl Cluster {
     }
 
     fn serve_request(&mut self, connection: &mut Connection, blocked: &Blocked) -> Outcome {
+        if self.has_lost_cluster(connection.node) {
+            return Err("CLUSTERDOWN The cluster is down".to_owned());
+        }
         if !self.is_primary(connection.node) {
             return Err(UNBLOCKED.to_owned());
         }

@@ -95,6 +95,7 @@ impl Cluster {
                     applied: 0,
                     alive: true,
                     died_at: Duration::ZERO,
+                    cut_off: None,
                     frozen: false,
                     loading_until: None,
                     master_down: false,
@@ -271,8 +272,8 @@ impl Cluster {
             .iter()
             .filter_map(|shard| self.nodes.get(shard.primary));
         let dead = dead
-            .filter(|node| !node.alive)
-            .map(|node| node.died_at + self.layout.node_timeout);
+            .filter_map(Node::gone_since)
+            .map(|since| since + self.layout.node_timeout);
         let loading = self.nodes.iter().filter_map(|node| node.loading_until);
         logs.chain(dead)
             .chain(loading)
@@ -281,14 +282,14 @@ impl Cluster {
     }
 
     fn replicate(&mut self) {
-        let until = self.now.checked_sub(self.layout.replica_lag);
         for shard in 0..self.shards.len() {
             let primary = self.shards.get(shard).map(|shard| shard.primary);
+            let until = self.sent_until(shard);
             for node in 0..self.nodes.len() {
                 let follows = self
                     .nodes
                     .get(node)
-                    .is_some_and(|node| node.shard == shard && node.alive);
+                    .is_some_and(|node| node.shard == shard && node.gone_since().is_none());
                 if follows && Some(node) != primary {
                     self.catch_up(node, until);
                 }
@@ -322,11 +323,9 @@ impl Cluster {
             return;
         };
         let (primary, end) = (state.primary, state.log.end());
-        let replicas = self
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(index, node)| node.shard == shard && node.alive && *index != primary);
+        let replicas = self.nodes.iter().enumerate().filter(|(index, node)| {
+            node.shard == shard && node.gone_since().is_none() && *index != primary
+        });
         let needed = replicas.map(|(_, node)| node.applied).min().unwrap_or(end);
         if let Some(state) = self.shards.get_mut(shard) {
             while state.log.first < needed && state.log.entries.pop_front().is_some() {
@@ -361,7 +360,8 @@ impl Cluster {
             let Some(node) = self.nodes.get(primary) else {
                 continue;
             };
-            if node.alive || self.now < node.died_at + self.layout.node_timeout {
+            let over = |since| since + self.layout.node_timeout <= self.now;
+            if !node.gone_since().is_some_and(over) {
                 continue;
             }
             let best = self.replicas(shard).into_iter().max_by_key(|index| {
@@ -377,13 +377,12 @@ impl Cluster {
         }
     }
 
-    /// The living replicas of a shard.
+    /// The replicas of a shard that live and reach the others.
     pub(crate) fn replicas(&self, shard: ShardIndex) -> Vec<NodeIndex> {
         let primary = self.primary(shard);
-        let living =
-            self.nodes.iter().enumerate().filter(|(index, node)| {
-                node.shard == shard && node.alive && Some(*index) != primary
-            });
+        let living = self.nodes.iter().enumerate().filter(|(index, node)| {
+            node.shard == shard && node.gone_since().is_none() && Some(*index) != primary
+        });
         living.map(|(index, _)| index).collect()
     }
 

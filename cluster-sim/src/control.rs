@@ -40,6 +40,7 @@ impl Cluster {
         }
         state.alive = true;
         state.frozen = false;
+        state.cut_off = None;
         state.scripts.clear();
         state.loading_until = (!loading.is_zero()).then_some(until);
         let primary = self
@@ -158,6 +159,18 @@ impl Cluster {
         if let Some(node) = self.nodes.get_mut(source) {
             node.migrating.insert(slot.get(), target);
         }
+    }
+
+    /// Whether a migration that was begun waits for a node that is dead or cut off.
+    #[must_use]
+    pub fn is_stuck(&self, slot: Slot) -> bool {
+        let source = self.owner(slot).and_then(|shard| self.primary(shard));
+        let from = source.and_then(|source| self.nodes.get(source));
+        let to = from.and_then(|from| from.migrating.get(&slot.get()).copied());
+        [source, to]
+            .into_iter()
+            .flatten()
+            .any(|node| !self.is_whole(node))
     }
 
     /// Moves up to `count` keys of a slot that [`Cluster::begin_migration`] was called for.

@@ -219,7 +219,7 @@ impl Cluster {
         if keys.iter().any(|key| Slot::of_key(key) != slot) {
             return Err(CROSSSLOT.to_owned());
         }
-        if self.now < self.down_until {
+        if self.now < self.down_until || self.has_lost_cluster(here) {
             return Err("CLUSTERDOWN The cluster is down".to_owned());
         }
         self.misdirect(here, slot)?;

@@ -258,7 +258,8 @@ impl Cluster {
 
     fn shard_node(&self, index: NodeIndex, node: &Node) -> Value {
         let ip = node.addr.ip().to_string();
-        let health = match (node.alive, node.loading_until) {
+        let reached = node.alive && !self.has_lost_cluster(index);
+        let health = match (reached, node.loading_until) {
             (false, _) => "failed",
             (true, Some(_)) => "loading",
             (true, None) => "online",
@@ -293,7 +294,10 @@ impl Cluster {
                 let bound = |slot: usize| Value::Integer(i64::try_from(slot).unwrap_or_default());
                 let mut row = vec![bound(first), bound(last)];
                 let members = self.members(shard).into_iter();
-                let shown = members.filter(|(index, node)| node.alive || self.is_primary(*index));
+                let shown = members.filter(|(index, node)| {
+                    let reached = node.alive && !self.has_lost_cluster(*index);
+                    reached || self.is_primary(*index)
+                });
                 row.extend(shown.map(|(_, node)| {
                     let zone = self.shows_zones() && !node.zone.is_empty();
                     let metadata = zone.then(|| ("availability-zone", Value::bulk(&node.zone)));
@@ -317,16 +321,13 @@ impl Cluster {
             let primary = self.is_primary(index);
             let myself = if index == here { "myself," } else { "" };
             let role = if primary { "master" } else { "slave" };
-            let fail = if node.alive { "" } else { ",fail" };
+            let reached = node.alive && !self.has_lost_cluster(index);
+            let fail = if reached { "" } else { ",fail" };
             let leader = self
                 .primary(node.shard)
                 .and_then(|primary| self.nodes.get(primary));
             let follows = leader.filter(|_| !primary).map_or("-", |leader| &leader.id);
-            let link = if node.alive {
-                "connected"
-            } else {
-                "disconnected"
-            };
+            let link = if reached { "connected" } else { "disconnected" };
             let bus = node.addr.port().wrapping_add(10_000);
             lines += &format!(
                 "{} {}@{bus} {myself}{role}{fail} {follows} 0 0 {} {link}",

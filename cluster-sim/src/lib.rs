@@ -12,6 +12,7 @@
 //! [`scale`] simulates a service of many such clusters that scale by themselves, without a byte sent, and
 //! [`choices`] compares ways to choose who moves there.
 
+mod apart;
 mod blocking;
 pub mod choices;
 mod cluster;

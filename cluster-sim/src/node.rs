@@ -34,6 +34,8 @@ pub(crate) struct Node {
     pub(crate) applied: u64,
     pub(crate) alive: bool,
     pub(crate) died_at: Duration,
+    /// Since when its fellows do not reach it, and it not them.
+    pub(crate) cut_off: Option<Duration>,
     /// Stopped (`SIGSTOP`): takes bytes, answers nothing.
     pub(crate) frozen: bool,
     pub(crate) loading_until: Option<Duration>,

@@ -194,12 +194,15 @@ impl Cluster {
     /// at this node were told.
     fn tell(&mut self, here: NodeIndex, sharded: bool, channel: &[u8], text: &[u8]) -> usize {
         let shard = self.nodes.get(here).map(|node| node.shard);
+        let alone = !self.is_whole(here);
         let mut count = 0;
         for connection in self.connections.values_mut() {
             let Some(node) = self.nodes.get(connection.node) else {
                 continue;
             };
-            let is_told = node.alive && !node.frozen && (!sharded || Some(node.shard) == shard);
+            let reached = connection.node == here || !alone && node.cut_off.is_none();
+            let awake = node.alive && !node.frozen;
+            let is_told = awake && reached && (!sharded || Some(node.shard) == shard);
             if !is_told {
                 continue;
             }

@@ -123,6 +123,52 @@ fn a_lagging_replica_shows_the_past_and_loses_it_when_promoted() {
 }
 
 #[test]
+fn what_a_dead_primary_had_not_sent_is_lost_however_late_its_place_is_taken() {
+    let mut client = Client::new(Layout {
+        replica_lag: Duration::from_millis(10),
+        node_timeout: Duration::from_millis(500),
+        ..Layout::default()
+    });
+    let primary = client.home("k");
+    let writer = client.connect(primary);
+    client.ask(writer, "SET k one");
+    client.pass(Duration::from_millis(10));
+    client.ask(writer, "SET k two");
+    client.cluster.kill(primary);
+    client.pass(Duration::from_millis(500));
+    client.pass(Duration::from_millis(50));
+    let new = client.home("k");
+    assert_ne!(new, primary);
+    let reader = client.connect(new);
+    assert_eq!(client.ask(reader, "GET k"), "$3\r\none\r\n");
+}
+
+#[test]
+fn a_primary_that_is_cut_off_loses_what_it_is_told() {
+    let mut client = Client::new(Layout {
+        node_timeout: Duration::from_millis(500),
+        ..Layout::default()
+    });
+    let primary = client.home("k");
+    let writer = client.connect(primary);
+    client.ask(writer, "SET k one");
+    client.pass(MS);
+    client.cluster.isolate(primary);
+    client.pass(Duration::from_millis(499));
+    assert_eq!(client.ask(writer, "SET k two"), "+OK\r\n");
+    client.pass(MS);
+    let new = client.home("k");
+    assert_ne!(new, primary);
+    client.pass(Duration::from_millis(50));
+    assert!(client.ask(writer, "GET k").starts_with("-CLUSTERDOWN"));
+    let other = client.connect(new);
+    assert_eq!(client.ask(other, "GET k"), "$3\r\none\r\n");
+    client.cluster.rejoin(primary);
+    client.ask(writer, "READONLY");
+    assert_eq!(client.ask(writer, "GET k"), "$3\r\none\r\n");
+}
+
+#[test]
 fn a_slot_moves_key_by_key() {
     let mut client = Client::new(Layout::default());
     let source = client.home("{s}1");

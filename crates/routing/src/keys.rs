@@ -45,7 +45,18 @@ impl Keys {
     pub fn push(&mut self, key: &[u8], hasher: &foldhash::fast::FixedState) {
         let mut state = hasher.build_hasher();
         state.write(key);
-        let hash = state.finish();
+        self.push_hash(state.finish());
+    }
+
+    /// Adds a channel, or another name that is routed like a key: no key's, though it may be the same.
+    pub fn push_channel(&mut self, name: &[u8], hasher: &foldhash::fast::FixedState) {
+        let mut state = hasher.build_hasher();
+        state.write_u8(1);
+        state.write(name);
+        self.push_hash(state.finish());
+    }
+
+    fn push_hash(&mut self, hash: u64) {
         self.some
             .push(u32::try_from((hash ^ (hash >> 32)) & 0xffff_ffff).unwrap_or_default());
     }
@@ -104,6 +115,15 @@ mod tests {
             .iter()
             .for_each(|name| keys.push(name.as_bytes(), &hasher));
         keys
+    }
+
+    #[test]
+    fn a_channel_is_no_key() {
+        let hasher = foldhash::fast::FixedState::with_seed(1);
+        let mut channel = Keys::none();
+        channel.push_channel(b"a", &hasher);
+        assert!(channel.conflicts(&channel) && channel.conflicts(&Keys::all()));
+        assert!(!channel.conflicts(&keys(&["a", "\u{1}a"])));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What becomes of a command.
 
 use command::{
-    Command, FanOut, Handling, KeyRefs, LocalKind, SplitKind, Subscription, TransactionKind,
+    Command, FanOut, Handling, KeyFlags, KeyRefs, LocalKind, SplitKind, Subscription,
+    TransactionKind,
 };
 use resp::Request;
 use topology::Slot;
@@ -95,7 +96,7 @@ pub fn plan(
         Handling::AnyPrimary if command.name() == "publish" => {
             let channel = request.arg(1).unwrap_or_default();
             let mut keys = Keys::none();
-            keys.push(channel, hasher);
+            keys.push_channel(channel, hasher);
             Plan::Slot {
                 slot: Slot::of_key(channel),
                 keys,
@@ -186,13 +187,17 @@ fn whole(command: &Command, request: Request<'_>, hasher: &foldhash::fast::Fixed
     }
     let mut found = None;
     let mut keys = Keys::none();
-    for key in refs {
-        let key = request.arg(key.index()).unwrap_or_default();
+    for found_key in refs {
+        let key = request.arg(found_key.index()).unwrap_or_default();
         let slot = Slot::of_key(key);
         if *found.get_or_insert(slot) != slot {
             return Plan::Refuse(CROSSSLOT.to_owned());
         }
-        keys.push(key, hasher);
+        if found_key.flags.contains(KeyFlags::NOT_KEY) {
+            keys.push_channel(key, hasher);
+        } else {
+            keys.push(key, hasher);
+        }
     }
     found.map_or(Plan::Any, |slot| Plan::Slot { slot, keys })
 }
@@ -230,6 +235,19 @@ mod tests {
         assert_eq!(slot_of("XREAD COUNT 1 STREAMS s 0"), of(b"s"));
         assert_eq!(slot_of("PUBLISH news hello"), of(b"news"));
         assert_eq!(slot_of("SPUBLISH news hello"), of(b"news"));
+    }
+
+    #[test]
+    fn a_channel_has_no_order_with_a_key_of_its_name() {
+        let keys = |line| match planned(line, CrossSlot::Split) {
+            Plan::Slot { keys, .. } => keys,
+            other => panic!("{line}: {other:?}"),
+        };
+        for said in ["SPUBLISH x m", "PUBLISH x m"] {
+            assert!(!keys("GET x").conflicts(&keys(said)), "{said}");
+            assert!(keys("SPUBLISH x n").conflicts(&keys(said)), "{said}");
+        }
+        assert!(keys("GET x").conflicts(&keys("SET x 1")));
     }
 
     #[test]

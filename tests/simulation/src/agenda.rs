@@ -41,6 +41,7 @@ pub(crate) enum Event<A> {
 pub(crate) enum Mend {
     Thaw(usize),
     Restart(usize),
+    Rejoin(usize),
     Hear(usize),
     Fast(usize),
     /// One more step of a slot's migration.

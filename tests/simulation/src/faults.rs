@@ -27,6 +27,8 @@ pub(crate) struct NodeState {
     pub(crate) silent: bool,
     /// It answers later than others.
     pub(crate) lag: Duration,
+    /// Its fellows do not reach it.
+    pub(crate) alone: bool,
 }
 
 /// What can go wrong.
@@ -42,6 +44,7 @@ enum Fault {
     Silence,
     Stop,
     Kill,
+    Isolate,
 }
 
 impl<P: Proxy> World<P> {
@@ -64,6 +67,7 @@ impl<P: Proxy> World<P> {
             (weather.silence, Fault::Silence),
             (weather.stops, Fault::Stop),
             (weather.kills, Fault::Kill),
+            (weather.isolation, Fault::Isolate),
         ];
         let happening = all.iter().filter(|(happens, _)| *happens);
         let happening: Vec<Fault> = happening.map(|(_, fault)| *fault).collect();
@@ -98,7 +102,12 @@ impl<P: Proxy> World<P> {
                 self.mend_after(2500, Mend::Thaw(node));
             }
             Fault::Kill if self.may_fail(node) => self.kill(node),
-            Fault::Stop | Fault::Kill => {}
+            Fault::Isolate if self.may_fail(node) => {
+                self.nodes[node].alone = true;
+                self.cluster.isolate(node);
+                self.mend_after(3000, Mend::Rejoin(node));
+            }
+            Fault::Stop | Fault::Kill | Fault::Isolate => {}
         }
         Ok(())
     }
@@ -125,6 +134,10 @@ impl<P: Proxy> World<P> {
                     self.cluster.restart(node, loading);
                 }
             }
+            Mend::Rejoin(node) => {
+                self.nodes[node].alone = false;
+                self.cluster.rejoin(node);
+            }
             Mend::Hear(node) => self.nodes[node].silent = false,
             Mend::Fast(node) => self.nodes[node].lag = Duration::ZERO,
             Mend::Migrate(slot) => self.go_on_moving(slot),
@@ -137,6 +150,7 @@ impl<P: Proxy> World<P> {
         for node in 0..self.nodes.len() {
             self.mend(&Mend::Thaw(node))?;
             self.mend(&Mend::Restart(node))?;
+            self.mend(&Mend::Rejoin(node))?;
             self.mend(&Mend::Hear(node))?;
             self.mend(&Mend::Fast(node))?;
             self.cluster.stop_misdirecting(node);
@@ -156,9 +170,11 @@ impl<P: Proxy> World<P> {
         let fellows = (0..self.nodes.len())
             .filter(|other| other % self.weather.shards == node % self.weather.shards);
         let mut others = fellows.filter(|other| *other != node);
-        !self.nodes[node].frozen
-            && self.cluster.is_alive(node)
-            && others.all(|other| self.cluster.is_alive(other) && !self.nodes[other].frozen)
+        self.is_whole(node) && others.all(|other| self.is_whole(other))
+    }
+
+    fn is_whole(&self, node: usize) -> bool {
+        self.cluster.is_whole(node) && !self.nodes[node].frozen
     }
 
     fn kill(&mut self, node: usize) {
@@ -226,8 +242,7 @@ impl<P: Proxy> World<P> {
         let last = self.failed_over.get(&shard).copied();
         if last.is_none_or(|last| last + FAILOVERS_APART <= self.now)
             && let Some(primary) = self.cluster.primary(shard)
-            && self.cluster.is_alive(primary)
-            && !self.nodes[primary].frozen
+            && self.is_whole(primary)
         {
             self.tick_cluster();
             self.cluster.fail_over(shard);
@@ -261,6 +276,7 @@ impl<P: Proxy> World<P> {
             let had = self.list_on(old, &key);
             let has = self.list_on(new, &key);
             if had != has {
+                self.set_back += 1;
                 self.history.revive(&key);
             }
             self.history
@@ -273,19 +289,38 @@ impl<P: Proxy> World<P> {
             };
             let (had, has) = (value(self, old), value(self, new));
             if let Some(has) = has.filter(|has| Some(*has) != had) {
+                self.set_back += 1;
                 self.history.others.holds(&key, has);
+                self.told_by_silence(old, &key);
             }
         }
         for at in 0..self.clients.len() {
-            for key in self.clients[at].registers.keys() {
+            let (who, last) = (self.clients[at].number, self.clients[at].serial);
+            // Also where it has not been told yet that it has written.
+            for key in speech::own_keys(who) {
                 let value = |world: &mut Self, node| {
                     let value = world.cluster.look_into(node, &[b"GET", key.as_bytes()]);
                     value.and_then(|value| speech::number(&key, &value))
                 };
                 let (had, has) = (value(self, old), value(self, new));
                 if let Some(has) = has.filter(|has| Some(*has) != had) {
-                    self.clients[at].registers.restored(&key, has);
+                    self.set_back += 1;
+                    self.clients[at].registers.restored(&key, has, last);
                 }
+            }
+        }
+    }
+
+    /// A worker without a connection to the node that has lost something was told so by that.
+    fn told_by_silence(&mut self, old: usize, key: &str) {
+        for worker in 0..self.weather.workers {
+            let mut links = self.links.values();
+            let hears = links.any(|link| {
+                let is_its = self.proxy.worker_of(link.attempt) == worker;
+                link.node == old && !link.dropped && is_its
+            });
+            if !hears {
+                self.history.others.heard_of(worker, key);
             }
         }
     }
@@ -309,7 +344,7 @@ impl<P: Proxy> World<P> {
         let to = (owner + 1) % self.weather.shards;
         let living = [owner, to].into_iter().all(|shard| {
             let primary = self.cluster.primary(shard);
-            primary.is_some_and(|node| self.cluster.is_alive(node) && !self.nodes[node].frozen)
+            primary.is_some_and(|node| self.is_whole(node))
         });
         let may =
             living && moves + 1 < self.weather.shards && !self.migrations.contains(&slot.get());
@@ -331,6 +366,9 @@ impl<P: Proxy> World<P> {
         let Some(slot) = Slot::new(slot) else { return };
         if !self.migrations.contains(&slot.get()) {
             return;
+        }
+        if self.cluster.is_stuck(slot) {
+            return self.mend_after(40, Mend::Migrate(slot.get()));
         }
         let count = self.rng.up_to(3);
         if self.cluster.move_keys(slot, count) == 0 && self.rng.chance(50) {

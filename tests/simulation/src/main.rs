@@ -146,6 +146,7 @@ fn follow(
                 sum.coalesced += report.coalesced;
                 sum.near += report.near;
                 sum.followed += report.followed;
+                sum.set_back += report.set_back;
                 sum.events += report.events;
                 sum.digest = report.digest;
             }
@@ -168,6 +169,7 @@ fn follow(
         coalesced,
         near,
         followed,
+        set_back,
         events,
         digest,
     } = sum;
@@ -177,7 +179,7 @@ fn follow(
         None => Ok(format!(
             "{seeds} seeds, {answered} replies checked, {unknown} writes with unknown outcome, \
              {coalesced} reads coalesced, {near} from near, {followed} followed, \
-             {events} events, {took:.1} s, last trace {digest:016x}"
+             {set_back} keys set back, {events} events, {took:.1} s, last trace {digest:016x}"
         )),
     }
 }

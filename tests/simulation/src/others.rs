@@ -28,9 +28,9 @@ const CLOCKS: Duration = Duration::from_millis(2);
 /// What every message of a changed key begins with.
 const NEWS: &[u8] = b">2\r\n$10\r\ninvalidate\r\n";
 
-/// The keys. (`:s` is a channel: nobody tells a channel from a key of its name.)
+/// The keys. There are channels of the same names.
 pub(crate) fn shared() -> impl Iterator<Item = String> {
-    TAGS.iter().take(3).map(|tag| format!("{{{tag}}}:v"))
+    TAGS.iter().take(3).map(|tag| format!("{{{tag}}}:s"))
 }
 
 /// What a key has held: numbers, 0 for nothing, each with the time from which on.
@@ -109,7 +109,7 @@ impl Others {
             if let [name, key, value, ..] = &command.args[..]
                 && name.eq_ignore_ascii_case(b"set")
                 && let Ok(key) = std::str::from_utf8(key)
-                && key.ends_with(":v")
+                && key.ends_with(":s")
                 && let Some(number) = speech::number(key, &Value::bulk(value))
             {
                 self.holds(key, number);
@@ -153,6 +153,12 @@ impl Others {
             let told = self.told.entry((worker, key)).or_default();
             told.push((self.now, version));
         }
+    }
+
+    /// A worker knows that all that a key has held until now is over.
+    pub(crate) fn heard_of(&mut self, worker: usize, key: &str) {
+        let last = self.versions(key).last();
+        self.heard(worker, vec![(key.to_owned(), last)]);
     }
 
     /// What a worker knew in the millisecond before this one: a driver is told within one.
@@ -337,6 +343,22 @@ mod tests {
                 .unwrap_err()
                 .starts_with("stale: too old")
         );
+    }
+
+    #[test]
+    fn what_died_with_a_primary_is_not_served_any_more() {
+        let mut others = three();
+        others.wrote(7, "k", 3).unwrap();
+        others.now += MS;
+        others.holds("k", 1); // a new primary has it again
+        others.heard_of(1, "k");
+        read(&mut others, 0, 3).unwrap(); // worker 0 has not heard of it
+        others.now += MS;
+        let stale = read(&mut others, 1, 3).unwrap_err();
+        assert!(stale.starts_with("stale: older"), "{stale}");
+        read(&mut others, 0, 1).unwrap();
+        let back = read(&mut others, 0, 3).unwrap_err();
+        assert!(back.starts_with("order"), "{back}");
     }
 
     #[test]

@@ -31,6 +31,7 @@ impl<F: Copy + Debug> Proof<F> {
                     sum.coalesced += report.coalesced;
                     sum.near += report.near;
                     sum.followed += report.followed;
+                    sum.set_back += report.set_back;
                 }
                 Err(Failure { seed, what }) => {
                     let replay = self.replay;

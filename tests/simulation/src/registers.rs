@@ -11,8 +11,8 @@ struct Register {
     possible: BTreeSet<u64>,
     /// Writes that may still take effect: each once, at any time.
     ghosts: BTreeSet<u64>,
-    /// Values that a new primary may have brought back.
-    restored: BTreeSet<u64>,
+    /// Values that a new primary may have brought back, with the last one that had been sent by then.
+    restored: BTreeMap<u64, u64>,
 }
 
 /// All keys of one client.
@@ -24,13 +24,16 @@ impl Registers {
         self.0.entry(key.to_owned()).or_insert_with(|| Register {
             possible: BTreeSet::from([0]),
             ghosts: BTreeSet::new(),
-            restored: BTreeSet::new(),
+            restored: BTreeMap::new(),
         })
     }
 
     /// The write took effect.
     pub(crate) fn wrote(&mut self, key: &str, value: u64) {
-        self.of(key).possible = BTreeSet::from([value]);
+        let register = self.of(key);
+        register.possible = BTreeSet::from([value]);
+        // It was sent to the new primary: what that had is over.
+        register.restored.retain(|_, last| *last >= value);
     }
 
     /// The write took effect, or will, or never does.
@@ -38,9 +41,9 @@ impl Registers {
         self.of(key).ghosts.insert(value);
     }
 
-    /// A failover may have brought an older value back.
-    pub(crate) fn restored(&mut self, key: &str, value: u64) {
-        self.of(key).restored.insert(value);
+    /// A failover may have brought an older value back, when the client had sent values up to `last`.
+    pub(crate) fn restored(&mut self, key: &str, value: u64, last: u64) {
+        self.of(key).restored.insert(value, last);
     }
 
     pub(crate) fn keys(&self) -> Vec<String> {
@@ -52,7 +55,7 @@ impl Registers {
         let mut bounds = (0, 0);
         for key in keys {
             let register = self.of(key);
-            let more = register.ghosts.iter().chain(&register.restored);
+            let more = register.ghosts.iter().chain(register.restored.keys());
             let all = || register.possible.iter().chain(more.clone());
             bounds.0 += usize::from(all().all(|value| *value != 0));
             bounds.1 += usize::from(all().any(|value| *value != 0));
@@ -65,7 +68,7 @@ impl Registers {
         let register = self.of(key);
         let right = register.possible.contains(&value)
             || register.ghosts.remove(&value)
-            || register.restored.contains(&value);
+            || register.restored.contains_key(&value);
         if !right {
             return Err(format!("order: {key} holds number {value}: {register:?}"));
         }
@@ -88,7 +91,11 @@ mod tests {
         registers.read("k", 1).unwrap();
         registers.wrote("k", 3);
         assert!(registers.read("k", 1).is_err());
-        registers.restored("k", 2);
+        registers.restored("k", 2, 3);
         registers.read("k", 2).unwrap();
+        registers.wrote("k", 3); // sent before the failover
+        registers.read("k", 2).unwrap();
+        registers.wrote("k", 4);
+        assert!(registers.read("k", 2).is_err());
     }
 }

@@ -118,6 +118,11 @@ pub(crate) fn queues() -> impl Iterator<Item = String> {
     TAGS.iter().take(2).map(|tag| format!("{{{tag}}}:q"))
 }
 
+/// The keys that only this client writes.
+pub(crate) fn own_keys(client: usize) -> impl Iterator<Item = String> {
+    TAGS.iter().map(move |tag| format!("{{{tag}}}:r{client}"))
+}
+
 /// The slots of all keys.
 pub(crate) fn slots() -> Vec<Slot> {
     TAGS.iter()

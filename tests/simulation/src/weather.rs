@@ -40,6 +40,8 @@ pub(crate) struct Weather {
     pub(crate) silence: bool,
     pub(crate) stops: bool,
     pub(crate) kills: bool,
+    /// Nodes are cut off from each other, and not from the proxy.
+    pub(crate) isolation: bool,
 
     pub(crate) transactions: bool,
     pub(crate) scripts: bool,
@@ -85,6 +87,7 @@ impl Weather {
             silence: rough && some(35),
             stops: rough && some(30),
             kills: rough && some(40),
+            isolation: false,
             transactions: some(60),
             scripts,
             forging_scripts: scripts && some(25),
@@ -148,6 +151,11 @@ impl Weather {
         if self.hot {
             // Until it is known what is hot a second passes.
             self.lasts += apart.ms(1500, 3000);
+        }
+        self.isolation = self.kills && apart.chance(50);
+        if self.kills && apart.chance(50) {
+            // What a primary has not sent to its replica is lost with it.
+            self.lag += apart.ms(0, 300);
         }
     }
 

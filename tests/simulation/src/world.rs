@@ -48,6 +48,8 @@ pub(crate) struct World<P: Proxy> {
     pub(crate) clients: Vec<Client>,
     pub(crate) client_count: usize,
     pub(crate) answered: usize,
+    /// Keys that a failover set back, each time.
+    pub(crate) set_back: usize,
     pub(crate) history: History,
     pub(crate) cluster: Cluster,
     pub(crate) addresses: Vec<NodeAddr>,
@@ -74,6 +76,8 @@ pub struct Report {
     pub near: usize,
     /// Commands that were followed to their end.
     pub followed: usize,
+    /// Keys that a primary's death, or its isolation, set back.
+    pub set_back: usize,
     /// Events of the trace.
     pub events: u64,
     /// The trace as one number.
@@ -117,6 +121,7 @@ impl<P: Proxy> World<P> {
             clients: Vec::new(),
             client_count: 0,
             answered: 0,
+            set_back: 0,
             history,
             cluster: Cluster::new(layout, &sockets),
             addresses,
@@ -241,6 +246,8 @@ impl<P: Proxy> World<P> {
             return Err(format!("liveness: {EVENTS_MAX} events, and no end"));
         }
         self.history.others.now = self.now;
+        // Before a node hears anything: whoever takes a place does so here, where it is noted.
+        self.tick_cluster();
         match event {
             Event::Speak(at) => self.speak(at),
             Event::Arrive(at) => self.arrive(at),
@@ -342,6 +349,7 @@ impl<P: Proxy> World<P> {
             coalesced: 0,
             near: 0,
             followed: 0,
+            set_back: self.set_back,
             events: self.trace.events(),
             digest: self.trace.digest(),
         }

@@ -17,6 +17,7 @@ fn the_first_half_of_the_seeds() {
     assert!(sum.coalesced > 300, "only {} coalesced", sum.coalesced);
     assert!(sum.followed > 1000, "only {} followed", sum.followed);
     assert!(sum.near > 40, "only {} from near", sum.near);
+    assert!(sum.set_back > 5, "only {} keys set back", sum.set_back);
 }
 
 #[test]
@@ -25,6 +26,7 @@ fn the_second_half_of_the_seeds() {
     assert!(sum.coalesced > 300, "only {} coalesced", sum.coalesced);
     assert!(sum.followed > 1000, "only {} followed", sum.followed);
     assert!(sum.near > 40, "only {} from near", sum.near);
+    assert!(sum.set_back > 5, "only {} keys set back", sum.set_back);
 }
 
 #[test]

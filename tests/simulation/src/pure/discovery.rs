@@ -54,7 +54,10 @@ impl World<Pure> {
         }
         let living: Vec<usize> = (0..self.nodes.len())
             .filter(|node| self.cluster.is_alive(*node))
-            .filter(|node| !self.nodes[*node].frozen && !self.nodes[*node].silent)
+            .filter(|node| {
+                let state = &self.nodes[*node];
+                !state.frozen && !state.silent && !state.alone
+            })
             .collect();
         let Some(node) = self.rng.pick(&living).copied() else {
             self.proxy.discovery.due = true;
