@@ -21,6 +21,7 @@ pub mod introspect;
 mod keys;
 mod kinds;
 mod lookup;
+mod nature;
 mod notation;
 mod number;
 mod spec;

@@ -5,31 +5,12 @@ use std::sync::LazyLock;
 use crate::builtin;
 use crate::category::Categories;
 use crate::flags::{Flags, KeyFlags};
-use crate::handling::{self, Disposition, Handling};
+use crate::handling::{Disposition, Handling};
 use crate::index::NameIndex;
 use crate::keys::{self, ByHand};
 use crate::kinds::{self, KindSet};
+use crate::nature;
 use crate::spec::{BeginSearch, FindKeys, KeySpec};
-
-/// Commands that may take long, or answer a lot, beside scripts.
-const SLOW: [&str; 16] = [
-    "dump",
-    "flushall",
-    "flushdb",
-    "keys",
-    "lcs",
-    "pfmerge",
-    "restore",
-    "sdiffstore",
-    "sinterstore",
-    "sort",
-    "sort_ro",
-    "sunionstore",
-    "zdiffstore",
-    "zinterstore",
-    "zrangestore",
-    "zunionstore",
-];
 
 /// The metric label of whatever is no command of the table.
 pub const LABEL_OTHER: &str = "other";
@@ -95,6 +76,7 @@ pub struct Command {
     disposition: Disposition,
     slow: bool,
     alike: bool,
+    of_one_key: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -132,8 +114,9 @@ impl Command {
             only_first,
             by_hand: keys::by_hand(&row),
             kinds,
-            slow: disposition.is_script() || SLOW.contains(&&*row.name),
-            alike: answers_alike(&row, disposition),
+            slow: disposition.is_script() || nature::SLOW.contains(&&*row.name),
+            alike: nature::answers_alike(&row, disposition),
+            of_one_key: !row.learned && nature::OF_ONE_KEY.contains(&&*row.name),
             disposition,
             row,
         }
@@ -253,6 +236,14 @@ impl Command {
         self.alike
     }
 
+    /// It reads one key, and its reply follows from what the key holds, until the key is changed or
+    /// has expired: a string or a number, the same in both protocols.
+    #[inline]
+    #[must_use]
+    pub fn is_of_one_key(&self) -> bool {
+        self.of_one_key
+    }
+
     /// Some of its requests may keep their connection waiting.
     #[inline]
     #[must_use]
@@ -334,28 +325,6 @@ impl Command {
     pub(crate) fn disposition(&self) -> Disposition {
         self.disposition
     }
-}
-
-fn answers_alike(row: &Row, disposition: Disposition) -> bool {
-    let shared = matches!(
-        disposition,
-        Disposition::Always(Handling::Shared | Handling::Split(_))
-    );
-    let by_chance = || {
-        row.tips
-            .iter()
-            .any(|tip| &**tip == "nondeterministic_output")
-    };
-    let only_reads = |spec: &KeySpec| spec.flags.contains(KeyFlags::RO);
-    shared
-        && row.flags.contains(Flags::READONLY)
-        && !row.flags.contains(Flags::BLOCKING)
-        && handling::keys_are_known(row)
-        && row.key_specs.iter().all(only_reads)
-        // Beside the keys that it names it reads others.
-        && !row.name.starts_with("sort")
-        && !row.learned
-        && !by_chance()
 }
 
 /// All commands that Keyway knows.

@@ -15,7 +15,7 @@ use upstream::Abandoned;
 
 use crate::ticket::Ticket;
 
-/// A longer request is not joined: its copy would be kept until its reply is there.
+/// A longer request is not joined, nor is its reply kept near: its copy would be kept as long.
 pub(crate) const REQUEST_BYTES_MAX: usize = 1024;
 /// Room for so many tickets is kept for the next who wait together.
 const KEEP_TICKETS_MAX: usize = 256;

@@ -1,4 +1,5 @@
-//! Values of keys with chosen prefixes, and of those that many ask for, kept near their readers and kept true by Valkey itself.
+//! What nodes answer to reads of keys with chosen prefixes, and of those that many ask for, kept near
+//! their readers and kept true by Valkey itself.
 //!
 //! To each primary there is a connection of its own, for each user and database, on which the node
 //! tells of every change to a key with one of the prefixes (`CLIENT TRACKING ON BCAST`), and another one,
@@ -15,8 +16,9 @@
 //! - A client's own write drops what it wrote to before the client has the reply, and whatever is
 //!   asked for at that moment is not kept. Behind a command of its own on the key, and while it
 //!   watches keys, a client is not served from here.
-//! - What a node has told a client and is not what is kept here drops that: nobody reads something
-//!   newer first and then this.
+//! - What a node has told a client and is not what is kept here as the answer drops all that is kept of
+//!   the key: nobody reads something newer first and then this.
+//! - Answers are to what was asked byte for byte, and asked for with the very bytes that a client sent.
 //!
 //! Owns the connections, the questions on them, what is kept. Never here: which commands there are.
 
@@ -96,6 +98,7 @@ enum What {
         realm: Realm,
         fingerprint: u32,
         key: Box<[u8]>,
+        request: Box<[u8]>,
         value: Option<Box<[u8]>>,
         /// What a client was told meanwhile.
         told: Option<Box<[u8]>>,
@@ -124,8 +127,8 @@ pub(crate) struct Near {
     on: bool,
     hot: HotOnes,
     prefixes: Arc<[Box<[u8]>]>,
-    /// `GET`, whose replies are what keys hold.
-    pub(crate) get: Option<CommandId>,
+    /// Commands whose replies are kept, by their ids.
+    kept: Box<[bool]>,
     store: Store<Key>,
     realms: Vec<Known>,
     homes: Vec<Home>,
@@ -147,7 +150,10 @@ impl Near {
             on: !prefixes.is_empty() || hot.is_on(),
             hot,
             prefixes,
-            get: CommandTable::builtin().by_name("get").map(Command::id),
+            kept: CommandTable::builtin()
+                .iter()
+                .map(Command::is_of_one_key)
+                .collect(),
             store: Store::new(bytes_max),
             realms: Vec::new(),
             homes: Vec::new(),
@@ -161,6 +167,12 @@ impl Near {
     #[inline]
     pub(crate) fn is_on(&self) -> bool {
         self.on
+    }
+
+    /// Whether the replies of a command are kept.
+    #[inline]
+    pub(crate) fn keeps(&self, command: CommandId) -> bool {
+        self.kept.get(command.index()).is_some_and(|kept| *kept)
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -241,9 +253,9 @@ impl Near {
         Some(realm)
     }
 
-    /// What a key holds, if it is kept and proved to be true.
-    fn find(&mut self, realm: Realm, key: (u32, &[u8]), now: Instant) -> Option<&[u8]> {
-        let (reply, home) = self.store.get(realm, key, now)?;
+    /// The answer, if it is kept and proved to be true.
+    fn find(&mut self, realm: Realm, asked: (u32, &[u8]), now: Instant) -> Option<&[u8]> {
+        let (reply, home) = self.store.get(realm, asked, now)?;
         let mut homes = self.homes.iter();
         let home = homes.find(|known| known.channel == Some(home))?;
         let proved = home.proved_at.is_some_and(|at| at + STALE_MAX > now);
@@ -252,17 +264,23 @@ impl Near {
 
     /// A key may hold something else.
     fn forget(&mut self, fingerprint: u32) -> usize {
-        let mut count = 0;
-        for known in &self.realms {
-            count += usize::from(self.store.remove(known.realm, fingerprint));
-            if let Some(number) = self.fetching.get(&(known.realm, fingerprint))
-                && let Some(question) = self.questions.get_mut(number)
-                && let What::Fetch { spoiled, .. } = &mut question.what
-            {
-                *spoiled = true;
-            }
-        }
+        let realms = std::mem::take(&mut self.realms);
+        let forgotten = realms
+            .iter()
+            .map(|known| self.forget_in(known.realm, fingerprint));
+        let count = forgotten.sum();
+        self.realms = realms;
         count
+    }
+
+    fn forget_in(&mut self, realm: Realm, fingerprint: u32) -> usize {
+        if let Some(number) = self.fetching.get(&(realm, fingerprint))
+            && let Some(question) = self.questions.get_mut(number)
+            && let What::Fetch { spoiled, .. } = &mut question.what
+        {
+            *spoiled = true;
+        }
+        self.store.remove(realm, fingerprint)
     }
 
     /// Any key may hold something else.
@@ -285,24 +303,36 @@ impl Near {
         }
     }
 
-    /// A node has told a client what a key holds: something else is not kept.
-    pub(crate) fn told(&mut self, identity: Key, database: u32, fingerprint: u32, reply: &[u8]) {
+    /// A node has told a client what the answer is, to something about a key: if something else is kept,
+    /// the key has changed.
+    pub(crate) fn told(
+        &mut self,
+        (identity, database): (Key, u32),
+        fingerprint: u32,
+        (asked, reply): (Option<&[u8]>, &[u8]),
+    ) {
         let Some(realm) = self.realm_of(identity, database) else {
             return;
         };
-        if !self.store.holds(realm, fingerprint, reply) {
-            self.store.remove(realm, fingerprint);
+        let Some(asked) = asked else {
+            self.forget_in(realm, fingerprint);
+            return;
+        };
+        if !self.store.holds(realm, (fingerprint, asked), reply) {
+            self.forget_in(realm, fingerprint);
         }
         let Some(number) = self.fetching.get(&(realm, fingerprint)) else {
             return;
         };
         if let Some(question) = self.questions.get_mut(number)
             && let What::Fetch {
+                request,
                 told,
                 spoiled,
                 value,
                 ..
             } = &mut question.what
+            && **request == *asked
         {
             let other = |known: &Option<Box<[u8]>>| known.as_ref().is_some_and(|k| **k != *reply);
             *spoiled |= other(told) || other(value) || reply.len() > VALUE_BYTES_MAX;
@@ -336,7 +366,8 @@ impl Near {
             && ticket.part == FIRST
         {
             let whole = done && bytes.len() <= VALUE_BYTES_MAX;
-            if whole && bytes.starts_with(b"$") && !bytes.starts_with(b"$-") {
+            let says = bytes.starts_with(b"$") || bytes.starts_with(b":");
+            if whole && says && !bytes.starts_with(b"$-") {
                 *value = Some(bytes.into());
             } else {
                 *spoiled = true; // too big, or nothing
@@ -370,6 +401,7 @@ impl Near {
             realm,
             fingerprint,
             key,
+            request,
             value,
             told,
             spoiled,
@@ -393,8 +425,8 @@ impl Near {
             return;
         };
         if told.is_none_or(|told| told == value) {
-            self.store
-                .insert(realm, (fingerprint, &*key), &value, home, until);
+            let asked = (fingerprint, &*request);
+            self.store.insert(realm, asked, &value, (home, until), now);
             if let Some(home) = self.home_on(home) {
                 home.sample = Some(key);
             }

@@ -73,7 +73,7 @@ impl<H: Host> Sink<'_, H> {
         }
         let mut again = Vec::new();
         Page::again(slot, &mut again);
-        self.pass_on(ticket, &again, true, false);
+        self.pass_on(ticket, None, &again, (true, false));
     }
 
     /// A node has answered to a question in place of a script.
@@ -91,15 +91,16 @@ impl<H: Host> Sink<'_, H> {
 
     /// Bytes of a reply that others may wait for as well, or a cache.
     #[inline(never)]
-    fn pass_on_to_all(&mut self, ticket: Ticket, bytes: &[u8], done: bool) {
+    fn pass_on_to_all(&mut self, ticket: Ticket, request: &Retained<'_>, bytes: &[u8], done: bool) {
         if ticket.group == Group::NEAR {
             self.near.answered(&ticket, bytes, done, self.now);
             return;
         }
-        self.pass_on(ticket, bytes, done, true);
+        let asked = Some(request.bytes());
+        self.pass_on(ticket, asked, bytes, (done, true));
         let others = self.reads.take(ticket.group);
         for other in &others {
-            self.pass_on(*other, bytes, done, true);
+            self.pass_on(*other, asked, bytes, (done, true));
         }
         self.reads.give_back(ticket.group, others, done);
     }
@@ -162,7 +163,7 @@ impl<H: Host> Sink<'_, H> {
             if self.follows.any() {
                 self.follows.erred(&ticket, reply);
             }
-            self.pass_on(ticket, reply, true, true);
+            self.pass_on(ticket, Some(request.bytes()), reply, (true, true));
             return;
         }
         self.signals.push(Signal {
@@ -176,7 +177,13 @@ impl<H: Host> Sink<'_, H> {
         });
     }
 
-    fn pass_on(&mut self, mut ticket: Ticket, bytes: &[u8], done: bool, ran: bool) {
+    fn pass_on(
+        &mut self,
+        mut ticket: Ticket,
+        asked: Option<&[u8]>,
+        bytes: &[u8],
+        (done, ran): (bool, bool),
+    ) {
         if self.host.has_planted(Planted::NoTombstone) {
             ticket.client = self.clients.whoever_is_at(ticket.client);
         }
@@ -185,7 +192,7 @@ impl<H: Host> Sink<'_, H> {
         }; // it has left
         let state = &mut client.state;
         if self.near.is_on() && done && !self.host.has_planted(Planted::KeepsNear) {
-            note_near(self.near, state, ticket, bytes);
+            note_near(self.near, state, ticket, (asked, bytes));
         }
         if done && self.follows.any() {
             let at = (&*self.host, self.now);
@@ -212,9 +219,15 @@ impl<H: Host> Sink<'_, H> {
     }
 }
 
-/// What a command's outcome tells of what is kept near: the last bytes of its reply are these.
+/// What a command's outcome tells of what is kept near: what was asked, if that is known, and the last
+/// bytes of the reply.
 #[inline(never)]
-pub(crate) fn note_near(near: &mut Near, state: &State, ticket: Ticket, bytes: &[u8]) {
+pub(crate) fn note_near(
+    near: &mut Near,
+    state: &State,
+    ticket: Ticket,
+    (asked, bytes): (Option<&[u8]>, &[u8]),
+) {
     let session = &state.session;
     let Some(op) = session.order.op(ticket.place, ticket.part) else {
         return;
@@ -222,12 +235,13 @@ pub(crate) fn note_near(near: &mut Near, state: &State, ticket: Ticket, bytes: &
     if op.writes {
         near.wrote(&op.keys);
     } else if let Some(key) = op.keys.single()
-        && session.order.command(ticket.place) == near.get
+        && let Some(command) = session.order.command(ticket.place)
+        && near.keeps(command)
     {
         let whole = !session.order.has_begun(ticket.place);
         // The end of a big one is no value that could be kept.
         let reply = if whole { bytes } else { &[] };
-        near.told(state.identity, session.database, key, reply);
+        near.told((state.identity, session.database), key, (asked, reply));
     }
 }
 
@@ -296,7 +310,7 @@ pub(crate) fn count<H: Host>(
 }
 
 impl<H: Host> Replies<Ticket> for Sink<'_, H> {
-    fn piece(&mut self, ticket: Ticket, bytes: &[u8], done: bool) {
+    fn piece(&mut self, ticket: Ticket, request: Retained<'_>, bytes: &[u8], done: bool) {
         if ticket.probe {
             if done {
                 self.messages.events.push(Event::Allowed(ticket));
@@ -316,9 +330,9 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
             self.budget.earn();
         }
         if ticket.group.is_some() {
-            self.pass_on_to_all(ticket, bytes, done);
+            self.pass_on_to_all(ticket, &request, bytes, done);
         } else {
-            self.pass_on(ticket, bytes, done, true);
+            self.pass_on(ticket, Some(request.bytes()), bytes, (done, true));
         }
     }
 

@@ -543,7 +543,7 @@ impl<H: Host> Core<H> {
         now: Instant,
     ) {
         if self.near.is_on() {
-            note_near(&mut self.near, client, ticket, reply);
+            note_near(&mut self.near, client, ticket, (None, reply));
         }
         if self.follows.any() {
             self.follows.erred(&ticket, reply);

@@ -47,10 +47,10 @@ pub trait Ticket: Copy {
 
 /// Where a pipeline puts what it receives.
 pub trait Replies<T> {
-    /// The next bytes of the reply to `ticket`; `done` with its last byte.
+    /// The next bytes of the reply to `ticket`, which is to this request; `done` with its last byte.
     ///
     /// A reply of [`CUT_BYTES_MIN`] or more is passed on as it arrives, so it needs no buffer.
-    fn piece(&mut self, ticket: T, bytes: &[u8], done: bool);
+    fn piece(&mut self, ticket: T, request: Retained<'_>, bytes: &[u8], done: bool);
 
     /// That reply, of so many bytes, was whole; and the request that it answers. Not called for an
     /// error.
@@ -431,7 +431,7 @@ impl<T: Ticket> Pipeline<T> {
                 if short && !(walk.done && self.held.is_empty()) {
                     self.held.extend_from_slice(bytes);
                     if walk.done {
-                        replies.piece(*ticket, &self.held, true);
+                        replies.piece(*ticket, self.outbox.front(body), &self.held, true);
                         replies.replied(ticket, self.outbox.front(body), self.held.len());
                         self.held.clear();
                         self.pop();
@@ -439,11 +439,11 @@ impl<T: Ticket> Pipeline<T> {
                     return Ok(walk.consumed);
                 }
                 if !self.held.is_empty() {
-                    replies.piece(*ticket, &self.held, false);
+                    replies.piece(*ticket, self.outbox.front(body), &self.held, false);
                     self.head_bytes += self.held.len();
                     self.held.clear();
                 }
-                replies.piece(*ticket, bytes, walk.done);
+                replies.piece(*ticket, self.outbox.front(body), bytes, walk.done);
                 self.head_in_part = !walk.done;
                 if walk.done {
                     let whole = self.head_bytes + bytes.len();

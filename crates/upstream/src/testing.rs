@@ -83,7 +83,7 @@ impl Inbox {
 }
 
 impl Replies<Tag> for Inbox {
-    fn piece(&mut self, ticket: Tag, bytes: &[u8], done: bool) {
+    fn piece(&mut self, ticket: Tag, _: Retained<'_>, bytes: &[u8], done: bool) {
         self.0.push(Event::Piece(ticket.0, bytes.to_vec(), done));
     }
 

@@ -40,6 +40,23 @@ fn containers_hold_their_subcommands() {
 }
 
 #[test]
+fn what_one_key_answers_is_a_string_or_a_number() {
+    let all = CommandTable::builtin().iter();
+    let of_one_key: Vec<_> = all.filter(|command| command.is_of_one_key()).collect();
+    assert_eq!(of_one_key.len(), nature::OF_ONE_KEY.len());
+    for command in of_one_key {
+        assert!(command.answers_alike(), "{}", command.name());
+        assert!(command.only_first().is_some(), "{}", command.name());
+        assert_ne!(command.group(), "hash", "{}", command.name());
+        for protocol in [resp::Protocol::Resp2, resp::Protocol::Resp3] {
+            let kinds = command.reply_kinds(protocol).bytes();
+            let other: Vec<u8> = kinds.filter(|kind| !b"-:$_".contains(kind)).collect();
+            assert_eq!(other, b"", "{}", command.name());
+        }
+    }
+}
+
+#[test]
 fn what_a_command_may_do() {
     let command = |name| CommandTable::builtin().by_name(name).unwrap();
     assert!(command("get").is_readonly() && !command("get").may_write());

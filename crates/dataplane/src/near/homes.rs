@@ -14,6 +14,7 @@ use upstream::CloseReason;
 use crate::{
     channel::{Channel, Lane, Profile, Purpose},
     client::State,
+    coalesce::REQUEST_BYTES_MAX,
     core::Core,
     follow::Here,
     host::Host,
@@ -45,7 +46,9 @@ impl<H: Host> Core<H> {
         let Some((name, fingerprint)) = request.arg(1).zip(keys.single()) else {
             return false;
         };
-        if Some(command.id()) != self.near.get || client.watch.is_some() {
+        let asked = request.bytes();
+        let kept = self.near.keeps(command.id()) && asked.len() <= REQUEST_BYTES_MAX;
+        if !kept || client.watch.is_some() {
             return false;
         }
         let Some(why) = self.near.covers(fingerprint, name) else {
@@ -59,11 +62,10 @@ impl<H: Host> Core<H> {
         let Some(realm) = self.near.realm(client.identity, database, now) else {
             return false;
         };
-        let reply = self.near.find(realm, (fingerprint, name), now);
+        let reply = self.near.find(realm, (fingerprint, asked), now);
         self.host.near(reply.is_some());
         if let Some(reply) = reply {
-            self.heat
-                .served_near(name, request.bytes().len() + reply.len());
+            self.heat.served_near(name, asked.len() + reply.len());
             self.scratch.extend_from_slice(reply);
             let silent = !client.session.take_reply_wanted();
             if why == Why::Hot {
@@ -78,20 +80,21 @@ impl<H: Host> Core<H> {
             replica: false,
             ..self.profile(client)
         };
-        self.fetch((realm, why, profile), slot, (fingerprint, name), now);
+        self.fetch((realm, why, profile), slot, (fingerprint, name, asked), now);
         false
     }
 
-    /// Asks for a value, unless it is asked for already.
+    /// Asks what a client asks, unless something about the key is asked already.
     fn fetch(
         &mut self,
         (realm, why, profile): (Realm, Why, Profile),
         slot: Slot,
-        (fingerprint, name): (u32, &[u8]),
+        (fingerprint, name, asked): (u32, &[u8], &[u8]),
         now: Instant,
     ) {
         let known = self.near.fetching.contains_key(&(realm, fingerprint));
-        if known || self.near.fetching.len() >= FETCHES_MAX {
+        let has_room = self.near.store.has_room(realm, fingerprint, now);
+        if known || !has_room || self.near.fetching.len() >= FETCHES_MAX {
             return;
         }
         let Some(channel) = self.near_home((realm, why), profile, slot, now) else {
@@ -105,13 +108,15 @@ impl<H: Host> Core<H> {
             realm,
             fingerprint,
             key: name.into(),
+            request: asked.into(),
             value: None,
             told: None,
             spoiled: false,
         };
         let number = self.near.number(channel, what, now);
         self.near.fetching.insert((realm, fingerprint), number);
-        self.ask_near(channel, (number, FIRST), &[b"GET", name], now);
+        let ticket = Ticket::of_near((number, FIRST));
+        self.push(channel, ticket, asked, None, now);
         self.ask_near(channel, (number, LAST), &[b"PTTL", name], now);
     }
 

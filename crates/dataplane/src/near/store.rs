@@ -1,15 +1,18 @@
 //! What a near cache keeps, within a number of bytes.
 //!
-//! Values are found by the fingerprint of their key, as commands in flight are, and compared with
-//! the key itself; of two keys with one fingerprint one is kept. When there is no more room, what
+//! Replies are found by the fingerprint of their key, as commands in flight are, and compared with
+//! what was asked, byte for byte. When there is no more room, what
 //! has lain longest goes, unless it was asked for since it was last looked at.
 
 use std::{collections::VecDeque, time::Instant};
 
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
-/// What an entry costs beside its key and its value.
+/// What an entry costs beside the question and its answer.
 const ENTRY_BYTES: usize = 128;
+/// Of one key so many answers: who asks something else each time is not helped by what is kept.
+const ANSWERS_MAX: usize = 8;
 /// The queue may have so many places of entries that are gone, for each that is there.
 const GONE_MAX: usize = 2;
 
@@ -19,7 +22,7 @@ pub(crate) struct Realm(pub(crate) u32);
 
 #[derive(Debug)]
 struct Entry<T> {
-    key: Box<[u8]>,
+    request: Box<[u8]>,
     reply: Box<[u8]>,
     /// Who answers for it.
     home: T,
@@ -31,17 +34,18 @@ struct Entry<T> {
 
 impl<T> Entry<T> {
     fn bytes(&self) -> usize {
-        self.key.len() + self.reply.len() + ENTRY_BYTES
+        self.request.len() + self.reply.len() + ENTRY_BYTES
     }
 }
 
-/// Values of all realms.
+/// Answers of all realms.
 ///
 /// Invariants: `bytes` is what the entries cost, and at most `bytes_max` after every insertion;
-/// every entry has a place in the queue.
+/// every entry has a place in the queue; those of one key ask different things.
 #[derive(Debug)]
 pub(crate) struct Store<T> {
-    entries: HashMap<(Realm, u32), Entry<T>, foldhash::fast::FixedState>,
+    entries: HashMap<(Realm, u32), SmallVec<[Entry<T>; 1]>, foldhash::fast::FixedState>,
+    count: usize,
     queue: VecDeque<(Realm, u32, u64)>,
     places: u64,
     bytes: usize,
@@ -52,6 +56,7 @@ impl<T: Copy + PartialEq> Store<T> {
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
             entries: HashMap::default(),
+            count: 0,
             queue: VecDeque::new(),
             places: 0,
             bytes: 0,
@@ -59,40 +64,53 @@ impl<T: Copy + PartialEq> Store<T> {
         }
     }
 
-    /// What a key holds, if it is known, with who answers for it.
+    /// The answer, if it is known, with who answers for it.
     pub(crate) fn get(
         &mut self,
         realm: Realm,
-        (fingerprint, key): (u32, &[u8]),
+        (key, request): (u32, &[u8]),
         now: Instant,
     ) -> Option<(&[u8], T)> {
-        let entry = self.entries.get_mut(&(realm, fingerprint))?;
-        if *entry.key != *key || entry.until.is_some_and(|until| until <= now) {
+        let mut entries = self.entries.get_mut(&(realm, key))?.iter_mut();
+        let entry = entries.find(|entry| *entry.request == *request)?;
+        if entry.until.is_some_and(|until| until <= now) {
             return None;
         }
         entry.used = true;
         Some((&entry.reply, entry.home))
     }
 
-    /// Whether nothing else than this is known.
-    pub(crate) fn holds(&self, realm: Realm, fingerprint: u32, reply: &[u8]) -> bool {
-        let entry = self.entries.get(&(realm, fingerprint));
+    /// Whether nothing else than this is known to be the answer.
+    pub(crate) fn holds(&self, realm: Realm, (key, request): (u32, &[u8]), reply: &[u8]) -> bool {
+        let mut entries = self.entries.get(&(realm, key)).into_iter().flatten();
+        let entry = entries.find(|entry| *entry.request == *request);
         entry.is_none_or(|entry| *entry.reply == *reply)
     }
 
-    /// A key holds this, until then at most.
+    /// Whether one more answer of a key would be kept.
+    pub(crate) fn has_room(&self, realm: Realm, key: u32, now: Instant) -> bool {
+        let entries = self.entries.get(&(realm, key));
+        entries.is_none_or(|entries| {
+            let over = |entry: &Entry<T>| entry.until.is_some_and(|until| until <= now);
+            entries.len() < ANSWERS_MAX || entries.iter().any(over)
+        })
+    }
+
+    /// This is the answer, until then at most.
     pub(crate) fn insert(
         &mut self,
         realm: Realm,
-        (fingerprint, key): (u32, &[u8]),
+        (key, request): (u32, &[u8]),
         reply: &[u8],
-        home: T,
-        until: Option<Instant>,
+        (home, until): (T, Option<Instant>),
+        now: Instant,
     ) {
-        self.remove(realm, fingerprint);
+        self.remove_if(realm, key, |entry| {
+            *entry.request == *request || entry.until.is_some_and(|until| until <= now)
+        });
         self.places += 1;
         let entry = Entry {
-            key: key.into(),
+            request: request.into(),
             reply: reply.into(),
             home,
             until,
@@ -102,55 +120,79 @@ impl<T: Copy + PartialEq> Store<T> {
         if entry.bytes() > self.bytes_max / 8 {
             return; // for one value many would have to go
         }
-        self.bytes += entry.bytes();
-        self.queue.push_back((realm, fingerprint, self.places));
-        self.entries.insert((realm, fingerprint), entry);
+        let bytes = entry.bytes();
+        let entries = self.entries.entry((realm, key)).or_default();
+        if entries.len() >= ANSWERS_MAX {
+            return;
+        }
+        entries.push(entry);
+        self.bytes += bytes;
+        self.count += 1;
+        self.queue.push_back((realm, key, self.places));
         self.make_room();
     }
 
     fn make_room(&mut self) {
         while self.bytes > self.bytes_max
-            && let Some((realm, fingerprint, place)) = self.queue.pop_front()
+            && let Some((realm, key, place)) = self.queue.pop_front()
         {
-            let Some(entry) = self.entries.get_mut(&(realm, fingerprint)) else {
+            let mut entries = self.entries.get_mut(&(realm, key)).into_iter().flatten();
+            let Some(entry) = entries.find(|entry| entry.place == place) else {
                 continue;
             };
-            if entry.place != place {
-                continue;
-            }
             if std::mem::take(&mut entry.used) {
-                self.queue.push_back((realm, fingerprint, place));
+                self.queue.push_back((realm, key, place));
             } else {
-                self.remove(realm, fingerprint);
+                self.remove_if(realm, key, |entry| entry.place == place);
             }
         }
-        if self.queue.len() > 64 + self.entries.len() * (GONE_MAX + 1) {
+        if self.queue.len() > 64 + self.count * (GONE_MAX + 1) {
             let Self { queue, entries, .. } = self;
-            queue.retain(|(realm, fingerprint, place)| {
-                let entry = entries.get(&(*realm, *fingerprint));
-                entry.is_some_and(|entry| entry.place == *place)
+            queue.retain(|(realm, key, place)| {
+                let mut entries = entries.get(&(*realm, *key)).into_iter().flatten();
+                entries.any(|entry| entry.place == *place)
             });
         }
     }
 
-    /// A key may hold something else. Returns whether it was known.
-    pub(crate) fn remove(&mut self, realm: Realm, fingerprint: u32) -> bool {
-        let removed = self.entries.remove(&(realm, fingerprint));
-        self.bytes -= removed.as_ref().map_or(0, Entry::bytes);
-        removed.is_some()
+    fn remove_if(&mut self, realm: Realm, key: u32, goes: impl Fn(&Entry<T>) -> bool) {
+        let Some(entries) = self.entries.get_mut(&(realm, key)) else {
+            return;
+        };
+        entries.retain(|entry| {
+            let gone = goes(entry);
+            self.bytes -= if gone { entry.bytes() } else { 0 };
+            self.count -= usize::from(gone);
+            !gone
+        });
+        if entries.is_empty() {
+            self.entries.remove(&(realm, key));
+        }
+    }
+
+    /// A key may hold something else. Returns how many answers there were.
+    pub(crate) fn remove(&mut self, realm: Realm, key: u32) -> usize {
+        let removed = self.entries.remove(&(realm, key)).unwrap_or_default();
+        self.bytes -= removed.iter().map(Entry::bytes).sum::<usize>();
+        self.count -= removed.len();
+        removed.len()
     }
 
     /// Nobody answers for these any more. Returns how many there were.
     pub(crate) fn remove_of(&mut self, home: T) -> usize {
-        let before = self.entries.len();
-        self.entries.retain(|_, entry| entry.home != home);
-        self.bytes = self.entries.values().map(Entry::bytes).sum();
-        before - self.entries.len()
+        let before = self.count;
+        self.entries.retain(|_, entries| {
+            entries.retain(|entry| entry.home != home);
+            !entries.is_empty()
+        });
+        self.bytes = self.entries.values().flatten().map(Entry::bytes).sum();
+        self.count = self.entries.values().map(SmallVec::len).sum();
+        before - self.count
     }
 
     /// Returns how many there were.
     pub(crate) fn clear(&mut self) -> usize {
-        let count = self.entries.len();
+        let count = self.count;
         *self = Self::new(self.bytes_max);
         count
     }
@@ -182,7 +224,13 @@ mod tests {
     }
 
     fn keep(store: &mut Store<u8>, key: u32, home: u8) {
-        store.insert(REALM, (key, &key.to_le_bytes()), b"value", home, None);
+        store.insert(
+            REALM,
+            (key, &key.to_le_bytes()),
+            b"value",
+            (home, None),
+            start(),
+        );
     }
 
     #[test]
@@ -194,7 +242,7 @@ mod tests {
             keep(&mut store, key, 0);
             assert!(store.bytes <= store.bytes_max);
             assert!(store.queue.len() <= 64 + 33);
-            assert_eq!(store.bytes, store.entries.len() * one);
+            assert_eq!(store.bytes, store.count * one);
             assert!(shows(&mut store, 0, now).is_some(), "asked for at {key}");
         }
         assert!(shows(&mut store, 5000, now).is_none());
@@ -206,7 +254,7 @@ mod tests {
         let mut store = Store::new(100_000);
         for _ in 0..10_000 {
             keep(&mut store, 1, 0);
-            assert!(store.remove(REALM, 1));
+            assert_eq!(store.remove(REALM, 1), 1);
         }
         assert!(store.queue.len() <= 65 && store.bytes == 0);
     }
@@ -216,7 +264,8 @@ mod tests {
         let now = start();
         let mut store = Store::new(100_000);
         let until = now + Duration::from_millis(5);
-        store.insert(REALM, (7, b"key"), b"value", 1_u8, Some(until));
+        let (home, never) = ((1_u8, Some(until)), (1, None));
+        store.insert(REALM, (7, b"key"), b"value", home, now);
         let found = |store: &mut Store<u8>, realm, key: &[u8], now| {
             store.get(realm, (7, key), now).is_some()
         };
@@ -224,8 +273,41 @@ mod tests {
         assert!(!found(&mut store, REALM, b"yek", now));
         assert!(!found(&mut store, Realm(1), b"key", now));
         assert!(!found(&mut store, REALM, b"key", until));
-        store.insert(REALM, (8, b"big"), &[0; 20_000], 1, None);
+        store.insert(REALM, (8, b"big"), &[0; 20_000], never, now);
         assert!(store.get(REALM, (8, b"big"), now).is_none(), "too big");
+    }
+
+    #[test]
+    fn the_answers_of_a_key_are_few_apart_and_go_together() {
+        let now = start();
+        let mut store = Store::new(100_000);
+        let keep = |store: &mut Store<u8>, question: u8, until| {
+            store.insert(REALM, (7, &[question]), &[question], (1, until), now);
+        };
+        let most = u8::try_from(ANSWERS_MAX).unwrap_or_default();
+        for question in 0..most {
+            assert!(store.has_room(REALM, 7, now));
+            keep(&mut store, question, None);
+            keep(&mut store, question, None);
+        }
+        assert!(!store.has_room(REALM, 7, now));
+        keep(&mut store, most, None);
+        assert!(store.get(REALM, (7, &[most]), now).is_none());
+        for question in 0..most {
+            let found = store.get(REALM, (7, &[question]), now);
+            assert_eq!(found, Some((&[question][..], 1)));
+            assert!(store.holds(REALM, (7, &[question]), &[question]));
+            assert!(!store.holds(REALM, (7, &[question]), &[most]));
+        }
+        assert!(store.holds(REALM, (7, &[most]), &[0]), "it is not known");
+        // What is over makes room.
+        let soon = now + Duration::from_millis(1);
+        keep(&mut store, 0, Some(soon));
+        assert!(store.has_room(REALM, 7, soon));
+        store.insert(REALM, (7, &[most]), &[most], (1, None), soon);
+        assert!(store.get(REALM, (7, &[most]), soon).is_some());
+        assert_eq!(store.remove(REALM, 7), ANSWERS_MAX);
+        assert_eq!((store.bytes, store.count), (0, 0));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use super::*;
 
 const KEY: &[u8] = b"config:k";
+const GET: &[u8] = b"*2\r\n$3\r\nGET\r\n$8\r\nconfig:k\r\n";
+const STRLEN: &[u8] = b"*2\r\n$6\r\nSTRLEN\r\n$8\r\nconfig:k\r\n";
 const OLD: &[u8] = b"$3\r\nold\r\n";
 const NEW: &[u8] = b"$3\r\nnew\r\n";
 const FOR_EVER: &[u8] = b":-1\r\n";
@@ -61,10 +63,15 @@ impl Cache {
     }
 
     fn asks(&mut self) -> u32 {
+        self.asks_for(GET)
+    }
+
+    fn asks_for(&mut self, request: &[u8]) -> u32 {
         let what = What::Fetch {
             realm: self.realm,
             fingerprint: self.fingerprint,
             key: KEY.into(),
+            request: request.into(),
             value: None,
             told: None,
             spoiled: false,
@@ -90,12 +97,16 @@ impl Cache {
     fn shows(&mut self) -> Option<Vec<u8>> {
         let found = self
             .near
-            .find(self.realm, (self.fingerprint, KEY), self.now);
+            .find(self.realm, (self.fingerprint, GET), self.now);
         found.map(<[u8]>::to_vec)
     }
 
     fn told(&mut self, reply: &[u8]) {
-        self.near.told(USER, 0, self.fingerprint, reply);
+        self.says_to_a_client(Some(GET), reply);
+    }
+
+    fn says_to_a_client(&mut self, asked: Option<&[u8]>, reply: &[u8]) {
+        self.near.told((USER, 0), self.fingerprint, (asked, reply));
     }
 }
 
@@ -157,6 +168,42 @@ fn what_a_node_tells_a_client_is_what_is_kept_or_nothing() {
     assert_eq!(cache.shows().as_deref(), Some(OLD));
     cache.told(NEW);
     assert_eq!(cache.shows(), None);
+}
+
+#[test]
+fn what_is_asked_about_a_key_is_kept_apart_and_goes_together() {
+    let shows = |cache: &mut Cache, asked| {
+        let asked = (cache.fingerprint, asked);
+        let found = cache.near.find(cache.realm, asked, cache.now);
+        found.map(<[u8]>::to_vec)
+    };
+    let keeps = || {
+        let mut cache = Cache::new();
+        cache.keeps(OLD);
+        assert_eq!(shows(&mut cache, STRLEN), None);
+        let number = cache.asks_for(STRLEN);
+        // Of something else, it says nothing about this.
+        cache.told(OLD);
+        cache.says(number, FIRST, b":3\r\n");
+        cache.says(number, LAST, FOR_EVER);
+        assert_eq!(shows(&mut cache, GET).as_deref(), Some(OLD));
+        assert_eq!(shows(&mut cache, STRLEN).as_deref(), Some(&b":3\r\n"[..]));
+        cache
+    };
+    let changes: [fn(&mut Cache); 4] = [
+        |cache| assert_eq!(cache.near.invalidated(NEWS), 2),
+        |cache| cache.says_to_a_client(Some(STRLEN), b":5\r\n"),
+        |cache| cache.says_to_a_client(Some(GET), NEW),
+        |cache| cache.says_to_a_client(None, b"-ERR no\r\n"),
+    ];
+    for change in changes {
+        let mut cache = keeps();
+        cache.says_to_a_client(Some(STRLEN), b":3\r\n");
+        assert!(shows(&mut cache, GET).is_some() && shows(&mut cache, STRLEN).is_some());
+        change(&mut cache);
+        assert_eq!(shows(&mut cache, GET), None);
+        assert_eq!(shows(&mut cache, STRLEN), None);
+    }
 }
 
 #[test]
