@@ -1,5 +1,7 @@
 //! One key that many connections read at once, and what that costs the node it is on.
 
+mod costly;
+
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Barrier, Mutex};
 use std::thread;
@@ -8,6 +10,8 @@ use std::time::{Duration, Instant};
 use crate::client::{Client, text};
 use crate::cluster::RealCluster;
 use crate::keyway::{Keyway, Settings};
+
+pub use self::costly::{Counted, Counting, count_bits};
 
 const KEY: &str = "config:hot";
 const THREADS: usize = 4;
@@ -90,7 +94,7 @@ pub fn read_one_key(cluster: &RealCluster, reading: Reading<'_>) -> Cost {
     let share = reading.clients / THREADS;
     let mut before = (0, Duration::ZERO, Duration::ZERO, Instant::now());
     let now = || {
-        let (commands, cpu) = spent(cluster);
+        let (commands, cpu) = spent(cluster, "get");
         (commands, cpu, cpu_of(keyway.pid()), Instant::now())
     };
     thread::scope(|scope| {
@@ -208,15 +212,16 @@ fn read_in_order(keyway: &Keyway, acked: &Mutex<Vec<Instant>>, reads: usize) -> 
     ages
 }
 
-/// The `GET`s that the nodes have run, and the processor time that they have used.
-fn spent(cluster: &RealCluster) -> (u64, Duration) {
+/// How often the nodes have run a command, and the processor time that they have used.
+fn spent(cluster: &RealCluster, command: &str) -> (u64, Duration) {
+    let stat = format!("cmdstat_{command}:calls=");
     let mut all = (0, Duration::ZERO);
     for index in 0..cluster.nodes().len() {
         let mut node = cluster.client(index);
         let stats = text(&node.cmd(&["INFO", "commandstats"]));
         let calls = stats
             .lines()
-            .find_map(|line| line.strip_prefix("cmdstat_get:calls="))
+            .find_map(|line| line.strip_prefix(&stat))
             .and_then(|rest| rest.split(',').next()?.parse::<u64>().ok());
         all.0 += calls.unwrap_or_default();
         let cpu = text(&node.cmd(&["INFO", "cpu"]));

@@ -6,7 +6,8 @@
 //!
 //! - was not known to its worker as changed before it was asked for (news),
 //! - was true within the last second ([`STALE_MAX`], with a frozen or silent node too), and
-//! - is not older than what the same client had read when it asked, or wrote before it.
+//! - is not older than what the same client had read by the same question when it asked, or wrote
+//!   before it.
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
@@ -67,14 +68,38 @@ impl Versions {
 /// News on their way to the proxy: of these keys, with what they held when the node said so.
 pub(crate) type News = Vec<(String, usize)>;
 
+/// Questions that ask for all that a key holds. What is kept of one says nothing of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Asked {
+    Get,
+    Range,
+}
+
+impl Asked {
+    fn words(self, key: &str) -> Vec<&str> {
+        match self {
+            Self::Get => vec!["GET", key],
+            Self::Range => vec!["GETRANGE", key, "0", "-1"],
+        }
+    }
+
+    fn number(self, key: &str, reply: &Value) -> Option<u64> {
+        if self == Self::Range && reply.as_bytes() == Some(b"") {
+            return Some(0); // nothing
+        }
+        speech::number(key, reply)
+    }
+}
+
 /// A read that was asked.
 #[derive(Debug)]
 pub(crate) struct Look {
     key: String,
+    asked: Asked,
     begun: Duration,
     /// Its worker knew that everything before this version was over.
     known: usize,
-    /// And the client had seen this one. (Of two reads that are sent together the first may be sent
+    /// And the client had seen this one, by the same question. (Of two reads that are sent together the first may be sent
     /// again, after the second has run.)
     seen: usize,
 }
@@ -88,7 +113,7 @@ pub(crate) struct Others {
     /// What workers were told, and when.
     told: BTreeMap<(usize, String), Vec<(Duration, usize)>>,
     /// The versions of keys that clients have read, and those that they have written.
-    seen: BTreeMap<(usize, String), usize>,
+    seen: BTreeMap<(usize, String, Asked), usize>,
     written: BTreeMap<(usize, String), usize>,
 }
 
@@ -170,13 +195,14 @@ impl Others {
     }
 
     /// A client of a worker asks what a key holds.
-    fn look(&self, who: usize, worker: usize, key: String) -> Look {
-        let seen = self.seen.get(&(who, key.clone())).copied();
+    fn look(&self, who: usize, worker: usize, key: String, asked: Asked) -> Look {
+        let seen = self.seen.get(&(who, key.clone(), asked)).copied();
         Look {
             begun: self.now,
             known: self.known(worker, &key),
             seen: seen.unwrap_or_default(),
             key,
+            asked,
         }
     }
 
@@ -217,7 +243,7 @@ impl Others {
         if versions.until(at).saturating_add(STALE_MAX + CLOCKS) < *begun {
             return Err(wrong("stale: too old"));
         }
-        let seen = self.seen.entry((who, key.clone())).or_default();
+        let seen = self.seen.entry((who, key.clone(), look.asked)).or_default();
         *seen = at.max(*seen);
         Ok(())
     }
@@ -265,8 +291,9 @@ impl Client {
             };
             return self.say(&args, sent);
         }
-        let look = others.look(self.number, self.worker, key);
-        write::request(&mut self.outgoing, &["GET", &look.key]);
+        let asked = [Asked::Get, Asked::Range][usize::from(rng.chance(30))];
+        let look = others.look(self.number, self.worker, key, asked);
+        write::request(&mut self.outgoing, &asked.words(&look.key));
         self.sent.push_back(Sent::Look(look));
     }
 
@@ -282,9 +309,11 @@ impl Client {
                 Some(others.wrote(self.number, key, *number))
             }
             // From replicas what is old is right.
-            Sent::Look(look) if self.readonly => speech::number(&look.key, reply).map(|_| Ok(())),
+            Sent::Look(look) if self.readonly => {
+                look.asked.number(&look.key, reply).map(|_| Ok(()))
+            }
             Sent::Look(look) => {
-                let number = speech::number(&look.key, reply)?;
+                let number = look.asked.number(&look.key, reply)?;
                 Some(others.read(self.number, look, number))
             }
             _ => None,
@@ -313,7 +342,7 @@ mod tests {
     }
 
     fn read(others: &mut Others, worker: usize, number: u64) -> Result<(), Violation> {
-        let look = others.look(7, worker, "k".to_owned());
+        let look = others.look(7, worker, "k".to_owned(), Asked::Get);
         others.read(7, &look, number)
     }
 
