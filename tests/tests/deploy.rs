@@ -634,6 +634,7 @@ fn scripts_are_sound() {
         "fuzz/run",
         "tests/chaos",
         "tests/compat",
+        "tests/frameworks",
         "tests/image",
         "tests/install",
         "tests/run",
