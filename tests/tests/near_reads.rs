@@ -7,8 +7,10 @@
 
 use keyway_tests::{Keyway, RealCluster, Settings, Version, show, wait_until};
 
+type Words = &'static [&'static str];
+
 /// Of each type: a command that makes a key, one that changes it, and reads whose answers it changes.
-const CASES: [(&[&str], &[&str], &[&[&str]]); 5] = [
+const CASES: [(Words, Words, &[Words]); 5] = [
     (
         &["SET", "config:s", "abc"],
         &["SET", "config:s", "\u{1}bcde"],
