@@ -208,12 +208,12 @@ fn a_user_that_asks_for_too_much_is_told_so_and_others_are_not_slowed() {
         "what was refused did not run"
     );
     // One connection's haste is the other's, and a transaction is whole or not at all.
-    wait_until("a refusal", 10, || {
+    wait_until("a refusal", 60, || {
         hasty.pipeline(&frames);
         refused(&ask(&mut also, "PING"))
     });
     wait_until("a command in time", 10, || ask(&mut also, "MULTI") == "OK");
-    wait_until("another refusal", 10, || {
+    wait_until("another refusal", 60, || {
         hasty.pipeline(&frames);
         refused(&ask(&mut also, "SET whole 1"))
     });
