@@ -7,7 +7,7 @@
     reason = "a panic is how a test fails"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -216,16 +216,52 @@ fn the_chart_does_what_its_values_say() {
     ] {
         assert!(text.contains(&format!("\n{line}\n")), "{line}\n{text}");
     }
-    assert!(!text.contains("keyway_client_connections"), "{text}");
+    assert!(
+        !text.contains("name: keyway_client_connections\n"),
+        "{text}"
+    );
+}
+
+/// They may be in one namespace, and in different ones under one Prometheus.
+#[test]
+fn two_releases_share_nothing() {
+    let made = |release: &str| -> BTreeSet<String> {
+        let arguments = ["template", release, "deploy/helm/keyway"];
+        let text = succeeds(tool("KEYWAY_HELM"), &arguments);
+        let named = |document: &str, what: &str| {
+            let line = document.lines().find(|line| line.starts_with(what));
+            line.map(|line| line.trim().to_owned()).unwrap()
+        };
+        let resources = text.split("\n---\n").map(|resource| {
+            let [kind, name] = ["kind: ", "  name: "].map(|what| named(resource, what));
+            format!("{kind}, {name}")
+        });
+        let secret = named(&text, "  secretName: ");
+        resources.chain([secret]).collect()
+    };
+    let [one, two] = [made("one"), made("two")];
+    assert!(
+        one.len() > 8 && one.contains("secretName: one-tls"),
+        "{one:?}"
+    );
+    assert_eq!(one.len(), two.len());
+    assert!(one.is_disjoint(&two), "{one:?}\n{two:?}");
 }
 
 /// `UPDATE_DOCS=1` writes them anew.
 #[test]
 fn what_is_derived_is_fresh() {
-    let mut derived = vec![(
-        "deploy/kustomize/components/prometheus-rule/prometheusrule.yaml".to_owned(),
-        prometheus_rule(),
-    )];
+    let mut derived = vec![
+        (
+            "deploy/kustomize/components/prometheus-rule/prometheusrule.yaml".to_owned(),
+            prometheus_rule(),
+        ),
+        // A chart reads no file outside of its folder.
+        (
+            "deploy/helm/keyway/rules.yml".to_owned(),
+            fs::read_to_string(root().join("deploy/prometheus/rules.yml")).unwrap(),
+        ),
+    ];
     for (name, values) in charts() {
         let said = chart(values, &[]);
         assert_eq!(said.code, Some(0), "{}", said.stderr);
@@ -355,6 +391,31 @@ fn names_fit_each_other() {
             }
         }
         mounts_fit(&name, pod, &resources);
+    }
+}
+
+/// And whoever comes to another port of the pod may: a policy shuts what it does not name.
+#[test]
+fn metrics_are_for_monitoring_alone() {
+    for (name, resources) in shipped() {
+        let pod = &workload(&resources)["spec"]["template"]["spec"];
+        let policies = of_kind(&resources, "NetworkPolicy");
+        let open: BTreeMap<&str, &Value> = policies
+            .iter()
+            .flat_map(|policy| array(&policy["spec"]["ingress"]))
+            .flat_map(|rule| array(&rule["ports"]).iter().map(move |port| (rule, port)))
+            .map(|(rule, port)| (port["port"].as_str().unwrap(), &rule["from"]))
+            .collect();
+        let namespace = "/0/namespaceSelector/matchLabels/kubernetes.io~1metadata.name";
+        let who = open["admin"].pointer(namespace);
+        assert_eq!(who, Some(&json!("monitoring")), "{name}");
+        let sidecar = pod["initContainers"].is_array();
+        for port in containers(pod).flat_map(|container| array(&container["ports"])) {
+            let port = port["name"].as_str().unwrap();
+            // A sidecar's clients are in its own pod.
+            let within = sidecar && ["valkey", "reads"].contains(&port);
+            assert_eq!(open.contains_key(port), !within, "{name}: {port}");
+        }
     }
 }
 
