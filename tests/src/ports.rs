@@ -7,9 +7,9 @@ use std::ops::Range;
 use std::process;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Below the range from which Linux picks ports for outgoing connections (32768 on is that range by
-/// default, but a port in use is skipped here, and retried by whoever reserved it).
-const RANGE: Range<u16> = 33_000..35_900;
+/// Below 32768, from where on Linux picks ports for outgoing connections (`ip_local_port_range`): a
+/// port of those may be taken by one between its reservation and its use.
+const RANGE: Range<u16> = 23_000..32_000;
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
@@ -36,10 +36,11 @@ impl Port {
 pub fn reserve() -> Port {
     let folder = std::env::temp_dir().join("keyway-tests-ports");
     fs::create_dir_all(&folder).expect("the folder for port locks");
-    let spread = u16::try_from(process::id() % 2_900).unwrap_or(0);
+    // Each process begins somewhere else.
+    let first = process::id() as usize * 7;
     for _ in 0..RANGE.len() {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let offset = (u32::from(spread) * 7 + u32::from(step)) % 2_900;
+        let step = usize::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let offset = (first + step) % RANGE.len();
         let number = RANGE.start + u16::try_from(offset).expect("below the range's length");
         let lock = File::create(folder.join(number.to_string())).expect("a port lock file");
         if lock.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
