@@ -187,16 +187,16 @@ fn whole(command: &Command, request: Request<'_>, hasher: &foldhash::fast::Fixed
     }
     let mut found = None;
     let mut keys = Keys::none();
-    for found_key in refs {
-        let key = request.arg(found_key.index()).unwrap_or_default();
-        let slot = Slot::of_key(key);
+    for key in refs {
+        let name = request.arg(key.index()).unwrap_or_default();
+        let slot = Slot::of_key(name);
         if *found.get_or_insert(slot) != slot {
             return Plan::Refuse(CROSSSLOT.to_owned());
         }
-        if found_key.flags.contains(KeyFlags::NOT_KEY) {
-            keys.push_channel(key, hasher);
+        if key.flags.contains(KeyFlags::NOT_KEY) {
+            keys.push_channel(name, hasher);
         } else {
-            keys.push(key, hasher);
+            keys.push(name, hasher);
         }
     }
     found.map_or(Plan::Any, |slot| Plan::Slot { slot, keys })

@@ -43,7 +43,7 @@ def celery():
 
     import celery_tasks as tasks
 
-    command = [sys.executable, "-m", "celery", "-A", "celery_tasks", "worker", "-c", "2", "-l", "error"]
+    command = [sys.executable, "-W", "ignore", "-m", "celery", "-A", "celery_tasks", "worker", "-c", "2", "-l", "error"]
     worker = subprocess.Popen(command, cwd=os.path.dirname(os.path.abspath(__file__)), stdout=subprocess.DEVNULL)
     try:
         same(tasks.add.delay(1, 2).get(timeout=60), 3)
