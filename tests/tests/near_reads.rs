@@ -5,7 +5,7 @@
     reason = "a panic is how a test fails"
 )]
 
-use keyway_tests::{Keyway, RealCluster, Settings, Version, show, wait_until};
+use keyway_tests::{Keyway, RealCluster, Settings, Version, show, text, wait_until};
 
 type Words = &'static [&'static str];
 
@@ -101,6 +101,51 @@ fn what_follows_from_one_key_is_kept_until_the_key_changes() {
     }
     let all = command::CommandTable::builtin().iter();
     assert_eq!(kept, all.filter(|command| command.is_of_one_key()).count());
+}
+
+/// A flag that nobody has set is asked for as often as one that is.
+#[test]
+fn what_is_not_there_is_kept_until_it_is() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let keyway = near(&cluster);
+    let (mut node, mut client) = (cluster.client(0), keyway.client());
+    let mut third = keyway.client();
+    third.cmd(&["HELLO", "3"]);
+    let reads: [(Words, Words, &str); 3] = [
+        (&["GET", "config:s"], &["SET", "config:s", "v"], "v"),
+        (
+            &["LINDEX", "config:l", "0"],
+            &["RPUSH", "config:l", "e"],
+            "e",
+        ),
+        (&["SCARD", "config:m"], &["SADD", "config:m", "a"], "1"),
+    ];
+    for (read, make, made) in reads {
+        let mut of_none = String::new();
+        for round in 0..3 {
+            let missing = show(&node.cmd(read));
+            wait_until("what is not there to be kept", 10, || {
+                let known = hits(&keyway);
+                let burst = (0..100).map(|_| {
+                    let both = [client.cmd(read), third.cmd(read)];
+                    both.map(|reply| show(&reply))
+                });
+                let seen: Vec<_> = burst.flatten().collect();
+                assert!(seen.iter().all(|seen| *seen == missing), "{seen:?}");
+                hits(&keyway) >= known + 150.0
+            });
+            assert!(round == 0 || of_none == missing);
+            of_none = missing;
+            node.cmd(make);
+            wait_until("the news of its beginning", 5, || {
+                text(&client.cmd(read)) == made && text(&third.cmd(read)) == made
+            });
+            node.cmd(&["DEL", read[1]]);
+            wait_until("the news of its end", 5, || {
+                show(&client.cmd(read)) == of_none && show(&third.cmd(read)) == of_none
+            });
+        }
+    }
 }
 
 /// A field's time is not its key's, and nobody tells of its end.

@@ -7,8 +7,10 @@
 //! asked for on that same connection: so a node's answers and what it tells of changes are in one
 //! stream, and a value that came before the news of its change is dropped by it. The rules:
 //!
-//! - A value is kept when it and the time that it has left (`PTTL`) are there, and no news of its
-//!   key came since it was asked for. It goes with the news, and when its time is over.
+//! - A value is kept when the time that it has left (`PTTL`) and it are there, in this order, and no news
+//!   of its key came since it was asked for. It goes with the news, and when its time is over. That there
+//!   is no such key is kept for [`STALE_MAX`]: when its slot moves away there is nothing to delete, and
+//!   so no news.
 //! - It is served while its connection has proved within [`STALE_MAX`] that no news is under way: by
 //!   the answer to something asked since, about a key, for a primary that its cluster has lost still
 //!   answers `PING`. With its connection all that it answers for is dropped,
@@ -49,6 +51,8 @@ use self::{
 pub const STALE_MAX: Duration = Duration::from_secs(1);
 /// One whose user may not do what it needs, after this.
 const REFUSED: Duration = Duration::from_secs(30);
+/// What RESP3 says for nothing, as it is kept for RESP2 too.
+const NOTHING: &[u8] = b"_\r\n";
 /// A bigger value is not kept.
 const VALUE_BYTES_MAX: usize = 32 * 1024;
 /// Users and databases at a time.
@@ -99,7 +103,8 @@ enum What {
         fingerprint: u32,
         key: Box<[u8]>,
         request: Box<[u8]>,
-        value: Option<Box<[u8]>>,
+        /// Milliseconds; what a node says who is asked for it.
+        left: Option<i64>,
         /// What a client was told meanwhile.
         told: Option<Box<[u8]>>,
         /// It may have changed since.
@@ -318,6 +323,7 @@ impl Near {
             self.forget_in(realm, fingerprint);
             return;
         };
+        let reply = plain(reply);
         if !self.store.holds(realm, (fingerprint, asked), reply) {
             self.forget_in(realm, fingerprint);
         }
@@ -329,13 +335,12 @@ impl Near {
                 request,
                 told,
                 spoiled,
-                value,
                 ..
             } = &mut question.what
             && **request == *asked
         {
-            let other = |known: &Option<Box<[u8]>>| known.as_ref().is_some_and(|k| **k != *reply);
-            *spoiled |= other(told) || other(value) || reply.len() > VALUE_BYTES_MAX;
+            let other = told.as_ref().is_some_and(|told| **told != *reply);
+            *spoiled |= other || reply.len() > VALUE_BYTES_MAX;
             if told.is_none() && !*spoiled {
                 *told = Some(reply.into());
             }
@@ -362,17 +367,16 @@ impl Near {
         let Some(question) = self.questions.get_mut(&number) else {
             return;
         };
-        if let What::Fetch { value, spoiled, .. } = &mut question.what
-            && ticket.part == FIRST
-        {
-            let whole = done && bytes.len() <= VALUE_BYTES_MAX;
-            let says = bytes.starts_with(b"$") || bytes.starts_with(b":");
-            if whole && says && !bytes.starts_with(b"$-") {
-                *value = Some(bytes.into());
-            } else {
-                *spoiled = true; // too big, or nothing
+        if let What::Fetch { left, spoiled, .. } = &mut question.what {
+            if ticket.part == FIRST {
+                let number = bytes.strip_prefix(b":").map(<[u8]>::trim_ascii_end);
+                *left = number.and_then(|number| std::str::from_utf8(number).ok()?.parse().ok());
+                return;
             }
-            return;
+            if !done {
+                *spoiled = true; // too big
+                return;
+            }
         }
         let Some(Question {
             channel,
@@ -396,13 +400,19 @@ impl Near {
     }
 
     /// Everything about a value is there.
-    fn fetched(&mut self, home: Key, (what, asked_at): (What, Instant), left: &[u8], now: Instant) {
+    fn fetched(
+        &mut self,
+        home: Key,
+        (what, asked_at): (What, Instant),
+        value: &[u8],
+        now: Instant,
+    ) {
         let What::Fetch {
             realm,
             fingerprint,
             key,
             request,
-            value,
+            left,
             told,
             spoiled,
         } = what
@@ -410,26 +420,24 @@ impl Near {
             return;
         };
         self.fetching.remove(&(realm, fingerprint));
-        let left = left.strip_prefix(b":").and_then(|left| {
-            let left = std::str::from_utf8(left).ok()?;
-            left.trim_end().parse::<i64>().ok()
-        });
+        // It was asked for before the node counted what is left.
         let until = match left {
             Some(-1) => None,
-            // It was asked for before the node counted what is left.
+            Some(-2) => Some(asked_at + STALE_MAX),
             Some(left) if left > 0 => Some(asked_at + Duration::from_millis(left.unsigned_abs())),
             _ => return,
         };
-        let Some(value) = value.filter(|_| !spoiled && until.is_none_or(|until| until > now))
-        else {
+        let value = plain(value);
+        let is_one = matches!(value.first(), Some(b'$' | b':' | b'_'));
+        let is_other = told.is_some_and(|told| *told != *value);
+        let is_over = until.is_some_and(|until| until <= now);
+        if spoiled || is_other || is_over || !is_one || value.len() > VALUE_BYTES_MAX {
             return;
-        };
-        if told.is_none_or(|told| told == value) {
-            let asked = (fingerprint, &*request);
-            self.store.insert(realm, asked, &value, (home, until), now);
-            if let Some(home) = self.home_on(home) {
-                home.sample = Some(key);
-            }
+        }
+        let asked = (fingerprint, &*request);
+        self.store.insert(realm, asked, value, (home, until), now);
+        if let Some(home) = self.home_on(home) {
+            home.sample = Some(key);
         }
     }
 
@@ -493,6 +501,11 @@ impl Near {
         }
         self.store.remove_of(channel)
     }
+}
+
+/// Nothing is said alike in both protocols.
+fn plain(reply: &[u8]) -> &[u8] {
+    if reply == b"$-1\r\n" { NOTHING } else { reply }
 }
 
 #[cfg(test)]

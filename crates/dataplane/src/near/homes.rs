@@ -22,7 +22,7 @@ use crate::{
     ticket::Ticket,
 };
 
-use super::{FIRST, Home, Known, LAST, Near, REFUSED, What, Why, store::Realm};
+use super::{FIRST, Home, Known, LAST, NOTHING, Near, REFUSED, What, Why, store::Realm};
 
 /// A proof is asked for this often.
 const PROBE: Duration = Duration::from_millis(200);
@@ -66,7 +66,11 @@ impl<H: Host> Core<H> {
         self.host.near(reply.is_some());
         if let Some(reply) = reply {
             self.heat.served_near(name, asked.len() + reply.len());
-            self.scratch.extend_from_slice(reply);
+            if reply == NOTHING {
+                resp::write::null(&mut self.scratch, client.session.protocol);
+            } else {
+                self.scratch.extend_from_slice(reply);
+            }
             let silent = !client.session.take_reply_wanted();
             if why == Why::Hot {
                 self.near.hot.found(fingerprint);
@@ -109,15 +113,15 @@ impl<H: Host> Core<H> {
             fingerprint,
             key: name.into(),
             request: asked.into(),
-            value: None,
+            left: None,
             told: None,
             spoiled: false,
         };
         let number = self.near.number(channel, what, now);
         self.near.fetching.insert((realm, fingerprint), number);
-        let ticket = Ticket::of_near((number, FIRST));
+        self.ask_near(channel, (number, FIRST), &[b"PTTL", name], now);
+        let ticket = Ticket::of_near((number, LAST));
         self.push(channel, ticket, asked, None, now);
-        self.ask_near(channel, (number, LAST), &[b"PTTL", name], now);
     }
 
     fn ask_near(&mut self, channel: Key, at: (u32, u16), words: &[&[u8]], now: Instant) {

@@ -72,7 +72,7 @@ impl Cache {
             fingerprint: self.fingerprint,
             key: KEY.into(),
             request: request.into(),
-            value: None,
+            left: None,
             told: None,
             spoiled: false,
         };
@@ -90,8 +90,8 @@ impl Cache {
 
     fn keeps(&mut self, value: &[u8]) {
         let number = self.asks();
-        self.says(number, FIRST, value);
-        self.says(number, LAST, FOR_EVER);
+        self.says(number, FIRST, FOR_EVER);
+        self.says(number, LAST, value);
     }
 
     fn shows(&mut self) -> Option<Vec<u8>> {
@@ -139,17 +139,17 @@ fn what_changes_while_it_is_asked_for_is_not_kept() {
         |cache| cache.told(NEW),
     ];
     for (number, change) in changes.into_iter().enumerate() {
-        for before_the_value in [true, false] {
+        for before_the_time in [true, false] {
             let mut cache = Cache::new();
             let question = cache.asks();
-            if before_the_value {
+            if before_the_time {
                 change(&mut cache);
             }
-            cache.says(question, FIRST, OLD);
-            if !before_the_value {
+            cache.says(question, FIRST, FOR_EVER);
+            if !before_the_time {
                 change(&mut cache);
             }
-            cache.says(question, LAST, FOR_EVER);
+            cache.says(question, LAST, OLD);
             assert_eq!(cache.shows(), None, "change {number}");
             assert!(cache.near.questions.is_empty() && cache.near.fetching.is_empty());
         }
@@ -161,9 +161,9 @@ fn what_a_node_tells_a_client_is_what_is_kept_or_nothing() {
     let mut cache = Cache::new();
     let number = cache.asks();
     cache.told(OLD);
-    cache.says(number, FIRST, OLD);
+    cache.says(number, FIRST, FOR_EVER);
     cache.told(OLD);
-    cache.says(number, LAST, FOR_EVER);
+    cache.says(number, LAST, OLD);
     cache.told(OLD);
     assert_eq!(cache.shows().as_deref(), Some(OLD));
     cache.told(NEW);
@@ -184,8 +184,8 @@ fn what_is_asked_about_a_key_is_kept_apart_and_goes_together() {
         let number = cache.asks_for(STRLEN);
         // Of something else, it says nothing about this.
         cache.told(OLD);
-        cache.says(number, FIRST, b":3\r\n");
-        cache.says(number, LAST, FOR_EVER);
+        cache.says(number, FIRST, FOR_EVER);
+        cache.says(number, LAST, b":3\r\n");
         assert_eq!(shows(&mut cache, GET).as_deref(), Some(OLD));
         assert_eq!(shows(&mut cache, STRLEN).as_deref(), Some(&b":3\r\n"[..]));
         cache
@@ -211,8 +211,8 @@ fn nothing_is_shown_beyond_its_time_or_without_proof() {
     let mut cache = Cache::new();
     let number = cache.asks();
     cache.now += Duration::from_millis(10);
-    cache.says(number, FIRST, OLD);
-    cache.says(number, LAST, b":15\r\n");
+    cache.says(number, FIRST, b":15\r\n");
+    cache.says(number, LAST, OLD);
     cache.now += Duration::from_millis(4);
     assert_eq!(cache.shows().as_deref(), Some(OLD));
     cache.now += Duration::from_millis(1);
@@ -228,29 +228,68 @@ fn nothing_is_shown_beyond_its_time_or_without_proof() {
 }
 
 #[test]
-fn what_is_nothing_gone_refused_or_big_is_not_kept() {
-    let big = vec![b'$'; VALUE_BYTES_MAX + 1];
-    for (value, left) in [
-        (&b"_\r\n"[..], &b":-2\r\n"[..]),
-        (OLD, b":-2\r\n"),
-        (OLD, b":0\r\n"),
-        (&big, FOR_EVER),
+fn that_there_is_no_such_key_is_kept_for_a_second() {
+    for (nothing, kept) in [
+        (&b"_\r\n"[..], NOTHING),
+        (b"$-1\r\n", NOTHING),
+        (b":0\r\n", b":0\r\n"),
     ] {
         let mut cache = Cache::new();
         let number = cache.asks();
-        cache.says(number, FIRST, value);
-        cache.says(number, LAST, left);
+        cache.says(number, FIRST, b":-2\r\n");
+        // As a client of either protocol is told.
+        cache.told(if kept == NOTHING { b"$-1\r\n" } else { nothing });
+        cache.says(number, LAST, nothing);
+        cache.told(nothing);
+        assert_eq!(cache.shows().as_deref(), Some(kept));
+        let asked = cache.near.number(CHANNEL, What::Probe, cache.now);
+        cache.now += STALE_MAX - Duration::from_millis(1);
+        cache.says(asked, LAST, b":-2\r\n");
+        assert_eq!(cache.shows().as_deref(), Some(kept));
+        cache.now += Duration::from_millis(1);
+        let asked = cache.near.number(CHANNEL, What::Probe, cache.now);
+        cache.says(asked, LAST, b":-2\r\n");
+        assert_eq!(cache.shows(), None, "nobody tells of its slot");
+    }
+    for over in [NEW, b""] {
+        let mut cache = Cache::new();
+        cache.keeps(b"_\r\n");
+        cache.told(over);
+        assert_eq!(cache.shows(), None, "there is one by now");
+    }
+}
+
+#[test]
+fn what_is_gone_refused_or_big_is_not_kept() {
+    let big = vec![b'$'; VALUE_BYTES_MAX + 1];
+    for (left, value) in [
+        (&b":0\r\n"[..], OLD),
+        (b"-ERR no\r\n", OLD),
+        (FOR_EVER, &big),
+        (FOR_EVER, b"*0\r\n"),
+    ] {
+        let mut cache = Cache::new();
+        let number = cache.asks();
+        cache.says(number, FIRST, left);
+        cache.says(number, LAST, value);
         assert_eq!(cache.shows(), None);
     }
+    let mut cache = Cache::new();
+    let number = cache.asks();
+    cache.says(number, FIRST, FOR_EVER);
+    let (ticket, now) = (Ticket::of_near((number, LAST)), cache.now);
+    cache.near.answered(&ticket, b"$9\r\nin ", false, now);
+    cache.says(number, LAST, b"$pieces\r\n");
+    assert_eq!(cache.shows(), None);
     for part in [FIRST, LAST] {
         let mut cache = Cache::new();
         let number = cache.asks();
         let now = cache.now;
         if part == LAST {
-            cache.says(number, FIRST, OLD);
+            cache.says(number, FIRST, FOR_EVER);
         }
         cache.near.refused(&Ticket::of_near((number, part)), now);
-        cache.says(number, LAST, FOR_EVER);
+        cache.says(number, LAST, OLD);
         assert_eq!(cache.shows(), None);
         assert!(cache.near.questions.is_empty() && cache.near.fetching.is_empty());
     }
