@@ -93,7 +93,7 @@ fn cheap(cluster: &RealCluster, reads: usize) {
     );
 }
 
-/// `BITCOUNT` of a MiB, written every second. Returns whether the near cache is worth what it should.
+/// `BITCOUNT` of 4 MiB, written every second. Returns whether the near cache is worth what it should.
 fn costly(cluster: &RealCluster) -> bool {
     println!(
         "| at once | [hot_keys] | reads a second | times the node's own | commands at the node | node CPU | \

@@ -15,8 +15,8 @@ use crate::keyway::{Keyway, Settings};
 
 const KEY: &str = "config:seen-today";
 const READ: [&str; 2] = ["BITCOUNT", KEY];
-/// 1 MiB: the last bit is set.
-const BITS: usize = 8 * 1024 * 1024;
+/// 4 MiB: the last bit is set.
+const BITS: usize = 32 * 1024 * 1024;
 /// Between two writes, each of which sets a bit more: so a reply tells which write it has seen.
 const PAUSE: Duration = Duration::from_secs(1);
 /// What is kept near is never believed longer.
