@@ -218,11 +218,14 @@ pub enum Unauthenticated {
     Service,
 }
 
-/// What becomes of MGET, MSET, DEL, UNLINK, EXISTS and TOUCH with keys in several slots.
+/// What becomes of MGET, MSET, DEL, UNLINK, EXISTS and TOUCH with keys in several slots, and of
+/// transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CrossSlot {
     /// Split per slot and merged; not atomic.
     Split,
+    /// The same, and transactions too.
+    SplitTransactions,
     /// Refused with CROSSSLOT, as a node does.
     Refuse,
 }

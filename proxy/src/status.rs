@@ -159,6 +159,7 @@ fn configured(topology: &mut report::Topology, config: &Config) {
     };
     topology.cross_slot = match config.cluster.cross_slot {
         CrossSlot::Split => "split",
+        CrossSlot::SplitTransactions => "split_transactions",
         CrossSlot::Refuse => "refuse",
     }
     .to_owned();

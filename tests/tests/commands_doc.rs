@@ -67,7 +67,7 @@ const NOTES: &[(&str, &str)] = &[
     ),
     (
         "exec",
-        "the transaction is sent as one block; all keys in one slot, else `CROSSSLOT`",
+        "the transaction is sent as one block; all keys in one slot, else `CROSSSLOT`, or one block for each (`cross_slot`)",
     ),
     ("fcall", "functions are loaded on every shard"),
     ("flushall", "not at one moment: each shard for itself"),

@@ -36,6 +36,7 @@ impl<H: Host> Core<H> {
             node: None,
             keys: Keys::all(),
             request: bytes.clone(),
+            block: None,
         };
         let parts: Vec<Part> = slots.into_iter().map(part).collect();
         let here = (kind == FanOut::SumPairs).then(|| self.listeners(command, request));
@@ -83,6 +84,7 @@ impl<H: Host> Core<H> {
                 node: Some(Box::new(node.addr.clone())),
                 keys: Keys::all(),
                 request: bytes.clone(),
+                block: None,
             });
         self.send_to_all(client, command, (parts.collect(), None), kind, now)
     }

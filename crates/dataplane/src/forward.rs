@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use command::Command;
 use resp::Request;
-use routing::{Keys, Merge, Slot, Split};
+use routing::{Keys, Merge, Part, Slot, Split};
 use session::{Completed, Form, Held, Op, OpState, Place, Sharing, Target, Until};
 use topology::NodeAddr;
 
@@ -63,6 +63,14 @@ impl<'a> Sending<'a> {
 /// slot.
 fn is_plain(form: Form, lane: Lane) -> bool {
     form != Form::Read && lane == Lane::Fast
+}
+
+/// What a part of this command is on its way, and whether it may write.
+fn part_form(part: &Part, command: &Command) -> (Form, bool) {
+    part.block.map_or_else(
+        || (Form::Plain, command.may_write()),
+        |block| (Form::Block(block.preludes), block.writes),
+    )
 }
 
 /// Where one part of a command goes now.
@@ -170,12 +178,12 @@ impl<H: Host> Core<H> {
         let mut plain = true;
         for part in &split.parts {
             let slot = Some(part.slot);
-            let writes = command.may_write() || part.keys.are_all();
-            let form = self.form_of(client, Form::Plain, slot, writes);
+            let (form, writes) = part_form(part, command);
+            let form = self.form_of(client, form, slot, writes || part.keys.are_all());
             let lane = Lane::of(part.request.len(), command.is_slow(), client.bulky > 0);
             plain &= is_plain(form, lane);
             let to = (slot, part.node.as_deref());
-            let about = (&part.keys, command.may_write());
+            let about = (&part.keys, writes);
             let way = self.way((client, key), to, (form, lane), about, now);
             if let Way::Channel(channel) = &way
                 && !self
@@ -207,7 +215,7 @@ impl<H: Host> Core<H> {
                 slot: Some(part.slot),
                 node: part.node.take(),
                 keys: std::mem::take(&mut part.keys),
-                writes: command.may_write(),
+                writes: part_form(part, command).1,
                 form: *form,
                 state,
             });
@@ -224,7 +232,7 @@ impl<H: Host> Core<H> {
                 continue;
             };
             self.count_read(channel, form);
-            let how = (Form::Plain, command.may_write());
+            let how = (form, part_form(part, command).1);
             let mut ticket =
                 Ticket::new(key, (place, number), command, how, client.session.protocol);
             ticket.about = ticket

@@ -4,11 +4,8 @@ use std::time::Instant;
 
 use command::{Command, CommandTable, Handling, LocalKind, TransactionKind};
 use resp::{OwnedRequest, Request};
-use routing::{Keys, Merge, Plan, Slot};
-use session::{
-    Block, Form, Transaction,
-    local::{self},
-};
+use routing::{CrossSlot, Keys, Merge, Part, PartBlock, Plan, Slot, Split};
+use session::{Block, Form, Share, Transaction, TransactionError, local};
 
 use crate::{
     client::{Blocked, State},
@@ -101,6 +98,7 @@ impl<H: Host> Core<H> {
         now: Instant,
     ) {
         let stays = stays_in_database(request, client);
+        let cuts = self.cuts_transactions(client);
         let Some(transaction) = client.session.transaction.as_deref_mut() else {
             return;
         };
@@ -128,6 +126,10 @@ impl<H: Host> Core<H> {
                 | Plan::Wait
                 | Plan::Transaction { .. }
                 | Plan::Local(LocalKind::Ping | LocalKind::Echo) => {
+                    queue(transaction, None, &Keys::none())
+                }
+                Plan::Split(_) if cuts => {
+                    transaction.cross();
                     queue(transaction, None, &Keys::none())
                 }
                 Plan::Split(_) => Some(CROSSSLOT.to_owned()),
@@ -171,6 +173,9 @@ impl<H: Host> Core<H> {
         };
         let block = match transaction.finish() {
             Ok(block) => block,
+            Err(TransactionError::Crossed) if self.cuts_transactions(client) => {
+                return self.exec_by_slot((client, key), command, table, now);
+            }
             Err(error) => {
                 client.session.transaction = None;
                 self.break_watch(client);
@@ -228,6 +233,64 @@ impl<H: Host> Core<H> {
         blocked
     }
 
+    /// Whether a transaction over several slots is cut: not one that is to run only if all that it
+    /// watches is as it was.
+    fn cuts_transactions(&self, client: &State) -> bool {
+        self.settings.cross_slot == CrossSlot::SplitTransactions && client.watch.is_none()
+    }
+
+    /// `EXEC` of a transaction over several slots, as one for each.
+    fn exec_by_slot(
+        &mut self,
+        (client, key): (&mut State, Key),
+        command: &Command,
+        table: &CommandTable,
+        now: Instant,
+    ) -> Option<Blocked> {
+        let transaction = client.session.transaction.take()?;
+        let (cross_slot, hasher) = (self.settings.cross_slot, &self.hasher);
+        let about = |request: &[u8]| {
+            let anywhere = Share::Whole(None, Keys::none());
+            let Ok(request) = OwnedRequest::parse(request.to_vec()) else {
+                return (anywhere, false);
+            };
+            let request = request.as_request();
+            let Ok(command) = table.lookup(request) else {
+                return (anywhere, false);
+            };
+            let share = match routing::plan(command, request, cross_slot, hasher) {
+                Plan::Slot { slot, keys } | Plan::Blocking { slot, keys } => {
+                    Share::Whole(Some(slot), keys)
+                }
+                Plan::Split(split) => Share::Cut(split),
+                _ => anywhere,
+            };
+            (share, command.may_write())
+        };
+        let cut = transaction.by_slot(about);
+        let here = self.answer_all(client, transaction.here(), table, now);
+        let merge = Merge::blocks(cut.blocks.len(), cut.pieces, here);
+        let part = |(slot, block): (Slot, Block)| Part {
+            slot,
+            keys: block.keys,
+            node: None,
+            request: block.request.into(),
+            block: Some(PartBlock {
+                preludes: block.preludes,
+                writes: block.writes,
+            }),
+        };
+        let parts = cut.blocks.into_iter().map(part).collect();
+        match self.forward_split((client, key), command, Split { parts, merge }, now) {
+            Took::Yes => None,
+            Took::NoRoom => {
+                client.session.transaction = Some(transaction);
+                self.waiting_for_room.push(key);
+                Some(Blocked::Room)
+            }
+        }
+    }
+
     /// What `EXEC` says when the watched keys already rule it out.
     fn watch_failed(&self, client: &State, block: &Block) -> Option<Vec<u8>> {
         let watch = client.watch.as_ref()?;
@@ -251,8 +314,20 @@ impl<H: Host> Core<H> {
         table: &CommandTable,
         now: Instant,
     ) -> (Option<Merge>, Lent) {
-        let mut here = Vec::with_capacity(block.here.len());
-        for (place, bytes) in &block.here {
+        let here = self.answer_all(client, &block.here, table, now);
+        let merge = (!here.is_empty()).then(|| Merge::insert(here.clone()));
+        (merge, here)
+    }
+
+    fn answer_all(
+        &mut self,
+        client: &mut State,
+        requests: &[(usize, Vec<u8>)],
+        table: &CommandTable,
+        now: Instant,
+    ) -> Lent {
+        let mut here = Vec::with_capacity(requests.len());
+        for (place, bytes) in requests {
             let mut out = Vec::new();
             if let Ok(request) = OwnedRequest::parse(bytes.clone())
                 && let Ok(command) = table.lookup(request.as_request())
@@ -264,8 +339,7 @@ impl<H: Host> Core<H> {
             }
             here.push((*place, out));
         }
-        let merge = (!here.is_empty()).then(|| Merge::insert(here.clone()));
-        (merge, here)
+        here
     }
 
     /// `UNWATCH`, or `DISCARD` with watched keys: said to the node, so that the connection can serve

@@ -15,8 +15,8 @@ mod split;
 
 pub use error::{ErrorClass, Redirect};
 pub use keys::Keys;
-pub use merge::{Merge, Page};
+pub use merge::{Merge, Page, Piece};
 pub use plan::{CrossSlot, Plan, plan};
-pub use split::{Part, SPLIT_KEYS_MAX, Split};
+pub use split::{Part, PartBlock, SPLIT_KEYS_MAX, Split};
 // The words that a plan is made of, for those who see routing but not the topology.
 pub use topology::{NodeAddr, Slot};

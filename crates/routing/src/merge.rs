@@ -30,6 +30,10 @@ enum Kind {
     Random(u64),
     /// `EXEC`, with replies that were made here in their places.
     Insert(Vec<(usize, Vec<u8>)>),
+    /// `EXEC` in parts: where the reply of each command is, and replies that were made here.
+    Blocks(Vec<Piece>, Vec<(usize, Vec<u8>)>),
+    /// The same when the replies are there: all of them in their order, but for those made here.
+    Lined(Option<Vec<u8>>, Vec<(usize, Vec<u8>)>),
     /// The last element of an array.
     Last,
     /// `WAIT`: the least.
@@ -40,6 +44,15 @@ enum Kind {
 
 /// Room made ahead for replies that have not come.
 const LIKELY_BYTES_MAX: usize = 16 * 1024;
+
+/// A command of a transaction in parts.
+#[derive(Debug)]
+pub enum Piece {
+    /// It is in this part.
+    Whole(u16),
+    /// It is in several itself, one after the other, and this puts their replies together.
+    Cut(Vec<u16>, Merge),
+}
 
 /// One part's reply.
 #[derive(Debug, Default)]
@@ -102,6 +115,15 @@ impl Merge {
         Self::new(Kind::Insert(here), 1)
     }
 
+    /// The replies of several transactions as if they were one's, a piece for each command. Where a part
+    /// fails, the error is in the place of each of its commands; one that all
+    /// fail with is the whole reply. Then replies that were made elsewhere come to their places, as with
+    /// [`Merge::insert`].
+    #[must_use]
+    pub fn blocks(parts: usize, pieces: Vec<Piece>, here: Vec<(usize, Vec<u8>)>) -> Self {
+        Self::new(Kind::Blocks(pieces, here), parts)
+    }
+
     /// The last element of a transaction's reply.
     #[must_use]
     pub fn last() -> Self {
@@ -158,11 +180,15 @@ impl Merge {
     }
 
     /// Appends the one reply to `out`. Every part must have its reply.
-    pub fn finish(&self, out: &mut Vec<u8>) {
-        let is_error = |reply: &&[u8]| matches!(reply.first(), Some(b'-' | b'!'));
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        if let Kind::Blocks(pieces, here) = &mut self.kind {
+            let (pieces, here) = (std::mem::take(pieces), std::mem::take(here));
+            self.kind = Kind::Lined(self.line_up(pieces), here);
+        }
         let succeeded = self.replies().find(|reply| !is_error(reply));
         let failed = match (&self.kind, succeeded) {
             (Kind::OneSucceeds, Some(_)) => None,
+            (Kind::Lined(..), _) if !self.are_all_alike() => None,
             _ => self.replies().find(is_error),
         };
         if let Some(failed) = failed {
@@ -195,6 +221,8 @@ impl Merge {
                 .replies()
                 .next()
                 .and_then(|reply| parts::insert(reply, here, out)),
+            Kind::Blocks(..) => None,
+            Kind::Lined(all, here) => all.as_ref().and_then(|all| parts::insert(all, here, out)),
             Kind::Page(page) => self
                 .replies()
                 .next()
@@ -219,6 +247,12 @@ impl Merge {
         })
     }
 
+    fn are_all_alike(&self) -> bool {
+        let mut replies = self.replies();
+        let first = replies.next();
+        replies.all(|reply| Some(reply) == first)
+    }
+
     fn all_are_ok(&self) -> bool {
         self.replies().all(|reply| reply == b"+OK\r\n")
     }
@@ -237,10 +271,7 @@ impl Merge {
     }
 
     fn interleave(&self, part_of_key: &[u16], out: &mut Vec<u8>) -> Option<()> {
-        let mut counts = vec![0; self.parts.len()];
-        for part in part_of_key {
-            *counts.get_mut(usize::from(*part))? += 1;
-        }
+        let counts = self.counts(part_of_key)?;
         let mut rests = self
             .replies()
             .zip(counts)
@@ -255,6 +286,65 @@ impl Merge {
         }
         rests.iter().all(|rest| rest.is_empty()).then_some(())
     }
+
+    /// The elements of all parts in the order of the commands, with its error in place of each element
+    /// that a part has not for it.
+    fn line_up(&self, pieces: Vec<Piece>) -> Option<Vec<u8>> {
+        let of_each = |piece: &Piece| match piece {
+            Piece::Whole(part) => vec![*part],
+            Piece::Cut(parts, _) => parts.clone(),
+        };
+        let part_of: Vec<u16> = pieces.iter().flat_map(of_each).collect();
+        let counts = self.counts(&part_of)?;
+        let part = |(reply, count): (_, usize)| {
+            let failed = is_error(&reply);
+            let rest = if failed {
+                reply
+            } else {
+                elements(reply, count)?
+            };
+            Some((rest, failed))
+        };
+        let parts = self.replies().zip(counts).map(part);
+        let mut parts = parts.collect::<Option<Vec<_>>>()?;
+        let mut next = |part: u16| {
+            let (rest, failed) = parts.get_mut(usize::from(part))?;
+            if *failed {
+                return Some(*rest);
+            }
+            let (element, left) = parts::split_reply(rest)?;
+            *rest = left;
+            Some(element)
+        };
+        let mut out = Vec::with_capacity(self.held);
+        resp::write::array(&mut out, pieces.len());
+        for piece in pieces {
+            match piece {
+                Piece::Whole(part) => out.extend_from_slice(next(part)?),
+                Piece::Cut(of, mut merge) => {
+                    for (number, part) in (0..).zip(of) {
+                        merge.piece(number, next(part)?, true);
+                    }
+                    merge.finish(&mut out);
+                }
+            }
+        }
+        let all_used = |(rest, failed): &(&[u8], bool)| *failed || rest.is_empty();
+        parts.iter().all(all_used).then_some(out)
+    }
+
+    /// How many of these each part has.
+    fn counts(&self, part_of: &[u16]) -> Option<Vec<usize>> {
+        let mut counts = vec![0; self.parts.len()];
+        for part in part_of {
+            *counts.get_mut(usize::from(*part))? += 1;
+        }
+        Some(counts)
+    }
+}
+
+fn is_error(reply: &&[u8]) -> bool {
+    matches!(reply.first(), Some(b'-' | b'!'))
 }
 
 /// What follows the header of an array of `count`.

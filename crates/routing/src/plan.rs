@@ -14,12 +14,15 @@ use crate::{
 
 const CROSSSLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
 
-/// What becomes of `MGET`, `MSET`, `DEL`, `UNLINK`, `EXISTS` and `TOUCH` over several slots.
+/// What becomes of `MGET`, `MSET`, `DEL`, `UNLINK`, `EXISTS` and `TOUCH` over several slots, and of
+/// transactions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CrossSlot {
     /// One command for each slot, the replies merged. Not atomic.
     #[default]
     Split,
+    /// The same, and one transaction for each slot of `MULTI` to `EXEC`.
+    SplitTransactions,
     /// `CROSSSLOT`, as a node says.
     Refuse,
 }
@@ -111,14 +114,16 @@ pub fn plan(
         }
         Handling::Split(kind) => match cross_slot {
             CrossSlot::Refuse => whole(command, request, hasher),
-            CrossSlot::Split => match Split::cut(kind, request, hasher) {
-                None => whole(command, request, hasher),
-                Some(_) if request.argc() > SPLIT_KEYS_MAX => Plan::Refuse(format!(
-                    "ERR '{}' over several slots is limited to {SPLIT_KEYS_MAX} arguments",
-                    command.name()
-                )),
-                Some(split) => Plan::Split(Box::new(split)),
-            },
+            CrossSlot::Split | CrossSlot::SplitTransactions => {
+                match Split::cut(kind, request, hasher) {
+                    None => whole(command, request, hasher),
+                    Some(_) if request.argc() > SPLIT_KEYS_MAX => Plan::Refuse(format!(
+                        "ERR '{}' over several slots is limited to {SPLIT_KEYS_MAX} arguments",
+                        command.name()
+                    )),
+                    Some(split) => Plan::Split(Box::new(split)),
+                }
+            }
         },
         Handling::FanOut(kind) => Plan::FanOut(kind),
         Handling::EveryNode(kind) => Plan::EveryNode(kind),

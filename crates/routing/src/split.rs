@@ -27,6 +27,17 @@ pub struct Part {
     pub node: Option<Box<NodeAddr>>,
     /// The request to send.
     pub request: Bytes,
+    /// What it is, where it is not the split command in small.
+    pub block: Option<PartBlock>,
+}
+
+/// A part that is several requests in a row.
+#[derive(Clone, Copy, Debug)]
+pub struct PartBlock {
+    /// Replies before the one that counts.
+    pub preludes: u16,
+    /// One of the requests may write.
+    pub writes: bool,
 }
 
 /// A command cut into parts, and what puts the replies together again.
@@ -88,6 +99,7 @@ impl Split {
             slot,
             keys,
             request: bytes.slice(range),
+            block: None,
         };
         let parts: Vec<_> = shares.into_iter().map(part).collect();
         let merge = match kind {

@@ -18,4 +18,4 @@ pub use order::{
 };
 pub use output::{Output, Spare};
 pub use state::{ReplyMode, Session, User};
-pub use transaction::{Block, Transaction, TransactionError};
+pub use transaction::{Block, Blocks, Share, Transaction, TransactionError};

@@ -266,7 +266,11 @@ impl Checker<'_> {
             "cluster.cross_slot",
             typed.cross_slot.as_deref(),
             CrossSlot::Split,
-            &[("split", CrossSlot::Split), ("refuse", CrossSlot::Refuse)],
+            &[
+                ("split", CrossSlot::Split),
+                ("split_transactions", CrossSlot::SplitTransactions),
+                ("refuse", CrossSlot::Refuse),
+            ],
         );
         let tls = typed.tls.map(|typed| self.cluster_tls(typed));
         let tls = match tls {

@@ -151,6 +151,7 @@ impl Config {
         text(f, "unauthenticated", unauthenticated)?;
         let cross_slot = match self.cluster.cross_slot {
             CrossSlot::Split => "split",
+            CrossSlot::SplitTransactions => "split_transactions",
             CrossSlot::Refuse => "refuse",
         };
         text(f, "cross_slot", cross_slot)?;

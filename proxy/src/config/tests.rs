@@ -215,7 +215,7 @@ x = 1
              \"required\"; did you mean \"required\"?",
             "k.toml:9: cluster.seeds: \"valkey-0\": no port; write `host:port`, for example \
              `valkey-0:6379`",
-            "k.toml:10: cluster.cross_slot: \"no\" is none of \"split\", \"refuse\"",
+            "k.toml:10: cluster.cross_slot: \"no\" is none of \"split\", \"split_transactions\", \"refuse\"",
             "k.toml:11: cluster.password: unknown key; passwords are never written here: use \
              password_file or password_env",
             "k.toml:13: limits.clients_max: -1 is out of range; 1 to 1000000",

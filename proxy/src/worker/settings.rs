@@ -68,6 +68,7 @@ pub(super) fn of(config: &Config, shared: &Shared, worker: usize) -> Settings {
         },
         cross_slot: match config.cluster.cross_slot {
             CrossSlot::Split => routing::CrossSlot::Split,
+            CrossSlot::SplitTransactions => routing::CrossSlot::SplitTransactions,
             CrossSlot::Refuse => routing::CrossSlot::Refuse,
         },
         coalesce: config.hot_keys.coalesce,

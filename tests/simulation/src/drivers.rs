@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use keyway::{
     acceptor::{Accepted, Admission, Door},
-    config::{ClusterId, Config, HostPort, Live},
+    config::{ClusterId, Config, CrossSlot, HostPort, Live},
     contract::{
         DataPlane as _, DiscoveryContext, HallContext, Readiness, Shutdown, Stage, WorkerContext,
     },
@@ -494,6 +494,9 @@ fn config(weather: &Weather, nodes: &[NodeAddr]) -> Config {
     limits.in_flight_max = weather.in_flight_max;
     limits.leases_max = 4;
     config.hot_keys.coalesce = weather.coalesce;
+    if weather.split {
+        config.cluster.cross_slot = CrossSlot::SplitTransactions;
+    }
     if weather.near {
         config.hot_keys.near_prefixes = vec!["{".into()];
     }

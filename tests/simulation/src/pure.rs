@@ -439,7 +439,11 @@ fn settings(seed: u64, weather: &Weather) -> Settings {
             leases_max: 4,
             clients_max: 100,
         },
-        cross_slot: routing::CrossSlot::Split,
+        cross_slot: if weather.split {
+            routing::CrossSlot::SplitTransactions
+        } else {
+            routing::CrossSlot::Split
+        },
         coalesce: weather.coalesce,
         near_prefixes: if weather.near {
             Arc::new([b"{"[..].into()])

@@ -1,6 +1,6 @@
 //! What clients say, and what they may be answered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use resp::{Value, write};
 use topology::Slot;
@@ -44,6 +44,8 @@ pub(crate) enum Sent {
     Exec {
         writes: Vec<WriteId>,
         watched: bool,
+        /// It had more commands than one.
+        several: bool,
     },
     /// A pop from a queue that may block.
     Pop(String),
@@ -156,8 +158,16 @@ impl Client {
         }
         match rng.below(100) {
             0..3 if weather.users => self.ask_who(),
-            0..8 if weather.transactions => self.transact(rng, history, tag, false),
-            8..11 if weather.transactions => self.transact(rng, history, tag, true),
+            0..8 if weather.split => {
+                let others = [
+                    tag,
+                    TAGS[rng.below(TAGS.len())],
+                    TAGS[rng.below(TAGS.len())],
+                ];
+                self.transact(rng, history, &others, false);
+            }
+            0..8 if weather.transactions => self.transact(rng, history, &[tag], false),
+            8..11 if weather.transactions => self.transact(rng, history, &[tag], true),
             11..22 if weather.scripts => self.script(rng, history, &list, weather),
             22..28 if weather.queues => self.use_queue(rng, history),
             28..50 => self.range(history, &list, weather),
@@ -286,21 +296,76 @@ impl Client {
         self.say(&["BLPOP", queue, &seconds], Sent::Pop(queue.clone()));
     }
 
-    fn transact(&mut self, rng: &mut Rng, history: &mut History, tag: &str, watched: bool) {
-        let key = |n: usize| format!("{{{tag}}}:l{n}");
+    /// Writes to keys with these tags: what has one tag is in one slot, and whole or not at all.
+    fn transact(&mut self, rng: &mut Rng, history: &mut History, tags: &[&str], watched: bool) {
+        let key = |tag: &str, n: usize| format!("{{{tag}}}:l{n}");
         if watched {
-            self.say(&["WATCH", &key(rng.below(2))], Sent::Status("OK"));
+            self.say(&["WATCH", &key(tags[0], rng.below(2))], Sent::Status("OK"));
         }
         self.say(&["MULTI"], Sent::Status("OK"));
-        let group = Some(history.new_group());
+        let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
         let mut writes = Vec::new();
-        for _ in 0..rng.up_to(3) {
-            let key = key(rng.below(2));
-            let (write, token) = history.begin_write(&key, self.number, group);
+        for _ in 0..rng.up_to(if tags.len() > 1 { 6 } else { 3 }) {
+            let tag = if tags.len() > 1 {
+                tags[rng.below(tags.len())]
+            } else {
+                tags[0]
+            };
+            let group = *groups.entry(tag).or_insert_with(|| history.new_group());
+            let key = key(tag, rng.below(2));
+            let (write, token) = history.begin_write(&key, self.number, Some(group));
             self.say(&["RPUSH", &key, &token], Sent::Status("QUEUED"));
             writes.push(write);
         }
-        self.say(&["EXEC"], Sent::Exec { writes, watched });
+        let several = writes.len() > 1;
+        let sent = Sent::Exec {
+            writes,
+            watched,
+            several,
+        };
+        self.say(&["EXEC"], sent);
+    }
+
+    /// The reply to `EXEC`: a length for each write, or the error of its slot's part; or that a watched
+    /// key was touched. `None`: neither.
+    fn executed(
+        &mut self,
+        sent: &Sent,
+        reply: &Value,
+        history: &mut History,
+        weather: &Weather,
+    ) -> Option<Result<(), Violation>> {
+        let Sent::Exec {
+            writes,
+            watched,
+            several,
+        } = sent
+        else {
+            return None;
+        };
+        if *watched && reply.is_null() {
+            for write in writes {
+                history.end_write(*write, Fate::NotRun, None);
+            }
+            return Some(Ok(()));
+        }
+        let replies = reply.as_array().filter(|all| all.len() == writes.len())?;
+        for (write, reply) in writes.iter().zip(replies) {
+            let Some(error) = reply.as_error().filter(|_| weather.split) else {
+                history.end_write(*write, Fate::Ran, Some(length(reply)?));
+                continue;
+            };
+            let text = String::from_utf8_lossy(error).into_owned();
+            let part = Sent::Exec {
+                writes: vec![*write],
+                watched: false,
+                several: *several,
+            };
+            if let Err(violation) = self.refused(&part, &text, history, weather) {
+                return Some(Err(violation));
+            }
+        }
+        Some(Ok(()))
     }
 
     /// Holds a reply against what was sent.
@@ -358,9 +423,9 @@ impl Client {
                 Ok(())
             }
             Sent::Get(keys) => self.got(keys, reply).unwrap_or_else(|| Err(wrong())),
-            Sent::Exec { writes, watched } => {
-                executed(writes, *watched, reply, history).ok_or_else(wrong)
-            }
+            Sent::Exec { .. } => self
+                .executed(&sent, reply, history, weather)
+                .unwrap_or_else(|| Err(wrong())),
             Sent::Pop(queue) => match reply.as_array() {
                 None if reply.is_null() => Ok(()),
                 Some([key, value]) if key.as_str() == Some(queue) => {
@@ -462,27 +527,11 @@ impl Client {
     }
 }
 
-/// The reply to a transaction: a length for each write, or that a watched key was touched. `None`:
-/// neither.
-fn executed(writes: &[WriteId], watched: bool, reply: &Value, history: &mut History) -> Option<()> {
-    if watched && reply.is_null() {
-        for write in writes {
-            history.end_write(*write, Fate::NotRun, None);
-        }
-        return Some(());
-    }
-    let lengths = reply.as_array().filter(|all| all.len() == writes.len())?;
-    for (write, reply) in writes.iter().zip(lengths) {
-        history.end_write(*write, Fate::Ran, Some(length(reply)?));
-    }
-    Some(())
-}
-
 /// Errors that a cluster gives too, when a slot is half moved and a command has several keys there,
 /// or when a script is sent elsewhere; and when a node's answers contradict each other.
 fn is_torn(sent: &Sent, text: &str, weather: &Weather) -> bool {
     let several = match sent {
-        Sent::Exec { writes, .. } => writes.len() > 1,
+        Sent::Exec { several, .. } => *several,
         Sent::Set(pairs) => pairs.len() > 1,
         Sent::Get(keys) | Sent::Count(keys) | Sent::Delete(keys) => keys.len() > 1,
         Sent::Push { script, .. } => *script != Script::None,

@@ -44,6 +44,8 @@ pub(crate) struct Weather {
     pub(crate) isolation: bool,
 
     pub(crate) transactions: bool,
+    /// Some of them are over several slots, and cut.
+    pub(crate) split: bool,
     pub(crate) scripts: bool,
     pub(crate) forging_scripts: bool,
     pub(crate) queues: bool,
@@ -89,6 +91,7 @@ impl Weather {
             kills: rough && some(40),
             isolation: false,
             transactions: some(60),
+            split: false,
             scripts,
             forging_scripts: scripts && some(25),
             queues: some(40),
@@ -157,6 +160,7 @@ impl Weather {
             // What a primary has not sent to its replica is lost with it.
             self.lag += apart.ms(0, 300);
         }
+        self.split = self.transactions && apart.chance(50);
     }
 
     /// So long the proxy waits for a node's reply. Where hot keys are kept, long enough that it is not

@@ -27,6 +27,63 @@ fn array(part_of_key: &[u16], replies: &[&[u8]]) -> Vec<u8> {
     merged(Merge::array(replies.len(), part_of_key.to_vec()), replies)
 }
 
+/// Replies of any shape, each in its place; of a part that fails an error in each of its places.
+#[test]
+fn transactions_in_parts_are_answered_as_one() {
+    let here = vec![(1, b"+here\r\n".to_vec()), (5, b":5\r\n".to_vec())];
+    let blocks = |replies: &[&[u8]]| {
+        let pieces = [0, 1, 0, 1].map(Piece::Whole).into();
+        let merge = Merge::blocks(replies.len(), pieces, here.clone());
+        merged(merge, replies)
+    };
+    let first: &[u8] = b"*2\r\n*2\r\n:1\r\n$1\r\na\r\n-ERR its own\r\n";
+    assert_eq!(
+        blocks(&[first, b"*2\r\n+OK\r\n$-1\r\n"]),
+        b"*6\r\n*2\r\n:1\r\n$1\r\na\r\n+here\r\n+OK\r\n-ERR its own\r\n$-1\r\n:5\r\n"
+    );
+    let (lost, down): (&[u8], &[u8]) = (b"-ERR lost\r\n", b"-CLUSTERDOWN\r\n");
+    assert_eq!(
+        blocks(&[first, lost]),
+        b"*6\r\n*2\r\n:1\r\n$1\r\na\r\n+here\r\n-ERR lost\r\n-ERR its own\r\n-ERR lost\r\n:5\r\n"
+    );
+    assert_eq!(
+        blocks(&[down, lost]),
+        b"*6\r\n-CLUSTERDOWN\r\n+here\r\n-ERR lost\r\n-CLUSTERDOWN\r\n-ERR lost\r\n:5\r\n",
+        "what one says of itself is not so of the other"
+    );
+    assert_eq!(blocks(&[lost, lost]), lost);
+    for odd in [
+        &b"*1\r\n:1\r\n"[..],
+        b"*3\r\n:1\r\n:1\r\n:1\r\n",
+        b"*-1\r\n",
+        b"_\r\n",
+    ] {
+        assert_eq!(blocks(&[first, odd]), WRONG_SHAPE);
+    }
+}
+
+#[test]
+fn a_command_of_a_transaction_may_be_in_parts_itself() {
+    let blocks = |replies: &[&[u8]]| {
+        let pieces = vec![
+            Piece::Cut(vec![0, 1], Merge::array(2, vec![1, 0, 1])),
+            Piece::Whole(1),
+            Piece::Cut(vec![1, 0], Merge::sum(2)),
+        ];
+        merged(Merge::blocks(2, pieces, Vec::new()), replies)
+    };
+    let first: &[u8] = b"*2\r\n*1\r\n$1\r\nb\r\n:2\r\n";
+    let second: &[u8] = b"*3\r\n*2\r\n$1\r\na\r\n$1\r\nc\r\n+OK\r\n:5\r\n";
+    assert_eq!(
+        blocks(&[first, second]),
+        b"*3\r\n*3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n+OK\r\n:7\r\n"
+    );
+    assert_eq!(
+        blocks(&[b"-ERR lost\r\n", second]),
+        b"*3\r\n-ERR lost\r\n+OK\r\n-ERR lost\r\n"
+    );
+}
+
 #[test]
 fn values_come_in_the_order_of_the_keys() {
     let parts: [&[u8]; 3] = [
