@@ -16,7 +16,7 @@ const ABORTED: &str = "-EXECABORT Transaction discarded because of previous erro
 const CROSSED: &str = "-CROSSSLOT Keys in request don't hash to the same slot";
 
 /// What a client sends, a line each, and what it gets.
-const CASES: [(&[&str], &[&str]); 9] = [
+const CASES: [(&[&str], &[&str]); 13] = [
     (
         &["MULTI", "SET {t}1 one", "INCR {t}n", "GET {t}1", "EXEC"],
         &["OK", "QUEUED", "QUEUED", "QUEUED", "OK 1 one"],
@@ -85,6 +85,29 @@ const CASES: [(&[&str], &[&str]); 9] = [
     (
         &["MULTI", "BLPOP {t}none 0", "EXEC"],
         &["OK", "QUEUED", "(nil)"],
+    ),
+    // A message goes with any keys, or alone; one to a shard has a slot of its own.
+    (
+        &[
+            "MULTI",
+            "PUBLISH one 1",
+            "INCR {t}n",
+            "PUBLISH two 2",
+            "EXEC",
+        ],
+        &["OK", "QUEUED", "QUEUED", "QUEUED", "0 3 0"],
+    ),
+    (
+        &["MULTI", "PUBLISH one 1", "PUBLISH two 2", "EXEC"],
+        &["OK", "QUEUED", "QUEUED", "0 0"],
+    ),
+    (
+        &["WATCH {t}n", "MULTI", "PUBLISH one 1", "EXEC"],
+        &["OK", "OK", "QUEUED", "0"],
+    ),
+    (
+        &["MULTI", "INCR {t}n", "SPUBLISH one 1", "EXEC"],
+        &["OK", "QUEUED", "QUEUED", CROSSED],
     ),
 ];
 

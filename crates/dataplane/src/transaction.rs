@@ -17,6 +17,11 @@ use crate::{
     slots::Key,
 };
 
+/// `PUBLISH`: its channel chooses a node, for order, where nothing else does. `SPUBLISH` has a slot.
+fn is_published(command: &Command) -> bool {
+    command.name() == "publish"
+}
+
 const CROSSSLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
 
 impl<H: Host> Core<H> {
@@ -119,6 +124,11 @@ impl<H: Host> Core<H> {
             ))
         } else {
             match plan {
+                // A message goes with any keys.
+                Plan::Slot { slot, keys } if is_published(command) => {
+                    transaction.lean(*slot);
+                    queue(transaction, None, keys)
+                }
                 Plan::Slot { slot, keys } | Plan::Blocking { slot, keys } => {
                     queue(transaction, Some(*slot), keys)
                 }
@@ -206,7 +216,7 @@ impl<H: Host> Core<H> {
         let watched = client.watch.is_some();
         let sending = Sending {
             request: &block.request,
-            slot: block.slot,
+            slot: block.slot.or(block.leaning.filter(|_| !watched)),
             keys: block.keys,
             writes: block.writes,
             form: if watched {
@@ -259,6 +269,7 @@ impl<H: Host> Core<H> {
                 return (anywhere, false);
             };
             let share = match routing::plan(command, request, cross_slot, hasher) {
+                Plan::Slot { keys, .. } if is_published(command) => Share::Whole(None, keys),
                 Plan::Slot { slot, keys } | Plan::Blocking { slot, keys } => {
                     Share::Whole(Some(slot), keys)
                 }

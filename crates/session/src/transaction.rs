@@ -19,6 +19,8 @@ pub struct Transaction {
     /// Requests that the proxy answers itself, with their places among all.
     here: Vec<(usize, Vec<u8>)>,
     slot: Option<Slot>,
+    /// Of a channel: where it goes when there are no keys.
+    leaning: Option<Slot>,
     /// Keys of several slots were named.
     crossed: bool,
     keys: Keys,
@@ -67,6 +69,8 @@ pub struct Block {
     pub preludes: u16,
     /// The slot of all keys, if there are any.
     pub slot: Option<Slot>,
+    /// Where it goes else, if it matters.
+    pub leaning: Option<Slot>,
     /// All keys.
     pub keys: Keys,
     /// One of the commands may write.
@@ -141,6 +145,11 @@ impl Transaction {
         Ok(())
     }
 
+    /// What was queued has no keys; without any, the transaction goes to this slot's owner.
+    pub fn lean(&mut self, slot: Slot) {
+        self.leaning.get_or_insert(slot);
+    }
+
     /// What was queued is over several slots by itself.
     pub fn cross(&mut self) {
         self.crossed = true;
@@ -183,6 +192,7 @@ impl Transaction {
             request,
             preludes: preludes(self.ends.len()),
             slot: self.slot,
+            leaning: self.leaning,
             keys: self.keys.clone(),
             writes: self.writes,
             here: self.here.clone(),
@@ -273,6 +283,7 @@ impl Block {
             request: MULTI.to_vec(),
             preludes: preludes(0),
             slot: Some(slot),
+            leaning: None,
             keys: Keys::none(),
             writes: false,
             here: Vec::new(),
