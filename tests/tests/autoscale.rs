@@ -98,6 +98,17 @@ impl Ground {
         with_slots.filter(|line| line.contains("master")).count()
     }
 
+    /// No slot is on its way, key by key: a command with several of its keys would have to wait for all
+    /// of them, and nobody moves them who has ended.
+    fn is_settled(&self) -> bool {
+        let mut all = self.cluster.nodes().iter().chain(&self.spares);
+        all.all(|node| {
+            let nodes = text(&node.client().cmd(&["CLUSTER", "NODES"]));
+            let own = nodes.lines().find(|line| line.contains("myself"));
+            own.is_some_and(|own| !own.contains("->-") && !own.contains("-<-"))
+        })
+    }
+
     fn known(&self) -> usize {
         text(&self.cluster.client(0).cmd(&["CLUSTER", "NODES"]))
             .lines()
@@ -424,7 +435,7 @@ fn fails_on_the_way(options: ClusterOptions, when: &str) {
         let masters = nodes.lines().filter(|line| line.contains("master"));
         masters.filter(|line| line.split(' ').count() > 8).count()
     };
-    scaling.wait("four shards", || with_slots() == 4);
+    scaling.wait("four shards", || with_slots() == 4 && ground.is_settled());
     load.wait_rounds(50);
     let log = scaling.stop();
     let report = load.stop();
