@@ -88,6 +88,9 @@ pub(crate) async fn serve<S: Socket>(hall: Rc<Hall>, accepted: Accepted<S>) {
         return;
     };
     let (mut stream, local, mut trust) = shaken;
+    // The tickets go with the first reply. A client with Nagle's algorithm keeps its first command back
+    // until the end of its handshake is acknowledged, which the system does 40 ms later by itself.
+    stream.socket().acknowledge();
     worker.metrics.connection_opened();
     let certificate = stream.peer_certificates();
     let user = certificate.and_then(|chain| worker.by_certificate.borrow().user(chain.first()?));

@@ -38,6 +38,9 @@ pub trait Socket: Transport {
     /// # Errors
     /// The connection is gone.
     fn poll_peek(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>>;
+
+    /// Says at once what has arrived, where nothing is written soon that would say so.
+    fn acknowledge(&self) {}
 }
 
 impl Socket for TcpStream {
@@ -47,6 +50,11 @@ impl Socket for TcpStream {
 
     fn poll_peek(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Self::poll_peek(self, cx, buf).map_ok(|_| ())
+    }
+
+    fn acknowledge(&self) {
+        // It only costs time where the system has no such thing.
+        let _ = socket2::SockRef::from(self).set_tcp_quickack(true);
     }
 }
 
