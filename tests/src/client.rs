@@ -205,6 +205,24 @@ impl Client {
         })
     }
 
+    /// Sends a command in words between single spaces; its reply as [`show`] has it.
+    ///
+    /// # Panics
+    /// There is none.
+    #[track_caller]
+    pub fn ask(&mut self, line: &str) -> String {
+        show(&self.cmd(&line.split(' ').collect::<Vec<_>>()))
+    }
+
+    /// [`Self::ask`], one after another.
+    ///
+    /// # Panics
+    /// A reply does not come.
+    #[track_caller]
+    pub fn ask_all(&mut self, lines: &[&str]) -> Vec<String> {
+        lines.iter().map(|line| self.ask(line)).collect()
+    }
+
     /// Everything the server still says until it closes the connection; `None` when it does not
     /// within `limit`. A reset counts as closed.
     pub fn read_to_end(&mut self, limit: Duration) -> Option<Vec<u8>> {
@@ -311,6 +329,14 @@ impl Client {
         self.received.extend_from_slice(&chunk[..count]);
         Ok(count)
     }
+}
+
+/// A request in words between single spaces.
+#[must_use]
+pub fn frame(line: &str) -> Vec<u8> {
+    let mut frame = Vec::new();
+    write::request(&mut frame, &line.split(' ').collect::<Vec<_>>());
+    frame
 }
 
 fn dial(addr: &str) -> io::Result<TcpStream> {

@@ -38,7 +38,7 @@ mod traffic;
 mod wait;
 
 pub use certificates::{Certificates, Identity, trusting};
-pub use client::{Client, show, text};
+pub use client::{Client, frame, show, text};
 pub use cluster::{ClusterOptions, RealCluster, slot_of};
 pub use collector::{Collector, Collects, Taken, attribute};
 pub use keyway::{Keyway, Settings, http_answer, http_get};

@@ -3,20 +3,14 @@
 
 use std::time::Duration;
 
-use keyway_tests::{Client, ClusterOptions, Keyway, RealCluster, Version, show, wait_until};
-
-fn ask(client: &mut Client, line: &str) -> String {
-    show(&client.cmd(&line.split(' ').collect::<Vec<_>>()))
-}
+use keyway_tests::{Client, ClusterOptions, Keyway, RealCluster, Version, frame, show, wait_until};
 
 fn send(client: &mut Client, line: &str) {
-    let mut request = Vec::new();
-    resp::write::request(&mut request, &line.split(' ').collect::<Vec<_>>());
-    client.raw(&request);
+    client.raw(&frame(line));
 }
 
 fn id(client: &mut Client) -> u64 {
-    ask(client, "CLIENT ID").parse().expect("a number")
+    client.ask("CLIENT ID").parse().expect("a number")
 }
 
 #[test]
@@ -26,12 +20,12 @@ fn clients_of_all_workers_are_listed_and_killed() {
     let mut clients: Vec<Client> = (0..8).map(|_| keyway.client()).collect();
     let mut ids = Vec::new();
     for (number, client) in clients.iter_mut().enumerate() {
-        ask(client, &format!("CLIENT SETNAME c{number}"));
+        client.ask(&format!("CLIENT SETNAME c{number}"));
         ids.push(id(client));
     }
     let mut asker = keyway.client();
     let own = id(&mut asker);
-    let list = ask(&mut asker, "CLIENT LIST");
+    let list = asker.ask("CLIENT LIST");
     let listed: Vec<u64> = list
         .lines()
         .filter_map(|line| line.strip_prefix("id=")?.split(' ').next()?.parse().ok())
@@ -45,25 +39,18 @@ fn clients_of_all_workers_are_listed_and_killed() {
         list.contains(" name=c3 ") && list.contains(" cmd=client|list "),
         "{list}"
     );
-    let some = ask(&mut asker, &format!("CLIENT LIST ID {} {}", ids[2], ids[5]));
+    let some = asker.ask(&format!("CLIENT LIST ID {} {}", ids[2], ids[5]));
     assert_eq!(some.lines().count(), 2);
-    assert_eq!(ask(&mut asker, "CLIENT LIST TYPE pubsub"), "");
-    assert_eq!(ask(&mut asker, &format!("CLIENT KILL ID {}", ids[4])), "1");
-    assert_eq!(ask(&mut asker, &format!("CLIENT KILL ID {}", ids[4])), "0");
+    assert_eq!(asker.ask("CLIENT LIST TYPE pubsub"), "");
+    assert_eq!(asker.ask(&format!("CLIENT KILL ID {}", ids[4])), "1");
+    assert_eq!(asker.ask(&format!("CLIENT KILL ID {}", ids[4])), "0");
     assert_eq!(
         clients[4].read_to_end(Duration::from_secs(5)),
         Some(Vec::new())
     );
-    assert_eq!(
-        ask(&mut asker, "CLIENT KILL TYPE normal"),
-        "7",
-        "all but oneself"
-    );
-    assert_eq!(ask(&mut asker, "PING"), "PONG");
-    assert_eq!(
-        ask(&mut asker, &format!("CLIENT KILL ID {own} SKIPME no")),
-        "1"
-    );
+    assert_eq!(asker.ask("CLIENT KILL TYPE normal"), "7", "all but oneself");
+    assert_eq!(asker.ask("PING"), "PONG");
+    assert_eq!(asker.ask(&format!("CLIENT KILL ID {own} SKIPME no")), "1");
     assert_eq!(asker.read_to_end(Duration::from_secs(5)), Some(Vec::new()));
 }
 
@@ -80,14 +67,14 @@ fn a_blocked_client_is_unblocked() {
     ] {
         send(&mut waiter, "BLPOP never 0");
         wait_until("the client to be unblocked", 10, || {
-            ask(&mut asker, &format!("CLIENT UNBLOCK {number}{reason}")) == "1"
+            asker.ask(&format!("CLIENT UNBLOCK {number}{reason}")) == "1"
         });
         assert_eq!(show(&waiter.read()), reply);
         // What it waited for is still there for others.
-        ask(&mut asker, "RPUSH never kept");
-        assert_eq!(ask(&mut waiter, "LPOP never"), "kept");
+        asker.ask("RPUSH never kept");
+        assert_eq!(waiter.ask("LPOP never"), "kept");
     }
-    assert_eq!(ask(&mut asker, &format!("CLIENT UNBLOCK {number}")), "0");
+    assert_eq!(asker.ask(&format!("CLIENT UNBLOCK {number}")), "0");
 }
 
 #[test]
@@ -95,32 +82,28 @@ fn a_pause_holds_commands_back() {
     let cluster = RealCluster::start(Version::V9_1, 3, 0);
     let keyway = Keyway::start(&cluster);
     let (mut reader, mut writer, mut asker) = (keyway.client(), keyway.client(), keyway.client());
-    ask(&mut asker, "SET paused one");
-    assert_eq!(ask(&mut asker, "CLIENT PAUSE 600 WRITE"), "OK");
-    assert_eq!(
-        ask(&mut writer, "SET paused two"),
-        "OK",
-        "it ends by itself"
-    );
+    asker.ask("SET paused one");
+    assert_eq!(asker.ask("CLIENT PAUSE 600 WRITE"), "OK");
+    assert_eq!(writer.ask("SET paused two"), "OK", "it ends by itself");
     let block = ["MULTI", "SET paused four", "EXEC"];
     let alone = ["SET paused three"];
     for (writes, before, after) in [(&alone[..], "two", "three"), (&block, "three", "four")] {
-        assert_eq!(ask(&mut asker, "CLIENT PAUSE 600000 WRITE"), "OK");
+        assert_eq!(asker.ask("CLIENT PAUSE 600000 WRITE"), "OK");
         for line in writes {
             send(&mut writer, line);
         }
         for _ in 0..50 {
             assert_eq!(
-                ask(&mut reader, "GET paused"),
+                reader.ask("GET paused"),
                 before,
                 "reads go on, and see no write"
             );
         }
-        assert_eq!(ask(&mut asker, "CLIENT UNPAUSE"), "OK");
+        assert_eq!(asker.ask("CLIENT UNPAUSE"), "OK");
         for _ in writes {
             assert!(!show(&writer.read()).starts_with('-'));
         }
-        assert_eq!(ask(&mut reader, "GET paused"), after);
+        assert_eq!(reader.ask("GET paused"), after);
     }
 }
 
@@ -133,7 +116,7 @@ fn who_may_not_is_refused_by_valkey() {
     let keyway = Keyway::start(&cluster);
     let (mut modest, mut other) = (keyway.client(), keyway.client());
     let victim = id(&mut other);
-    assert_eq!(ask(&mut modest, "AUTH modest secret"), "OK");
+    assert_eq!(modest.ask("AUTH modest secret"), "OK");
     for (line, name) in [
         ("CLIENT LIST", "list"),
         (&format!("CLIENT KILL ID {victim}"), "kill"),
@@ -141,10 +124,10 @@ fn who_may_not_is_refused_by_valkey() {
     ] {
         let refused =
             format!("-NOPERM User modest has no permissions to run the 'client|{name}' command");
-        assert_eq!(ask(&mut modest, line), refused);
+        assert_eq!(modest.ask(line), refused);
     }
-    assert_eq!(ask(&mut modest, "GET none"), "(nil)");
-    assert_eq!(ask(&mut other, "PING"), "PONG");
+    assert_eq!(modest.ask("GET none"), "(nil)");
+    assert_eq!(other.ask("PING"), "PONG");
 }
 
 /// Whatever a client says of itself, another one sees nothing of it.
@@ -163,7 +146,7 @@ fn what_a_client_sets_is_its_own() {
             "DISCARD",
             "LRANGE list 0 -1",
         ];
-        looks.map(|line| ask(client, line)).join("|")
+        looks.map(|line| client.ask(line)).join("|")
     };
     let words = [
         "CLIENT SETNAME noisy",
@@ -197,8 +180,8 @@ fn what_a_client_sets_is_its_own() {
         "DEL other",
     ];
     let mut observer = keyway.client();
-    ask(&mut observer, "SET seen value");
-    ask(&mut observer, "RPUSH list a b");
+    observer.ask("SET seen value");
+    observer.ask("RPUSH list a b");
     let before = observe(&mut observer);
     let mut state = 7_u64;
     for _ in 0..40 {
@@ -208,9 +191,7 @@ fn what_a_client_sets_is_its_own() {
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
             let at = usize::try_from(state >> 33).unwrap_or_default() % words.len();
-            let mut request = Vec::new();
-            resp::write::request(&mut request, &words[at].split(' ').collect::<Vec<_>>());
-            if noisy.try_raw(&request).is_err() {
+            if noisy.try_raw(&frame(words[at])).is_err() {
                 break; // it has left
             }
         }

@@ -7,20 +7,10 @@ use std::thread;
 use std::time::Duration;
 
 use keyway_tests::{
-    Client, Keyway, RealCluster, Settings, Signal, Version, show, text, wait_until,
+    Client, Keyway, RealCluster, Settings, Signal, Version, frame, show, text, wait_until,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
-
-fn ask(client: &mut Client, line: &str) -> String {
-    show(&client.cmd(&line.split(' ').collect::<Vec<_>>()))
-}
-
-fn frame(line: &str) -> Vec<u8> {
-    let mut frame = Vec::new();
-    resp::write::request(&mut frame, &line.split(' ').collect::<Vec<_>>());
-    frame
-}
 
 fn is_closed(client: &mut Client) -> bool {
     client.read_to_end(LIMIT) == Some(Vec::new())
@@ -94,7 +84,7 @@ impl Writer<'_> {
 
     /// What the list is to be.
     fn check(&self, client: &mut Client) {
-        let list = ask(client, &format!("LRANGE {} 0 -1", self.key));
+        let list = client.ask(&format!("LRANGE {} 0 -1", self.key));
         let all: Vec<String> = (0..self.done).map(|number| number.to_string()).collect();
         // The last batch may have run without its replies being read.
         assert!(list.starts_with(&all.join(" ")), "{} is {list}", self.key);
@@ -201,16 +191,16 @@ fn a_sidecar_serves_until_its_application_is_gone() {
     let cluster = RealCluster::start(Version::V9_1, 1, 0);
     let mut keyway = Keyway::with(&cluster, &settings("mode = 'sidecar'\ngrace_ms = 600000"));
     let mut client = keyway.client();
-    assert_eq!(ask(&mut client, "SET key 0"), "OK");
+    assert_eq!(client.ask("SET key 0"), "OK");
     keyway.signal(Signal::TERM);
     wait_until("not ready", 10, || is_draining(&keyway));
     for number in 1..=1000 {
-        assert_eq!(ask(&mut client, "INCR key"), number.to_string());
+        assert_eq!(client.ask("INCR key"), number.to_string());
     }
     let mut late = keyway.client();
-    assert_eq!(ask(&mut late, "GET key"), "1000", "it may also come back");
+    assert_eq!(late.ask("GET key"), "1000", "it may also come back");
     drop(client);
-    assert_eq!(ask(&mut late, "GET key"), "1000");
+    assert_eq!(late.ask("GET key"), "1000");
     drop(late);
     assert!(keyway.wait_end().success());
 }
@@ -223,11 +213,11 @@ fn new_clients_are_taken_until_everyone_knows() {
         &settings("lame_duck_ms = 600000\ngrace_ms = 3600000"),
     );
     let mut early = keyway.client();
-    assert_eq!(ask(&mut early, "PING"), "PONG");
+    assert_eq!(early.ask("PING"), "PONG");
     keyway.signal(Signal::TERM);
     wait_until("not ready", 10, || is_draining(&keyway));
-    assert_eq!(ask(&mut keyway.client(), "PING"), "PONG");
-    assert_eq!(ask(&mut early, "PING"), "PONG");
+    assert_eq!(keyway.client().ask("PING"), "PONG");
+    assert_eq!(early.ask("PING"), "PONG");
     // A second signal means now.
     assert!(keyway.stop().success());
     assert!(is_closed(&mut early));
@@ -239,13 +229,13 @@ fn whoever_is_in_the_middle_of_something_has_time() {
     let mut keyway = Keyway::with(&cluster, &settings("lame_duck_ms = 0\ngrace_ms = 6000"));
     let [mut idle, mut multi, mut half, mut topic, mut blocked] = [(); 5].map(|()| keyway.client());
     for client in [&mut idle, &mut multi, &mut half, &mut topic, &mut blocked] {
-        assert_eq!(ask(client, "PING"), "PONG");
+        assert_eq!(client.ask("PING"), "PONG");
     }
-    assert_eq!(ask(&mut multi, "MULTI"), "OK");
-    assert_eq!(ask(&mut multi, "SET multi done"), "QUEUED");
+    assert_eq!(multi.ask("MULTI"), "OK");
+    assert_eq!(multi.ask("SET multi done"), "QUEUED");
     let whole = frame("SET half done");
     half.raw(&whole[..whole.len() - 3]);
-    assert_eq!(ask(&mut topic, "SUBSCRIBE news"), "subscribe news 1");
+    assert_eq!(topic.ask("SUBSCRIBE news"), "subscribe news 1");
     blocked.raw(&frame("BLPOP queue 0"));
     let mut node = cluster.client(0);
     wait_until("a client that is blocked", 10, || {
@@ -255,7 +245,7 @@ fn whoever_is_in_the_middle_of_something_has_time() {
     keyway.signal(Signal::TERM);
     assert!(is_closed(&mut idle), "nothing keeps it");
     assert!(Client::try_connect(&keyway.addr(), keyway.ca()).is_err());
-    assert_eq!(ask(&mut multi, "EXEC"), "OK");
+    assert_eq!(multi.ask("EXEC"), "OK");
     assert!(is_closed(&mut multi), "its transaction is over");
     half.raw(&whole[whole.len() - 3..]);
     assert_eq!(show(&half.read()), "OK");

@@ -242,7 +242,7 @@ fn several_keys_are_set_at_their_owner() {
     let cluster = RealCluster::start(Version::V9_1, 3, 0);
     let keyway = Keyway::start(&cluster);
     let mut client = keyway.client();
-    let mut ask = |line: &str| show(&client.cmd(&line.split(' ').collect::<Vec<_>>()));
+    let mut ask = |line: &str| client.ask(line);
     assert_eq!(ask("MSETEX 2 {e}1 one {e}2 two EX 100"), "1");
     assert_eq!(ask("MSETEX 2 {e}1 other {e}3 three NX"), "0");
     assert_eq!(ask("MGET {e}1 {e}2 {e}3"), "one two (nil)");
@@ -263,7 +263,7 @@ fn a_client_waits_for_the_replicas_of_every_shard() {
     let cluster = RealCluster::start(Version::V9_1, 3, 1);
     let keyway = Keyway::start(&cluster);
     let mut client = keyway.client();
-    let mut ask = |line: &str| show(&client.cmd(&line.split(' ').collect::<Vec<_>>()));
+    let mut ask = |line: &str| client.ask(line);
     for key in ["a", "b", "c", "d"] {
         ask(&format!("SET {key} 1"));
     }
@@ -289,7 +289,7 @@ fn databases_are_apart() {
     let cluster = RealCluster::with(options);
     let keyway = Keyway::start(&cluster);
     let mut client = keyway.client();
-    let mut ask = |line: &str| show(&client.cmd(&line.split(' ').collect::<Vec<_>>()));
+    let mut ask = |line: &str| client.ask(line);
     assert_eq!(ask("SET k zero"), "OK");
     assert_eq!(ask("SELECT 3"), "OK");
     assert_eq!(ask("GET k"), "(nil)");

@@ -3,21 +3,11 @@
 use std::time::Duration;
 
 use keyway_tests::{
-    Certificates, Client, ClusterOptions, Keyway, RealCluster, Settings, Version, show, text,
-    wait_until,
+    Certificates, Client, ClusterOptions, Keyway, RealCluster, Settings, Version, frame, show,
+    text, wait_until,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
-
-fn ask(client: &mut Client, line: &str) -> String {
-    show(&client.cmd(&line.split(' ').collect::<Vec<_>>()))
-}
-
-fn frame(line: &str) -> Vec<u8> {
-    let mut frame = Vec::new();
-    resp::write::request(&mut frame, &line.split(' ').collect::<Vec<_>>());
-    frame
-}
 
 fn is_closed(client: &mut Client) -> bool {
     client.read_to_end(LIMIT) == Some(Vec::new())
@@ -37,9 +27,9 @@ fn who_is_idle_is_closed_and_who_waits_is_not() {
     let cluster = RealCluster::start(Version::V9_1, 1, 0);
     let keyway = with(&cluster, "idle_timeout_ms = 300");
     let [mut idle, mut topic, mut blocked] = [(); 3].map(|()| keyway.client());
-    assert_eq!(ask(&mut topic, "SUBSCRIBE news"), "subscribe news 1");
+    assert_eq!(topic.ask("SUBSCRIBE news"), "subscribe news 1");
     blocked.raw(&frame("BLPOP queue 0"));
-    assert_eq!(ask(&mut idle, "PING"), "PONG");
+    assert_eq!(idle.ask("PING"), "PONG");
     assert!(is_closed(&mut idle));
     keyway.wait_logged("limits.idle_timeout_ms");
     let mut node = cluster.client(0);
@@ -55,8 +45,8 @@ fn old_connections_end_between_two_replies() {
     let cluster = RealCluster::start(Version::V9_1, 1, 0);
     let keyway = with(&cluster, "max_connection_age_ms = 400");
     let mut multi = keyway.client();
-    assert_eq!(ask(&mut multi, "MULTI"), "OK");
-    assert_eq!(ask(&mut multi, "SET multi 1"), "QUEUED");
+    assert_eq!(multi.ask("MULTI"), "OK");
+    assert_eq!(multi.ask("SET multi 1"), "QUEUED");
     let mut done = 0;
     for _ in 0..3 {
         let mut client = keyway.client();
@@ -79,7 +69,7 @@ fn old_connections_end_between_two_replies() {
     }
     assert!(is_closed(&mut multi), "nobody stays for ever");
     let mut client = keyway.client();
-    assert_eq!(ask(&mut client, "GET multi"), "(nil)");
+    assert_eq!(client.ask("GET multi"), "(nil)");
     keyway.wait_logged("limits.max_connection_age_ms");
 }
 
@@ -92,7 +82,7 @@ fn one_address_has_so_many_connections() {
     assert!(third().is_err());
     let full = keyway.metric("keyway_handshakes_total", &["result=\"address_full\""]);
     assert!(full > 0.5);
-    assert_eq!(ask(&mut second, "PING"), "PONG");
+    assert_eq!(second.ask("PING"), "PONG");
     drop(first);
     wait_until("a place", 10, || third().is_ok());
 }
@@ -120,7 +110,7 @@ fn beyond_the_memory_budget_the_largest_is_closed() {
     }
     let got = greedy.read_to_end(LIMIT).map_or(0, |bytes| bytes.len());
     assert!(got < 12 * 8 * MIB, "{got} bytes");
-    assert_eq!(ask(&mut good, "PING"), "PONG");
+    assert_eq!(good.ask("PING"), "PONG");
     assert_eq!(keyway.log().matches("limits.memory_bytes_max").count(), 1);
 }
 
@@ -143,25 +133,21 @@ fn one_user_has_so_many_connections_over_all_workers() {
     };
     let keyway = Keyway::with(&cluster, &settings);
     let [mut first, mut second, mut third] = [(); 3].map(|()| keyway.client());
-    assert_eq!(ask(&mut first, "AUTH blue pw"), "OK");
-    assert_eq!(ask(&mut second, "AUTH blue pw"), "OK");
-    assert_eq!(ask(&mut second, "AUTH blue pw"), "OK", "it has its place");
-    let full = ask(&mut third, "AUTH blue pw");
+    assert_eq!(first.ask("AUTH blue pw"), "OK");
+    assert_eq!(second.ask("AUTH blue pw"), "OK");
+    assert_eq!(second.ask("AUTH blue pw"), "OK", "it has its place");
+    let full = third.ask("AUTH blue pw");
     assert!(full.starts_with("-ERR KEYWAY.TOO_MANY_CLIENTS "), "{full}");
+    assert_eq!(third.ask("ACL WHOAMI"), "default", "and stays who it was");
+    assert_eq!(second.ask("RESET"), "RESET");
     assert_eq!(
-        ask(&mut third, "ACL WHOAMI"),
-        "default",
-        "and stays who it was"
-    );
-    assert_eq!(ask(&mut second, "RESET"), "RESET");
-    assert_eq!(
-        ask(&mut third, "AUTH blue pw"),
+        third.ask("AUTH blue pw"),
         "OK",
         "the place of who has become another"
     );
     drop(first);
     wait_until("the place of who has left", 10, || {
-        ask(&mut second, "AUTH blue pw") == "OK"
+        second.ask("AUTH blue pw") == "OK"
     });
 
     let identity = authority.identity("one", &[]);
@@ -169,8 +155,8 @@ fn one_user_has_so_many_connections_over_all_workers() {
         || Client::try_connect_as(&keyway.addr(), keyway.ca(), Some(&identity)).expect("TLS");
     let mut named = [(); 2].map(|()| connect());
     for client in &mut named {
-        assert_eq!(ask(client, "RESET"), "RESET");
-        assert_eq!(ask(client, "ACL WHOAMI"), "blue");
+        assert_eq!(client.ask("RESET"), "RESET");
+        assert_eq!(client.ask("ACL WHOAMI"), "blue");
     }
     assert!(is_closed(&mut connect()), "nobody can tell it so in time");
     keyway.wait_logged("limits.clients_per_user_max");
@@ -190,7 +176,7 @@ fn a_user_that_asks_for_too_much_is_told_so_and_others_are_not_slowed() {
         (&mut also, "hasty"),
         (&mut calm, "calm"),
     ] {
-        assert_eq!(ask(client, &format!("AUTH {name} pw")), "OK");
+        assert_eq!(client.ask(&format!("AUTH {name} pw")), "OK");
     }
     let frames: Vec<Vec<u8>> = (0..5000).map(|_| frame("INCR count")).collect();
     let replies = hasty.pipeline(&frames);
@@ -203,7 +189,7 @@ fn a_user_that_asks_for_too_much_is_told_so_and_others_are_not_slowed() {
         done.len()
     );
     assert_eq!(
-        ask(&mut calm, "GET count"),
+        calm.ask("GET count"),
         done.len().to_string(),
         "what was refused did not run"
     );
@@ -212,13 +198,13 @@ fn a_user_that_asks_for_too_much_is_told_so_and_others_are_not_slowed() {
     let haste = frames.concat();
     let mut meanwhile = |asked: &str| {
         hasty.raw(&haste);
-        let reply = ask(&mut also, asked);
+        let reply = also.ask(asked);
         frames.iter().for_each(|_| drop(hasty.read()));
         reply
     };
     wait_until("a refusal", 10, || refused(&meanwhile("PING")));
     wait_until("a command in time", 10, || meanwhile("MULTI") == "OK");
     wait_until("another refusal", 10, || refused(&meanwhile("SET whole 1")));
-    assert!(ask(&mut also, "EXEC").starts_with("-EXECABORT"));
-    assert_eq!(ask(&mut calm, "GET whole"), "(nil)");
+    assert!(also.ask("EXEC").starts_with("-EXECABORT"));
+    assert_eq!(calm.ask("GET whole"), "(nil)");
 }

@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use keyway_tests::{
-    Client, ClusterOptions, Keyway, RealCluster, Settings, Version, show, slot_of, text,
+    Client, ClusterOptions, Keyway, RealCluster, Settings, Version, frame, show, slot_of, text,
     wait_until, within,
 };
 use resp::Value;
 
 fn send(client: &mut Client, line: &str) {
-    let mut request = Vec::new();
-    resp::write::request(&mut request, &line.split(' ').collect::<Vec<_>>());
-    client.raw(&request);
+    client.raw(&frame(line));
 }
 
 fn ask(client: &mut Client, line: &str) -> String {

@@ -11,10 +11,6 @@ use keyway_tests::{
 
 const WRONGPASS: &str = "-WRONGPASS invalid username-password pair or user is disabled.";
 
-fn ask(client: &mut Client, line: &str) -> String {
-    text(&client.cmd(&line.split(' ').collect::<Vec<_>>()))
-}
-
 fn is_closed(client: &mut Client) -> bool {
     client.read_to_end(Duration::from_secs(10)) == Some(Vec::new())
 }
@@ -50,9 +46,9 @@ fn what_can_change_changes_at_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let (_cluster, keyway) = start(folder.path());
     let [mut one, mut two, mut nobody] = [(); 3].map(|()| keyway.client());
-    assert_eq!(ask(&mut one, "AUTH one one-pw"), "OK");
-    assert_eq!(ask(&mut two, "AUTH two two-pw"), "OK");
-    assert_eq!(ask(&mut nobody, "MSET a 1 b 2 c 3"), "OK");
+    assert_eq!(one.ask("AUTH one one-pw"), "OK");
+    assert_eq!(two.ask("AUTH two two-pw"), "OK");
+    assert_eq!(nobody.ask("MSET a 1 b 2 c 3"), "OK");
 
     fs::write(folder.path().join("three"), "other-pw").expect("a password");
     keyway.reconfigure(|config| {
@@ -82,14 +78,14 @@ fn what_can_change_changes_at_once() {
     assert!(!log.contains("other-pw"), "a password in the log:\n{log}");
 
     assert!(is_closed(&mut two), "a user that is gone stays connected");
-    assert_eq!(ask(&mut one, "SET own 1"), "OK", "others stay");
+    assert_eq!(one.ask("SET own 1"), "OK", "others stay");
     wait_until("the new word on slots", 10, || {
-        ask(&mut nobody, "MGET a b c").starts_with("-CROSSSLOT")
+        nobody.ask("MGET a b c").starts_with("-CROSSSLOT")
     });
-    assert_eq!(ask(&mut nobody, "AUTH two two-pw"), WRONGPASS);
-    assert_eq!(ask(&mut nobody, "AUTH four two-pw"), "OK");
-    assert_eq!(ask(&mut nobody, "AUTH three three-pw"), WRONGPASS);
-    assert_eq!(ask(&mut nobody, "AUTH three other-pw"), "OK");
+    assert_eq!(nobody.ask("AUTH two two-pw"), WRONGPASS);
+    assert_eq!(nobody.ask("AUTH four two-pw"), "OK");
+    assert_eq!(nobody.ask("AUTH three three-pw"), WRONGPASS);
+    assert_eq!(nobody.ask("AUTH three other-pw"), "OK");
     let (_third, _fourth) = (keyway.client(), keyway.client());
     assert!(
         Client::try_connect(&keyway.addr(), keyway.ca()).is_err(),
@@ -139,7 +135,7 @@ fn keyway_s_own_user_changes_and_no_command_is_lost() {
     };
     let load = Load::start(&keyway.addr(), keyway.ca(), &options);
     let mut idle = keyway.client();
-    assert_eq!(ask(&mut idle, "SET own 1"), "OK");
+    assert_eq!(idle.ask("SET own 1"), "OK");
     assert!(connections(&cluster, "blue") > 3);
     keyway.reconfigure(|config| config.replace("'blue'", "'green'").replace(blue, green));
     keyway.wait_logged("cluster.username");
@@ -163,8 +159,8 @@ fn keyway_s_own_user_changes_and_no_command_is_lost() {
     load.wait_rounds(50);
     rule("<green-pw");
     load.wait_rounds(200);
-    assert_eq!(ask(&mut idle, "ACL WHOAMI"), "green");
-    assert_eq!(ask(&mut idle, "GET own"), "1");
+    assert_eq!(idle.ask("ACL WHOAMI"), "green");
+    assert_eq!(idle.ask("GET own"), "1");
     let report = load.stop();
     assert!(report.is_clean(), "{}", report.told(10));
     let log = keyway.log();
@@ -180,13 +176,11 @@ fn commands_are_allowed_and_forbidden_while_clients_are_connected() {
     let keyway = Keyway::start(&cluster);
     let mut client = keyway.client();
     let set = "CONFIG SET slowlog-log-slower-than 12345";
-    assert!(ask(&mut client, set).starts_with("-ERR"));
+    assert!(client.ask(set).starts_with("-ERR"));
     let allow = "[admin_commands]\nallow = ['CONFIG SET', 'acl|list']\n";
     keyway.reconfigure(|config| config + allow);
     keyway.wait_logged("admin_commands.allow");
-    wait_until("the command to be allowed", 10, || {
-        ask(&mut client, set) == "OK"
-    });
+    wait_until("the command to be allowed", 10, || client.ask(set) == "OK");
     for node in 0..2 {
         let of_node = cluster
             .client(node)
@@ -195,9 +189,9 @@ fn commands_are_allowed_and_forbidden_while_clients_are_connected() {
     }
     keyway.reconfigure(|config| config.replace("'CONFIG SET', ", ""));
     wait_until("it to be refused again", 10, || {
-        ask(&mut client, set).starts_with("-ERR")
+        client.ask(set).starts_with("-ERR")
     });
-    assert!(!ask(&mut client, "ACL LIST").starts_with('-'));
+    assert!(!client.ask("ACL LIST").starts_with('-'));
     assert!(!keyway.log().contains("needs_restart"));
 }
 
@@ -206,7 +200,7 @@ fn a_bad_configuration_changes_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let (_cluster, keyway) = start(folder.path());
     let mut client = keyway.client();
-    assert_eq!(ask(&mut client, "AUTH one one-pw"), "OK");
+    assert_eq!(client.ask("AUTH one one-pw"), "OK");
     let failed = || keyway.metric("keyway_config_reloads_total", &["result=\"failed\""]);
     let good = std::cell::RefCell::new(String::new());
     // One with two mistakes; one whose certificate does not exist.
@@ -227,9 +221,9 @@ fn a_bad_configuration_changes_nothing() {
     for part in ["clients_max", "did you mean", "/nowhere"] {
         assert!(log.contains(part), "nothing of {part} in\n{log}");
     }
-    assert_eq!(ask(&mut client, "SET key 1"), "OK");
+    assert_eq!(client.ask("SET key 1"), "OK");
     let mut again = keyway.client();
-    assert_eq!(ask(&mut again, "AUTH one one-pw"), "OK");
+    assert_eq!(again.ask("AUTH one one-pw"), "OK");
     assert!((keyway.metric("keyway_config_reloads_total", &["result=\"ok\""]) - 2.0).abs() < 0.5);
 }
 

@@ -19,12 +19,6 @@ fn splitting(cluster: &RealCluster) -> Keyway {
     Keyway::with(cluster, &settings)
 }
 
-/// Sends lines of words one after another and returns the replies.
-fn run(client: &mut Client, lines: &[&str]) -> Vec<String> {
-    let ask = |line: &&str| show(&client.cmd(&line.split(' ').collect::<Vec<_>>()));
-    lines.iter().map(ask).collect()
-}
-
 /// A transaction in one piece; what `EXEC` says.
 fn transact(client: &mut Client, commands: &[Vec<String>]) -> Value {
     let mut requests = vec![vec!["MULTI".to_owned()]];
@@ -56,58 +50,49 @@ fn a_transaction_over_several_slots_is_one_for_each() {
     let keyway = splitting(&cluster);
     let mut client = keyway.client();
     for hello in ["HELLO 2", "HELLO 3"] {
-        run(&mut client, &[hello, "FLUSHALL", "CLIENT SETNAME me"]);
+        client.ask_all(&[hello, "FLUSHALL", "CLIENT SETNAME me"]);
         // In the order in which they were sent; what has no key, and what Keyway answers, too.
-        let replies = run(
-            &mut client,
-            &[
-                "MULTI",
-                "PING",
-                "SET a one",
-                "INCR b",
-                "CLIENT GETNAME",
-                "APPEND a +",
-                "HSET c f v",
-                "INCR a",
-                "HGETALL c",
-                "BLPOP d 0",
-                "ECHO hi",
-                "GET a",
-                "INCR b",
-                "MSET a x b y e z",
-                "MGET e none b a",
-                "DEL a b c e none",
-                "EXEC",
-            ],
-        );
+        let replies = client.ask_all(&[
+            "MULTI",
+            "PING",
+            "SET a one",
+            "INCR b",
+            "CLIENT GETNAME",
+            "APPEND a +",
+            "HSET c f v",
+            "INCR a",
+            "HGETALL c",
+            "BLPOP d 0",
+            "ECHO hi",
+            "GET a",
+            "INCR b",
+            "MSET a x b y e z",
+            "MGET e none b a",
+            "DEL a b c e none",
+            "EXEC",
+        ]);
         let (exec, queued) = replies.split_last().expect("replies");
         assert!(queued[1..].iter().all(|reply| reply == "QUEUED"));
         let expected = "PONG OK 1 me 4 1 -ERR value is not an integer or out of range f v (nil) hi \
                         one+ 2 OK z (nil) y x 4";
         assert_eq!(exec, expected, "{hello}");
-        run(&mut client, &["MSET a one+ b 2"]);
+        client.ask_all(&["MSET a one+ b 2"]);
         // What one server refuses is refused before anything runs.
-        let replies = run(
-            &mut client,
-            &["MULTI", "SET a two", "GET", "SET b two", "EXEC"],
-        );
+        let replies = client.ask_all(&["MULTI", "SET a two", "GET", "SET b two", "EXEC"]);
         assert!(replies[4].starts_with("-EXECABORT"), "{replies:?}");
         // Watched keys are for all or nothing, which this is not.
-        let replies = run(
-            &mut client,
-            &[
-                "WATCH a",
-                "MULTI",
-                "SET a two",
-                "SET b two",
-                "EXEC",
-                "MGET a b",
-            ],
-        );
+        let replies = client.ask_all(&[
+            "WATCH a",
+            "MULTI",
+            "SET a two",
+            "SET b two",
+            "EXEC",
+            "MGET a b",
+        ]);
         assert!(replies[4].starts_with("-CROSSSLOT"), "{replies:?}");
         assert_eq!(replies[5], "one+ 2");
         // One slot alone is one transaction, as ever.
-        let replies = run(&mut client, &["MULTI", "SET {t}a 1", "SET {t}b 2", "EXEC"]);
+        let replies = client.ask_all(&["MULTI", "SET {t}a 1", "SET {t}b 2", "EXEC"]);
         assert_eq!(replies[3], "OK OK");
     }
 }

@@ -6,12 +6,6 @@ use keyway_tests::{
     ClusterOptions, Keyway, RealCluster, Version, show, slot_of, wait_until, within,
 };
 
-/// Sends lines of words one after another and returns the replies.
-fn run(client: &mut keyway_tests::Client, lines: &[&str]) -> Vec<String> {
-    let ask = |line: &&str| show(&client.cmd(&line.split(' ').collect::<Vec<_>>()));
-    lines.iter().map(ask).collect()
-}
-
 const ABORTED: &str = "-EXECABORT Transaction discarded because of previous errors.";
 const CROSSED: &str = "-CROSSSLOT Keys in request don't hash to the same slot";
 
@@ -117,7 +111,7 @@ fn commands_are_gathered_and_run_together() {
     let keyway = Keyway::start(&cluster);
     let mut client = keyway.client();
     for (lines, expected) in CASES {
-        assert_eq!(run(&mut client, lines), expected, "{lines:?}");
+        assert_eq!(client.ask_all(lines), expected, "{lines:?}");
     }
     assert_eq!(
         keyway.metric("keyway_upstream_connects_total", &["result=\"ok\""]),
@@ -132,41 +126,41 @@ fn a_watched_key_that_changes_ends_the_transaction() {
     let keyway = Keyway::start(&cluster);
     let (mut one, mut other) = (keyway.client(), keyway.client());
     let nil = "(nil)";
-    assert_eq!(run(&mut one, &["WATCH {w}k", "GET {w}k"]), ["OK", nil]);
-    run(&mut other, &["SET {w}k changed"]);
+    assert_eq!(one.ask_all(&["WATCH {w}k", "GET {w}k"]), ["OK", nil]);
+    other.ask_all(&["SET {w}k changed"]);
     assert_eq!(
-        run(&mut one, &["MULTI", "SET {w}k mine", "EXEC", "GET {w}k"]),
+        one.ask_all(&["MULTI", "SET {w}k mine", "EXEC", "GET {w}k"]),
         ["OK", "QUEUED", nil, "changed"]
     );
-    run(&mut one, &["WATCH {w}k"]);
-    run(&mut other, &["SET {w}k changed"]);
+    one.ask_all(&["WATCH {w}k"]);
+    other.ask_all(&["SET {w}k changed"]);
     assert_eq!(
-        run(&mut one, &["MULTI", "EXEC"]),
+        one.ask_all(&["MULTI", "EXEC"]),
         ["OK", nil],
         "also an empty one"
     );
     // The next one is not concerned, nor is one after UNWATCH or DISCARD.
     for ends in [&["UNWATCH"][..], &["MULTI", "DISCARD"]] {
-        run(&mut one, &["WATCH {w}k"]);
-        run(&mut one, ends);
-        run(&mut other, &["SET {w}k again"]);
+        one.ask_all(&["WATCH {w}k"]);
+        one.ask_all(ends);
+        other.ask_all(&["SET {w}k again"]);
         assert_eq!(
-            run(&mut one, &["MULTI", "GET {w}k", "EXEC"]),
+            one.ask_all(&["MULTI", "GET {w}k", "EXEC"]),
             ["OK", "QUEUED", "again"]
         );
     }
     assert_eq!(
-        run(&mut one, &["WATCH {w}k", "MULTI", "SET {w}k mine", "EXEC"]),
+        one.ask_all(&["WATCH {w}k", "MULTI", "SET {w}k mine", "EXEC"]),
         ["OK", "OK", "QUEUED", "OK"]
     );
     assert_eq!(
-        run(&mut one, &["WATCH {w}k {x}k"]),
+        one.ask_all(&["WATCH {w}k {x}k"]),
         ["-CROSSSLOT Keys in request don't hash to the same slot"]
     );
     // A connection that was lent once is lent again.
     let before = keyway.metric("keyway_upstream_connects_total", &["result=\"ok\""]);
     for _ in 0..200 {
-        let done = run(&mut one, &["WATCH {w}k", "MULTI", "APPEND {w}k .", "EXEC"]);
+        let done = one.ask_all(&["WATCH {w}k", "MULTI", "APPEND {w}k .", "EXEC"]);
         assert!(!done[3].contains(nil));
     }
     let after = keyway.metric("keyway_upstream_connects_total", &["result=\"ok\""]);
@@ -254,17 +248,14 @@ fn what_a_user_may_not_do_ends_the_transaction_with_the_reason() {
     let cluster = RealCluster::with(options);
     let keyway = Keyway::start(&cluster);
     let mut client = keyway.client();
-    let replies = run(
-        &mut client,
-        &[
-            "AUTH reader secret",
-            "MULTI",
-            "GET k",
-            "SET k v",
-            "EXEC",
-            "GET k",
-        ],
-    );
+    let replies = client.ask_all(&[
+        "AUTH reader secret",
+        "MULTI",
+        "GET k",
+        "SET k v",
+        "EXEC",
+        "GET k",
+    ]);
     assert_eq!(
         replies[2..],
         [
@@ -284,13 +275,13 @@ fn a_lost_node_never_runs_a_transaction_twice() {
     let mut client = keyway.client();
     let owner = cluster.owner(slot_of("{lost}"));
     assert_eq!(
-        run(&mut client, &["MULTI", "INCR {lost}", "EXEC"]),
+        client.ask_all(&["MULTI", "INCR {lost}", "EXEC"]),
         ["OK", "QUEUED", "1"]
     );
     cluster.node_mut(owner).kill();
     // Nothing was sent to a node that is known to be gone, so it runs when there is another.
     wait_until("the shard to have a primary", 30, || {
-        let reply = run(&mut client, &["MULTI", "INCR {lost}", "EXEC"]).pop();
+        let reply = client.ask_all(&["MULTI", "INCR {lost}", "EXEC"]).pop();
         let reply = reply.unwrap_or_default();
         assert!(
             reply.starts_with("-ERR KEYWAY.UN")
@@ -311,20 +302,20 @@ fn a_lost_watch_is_never_forgotten() {
     let (mut one, mut other) = (keyway.client(), keyway.client());
     let owner = cluster.owner(slot_of("{w}"));
     for between in ["WATCH {w}b", "BLPOP {w}none 0.01", "GET {w}b", "UNWATCH"] {
-        assert_eq!(run(&mut one, &["WATCH {w}a"]), ["OK"]);
+        assert_eq!(one.ask_all(&["WATCH {w}a"]), ["OK"]);
         let node = &mut cluster.client(owner);
         node.cmd(&["CLIENT", "KILL", "TYPE", "normal"]);
         wait_until("the shard to answer again", 10, || {
-            run(&mut other, &["SET {w}a changed"]) == ["OK"]
+            other.ask_all(&["SET {w}a changed"]) == ["OK"]
         });
-        run(&mut one, &[between]);
+        one.ask_all(&[between]);
         let expected = if between == "UNWATCH" {
             "changed"
         } else {
             "(nil)"
         };
         assert_eq!(
-            run(&mut one, &["MULTI", "GET {w}a", "EXEC"]),
+            one.ask_all(&["MULTI", "GET {w}a", "EXEC"]),
             ["OK", "QUEUED", expected],
             "{between}"
         );
