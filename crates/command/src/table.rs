@@ -251,6 +251,13 @@ impl Command {
         self.row.flags.contains(Flags::BLOCKING)
     }
 
+    /// `PUBLISH`, whose channel chooses a node where nothing else does, for the order of messages
+    /// alone. (`SPUBLISH` has a slot.)
+    #[must_use]
+    pub fn is_publish(&self) -> bool {
+        self.name() == "publish"
+    }
+
     /// It cannot stand between `MULTI` and `EXEC`.
     #[must_use]
     pub fn is_barred_from_transactions(&self) -> bool {

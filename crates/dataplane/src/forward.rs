@@ -193,7 +193,7 @@ impl<H: Host> Core<H> {
             {
                 return Took::NoRoom;
             }
-            ways.push((way, form));
+            ways.push((way, form, writes));
         }
         if !plain {
             client.calm = 0; // whatever the last part found
@@ -203,7 +203,7 @@ impl<H: Host> Core<H> {
         let about_keys = split.parts.iter().all(|part| !part.keys.are_all());
         let mut ops = Vec::with_capacity(ways.len());
         let mut requests = split.parts;
-        for (part, (way, form)) in requests.iter_mut().zip(&ways) {
+        for (part, (way, form, writes)) in requests.iter_mut().zip(&ways) {
             let state = match way {
                 Way::Channel(channel) => {
                     let route = self.channels.get(*channel).map(|channel| channel.route);
@@ -215,7 +215,7 @@ impl<H: Host> Core<H> {
                 slot: Some(part.slot),
                 node: part.node.take(),
                 keys: std::mem::take(&mut part.keys),
-                writes: part_form(part, command).1,
+                writes: *writes,
                 form: *form,
                 state,
             });
@@ -226,15 +226,14 @@ impl<H: Host> Core<H> {
             .reserve_many(command.id(), silent, ops, split.merge, now);
         self.follow_some((client, key), (place, silent), now);
         let mut holds = false;
-        for (number, (part, (way, form))) in (0..).zip(requests.iter().zip(ways)) {
+        for (number, (part, (way, form, writes))) in (0..).zip(requests.iter().zip(ways)) {
             let Way::Channel(channel) = way else {
                 holds = true;
                 continue;
             };
             self.count_read(channel, form);
-            let how = (form, part_form(part, command).1);
-            let mut ticket =
-                Ticket::new(key, (place, number), command, how, client.session.protocol);
+            let protocol = client.session.protocol;
+            let mut ticket = Ticket::new(key, (place, number), command, (form, writes), protocol);
             ticket.about = ticket
                 .about
                 .or_keys_of(Some(part.slot).filter(|_| about_keys));

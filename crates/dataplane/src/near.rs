@@ -103,8 +103,8 @@ enum What {
         fingerprint: u32,
         key: Box<[u8]>,
         request: Box<[u8]>,
-        /// Milliseconds; what a node says who is asked for it.
-        left: Option<i64>,
+        /// What the node answered to `PTTL`, in milliseconds; -1 for ever, -2 for no such key.
+        left_ms: Option<i64>,
         /// What a client was told meanwhile.
         told: Option<Box<[u8]>>,
         /// It may have changed since.
@@ -367,10 +367,13 @@ impl Near {
         let Some(question) = self.questions.get_mut(&number) else {
             return;
         };
-        if let What::Fetch { left, spoiled, .. } = &mut question.what {
+        if let What::Fetch {
+            left_ms, spoiled, ..
+        } = &mut question.what
+        {
             if ticket.part == FIRST {
                 let number = bytes.strip_prefix(b":").map(<[u8]>::trim_ascii_end);
-                *left = number.and_then(|number| std::str::from_utf8(number).ok()?.parse().ok());
+                *left_ms = number.and_then(|number| std::str::from_utf8(number).ok()?.parse().ok());
                 return;
             }
             if !done {
@@ -412,7 +415,7 @@ impl Near {
             fingerprint,
             key,
             request,
-            left,
+            left_ms,
             told,
             spoiled,
         } = what
@@ -421,7 +424,7 @@ impl Near {
         };
         self.fetching.remove(&(realm, fingerprint));
         // It was asked for before the node counted what is left.
-        let until = match left {
+        let until = match left_ms {
             Some(-1) => None,
             Some(-2) => Some(asked_at + STALE_MAX),
             Some(left) if left > 0 => Some(asked_at + Duration::from_millis(left.unsigned_abs())),

@@ -17,11 +17,6 @@ use crate::{
     slots::Key,
 };
 
-/// `PUBLISH`: its channel chooses a node, for order, where nothing else does. `SPUBLISH` has a slot.
-fn is_published(command: &Command) -> bool {
-    command.name() == "publish"
-}
-
 const CROSSSLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
 
 impl<H: Host> Core<H> {
@@ -125,7 +120,7 @@ impl<H: Host> Core<H> {
         } else {
             match plan {
                 // A message goes with any keys.
-                Plan::Slot { slot, keys } if is_published(command) => {
+                Plan::Slot { slot, keys } if command.is_publish() => {
                     transaction.lean(*slot);
                     queue(transaction, None, keys)
                 }
@@ -269,7 +264,7 @@ impl<H: Host> Core<H> {
                 return (anywhere, false);
             };
             let share = match routing::plan(command, request, cross_slot, hasher) {
-                Plan::Slot { keys, .. } if is_published(command) => Share::Whole(None, keys),
+                Plan::Slot { keys, .. } if command.is_publish() => Share::Whole(None, keys),
                 Plan::Slot { slot, keys } | Plan::Blocking { slot, keys } => {
                     Share::Whole(Some(slot), keys)
                 }

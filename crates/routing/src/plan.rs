@@ -96,7 +96,7 @@ pub fn plan(
     match command.handling(request) {
         Handling::Shared => whole(command, request, hasher),
         // The order of messages on one channel is the order in which one node sees them.
-        Handling::AnyPrimary if command.name() == "publish" => {
+        Handling::AnyPrimary if command.is_publish() => {
             let channel = request.arg(1).unwrap_or_default();
             let mut keys = Keys::none();
             keys.push_channel(channel, hasher);

@@ -113,7 +113,7 @@ impl<H: Host> Core<H> {
             fingerprint,
             key: name.into(),
             request: asked.into(),
-            left: None,
+            left_ms: None,
             told: None,
             spoiled: false,
         };

@@ -72,7 +72,7 @@ impl Cache {
             fingerprint: self.fingerprint,
             key: KEY.into(),
             request: request.into(),
-            left: None,
+            left_ms: None,
             told: None,
             spoiled: false,
         };
