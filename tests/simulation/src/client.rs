@@ -125,7 +125,7 @@ impl Client {
             let number = self.number;
             let sent = self.sent.pop_front();
             let sent = sent.ok_or_else(|| format!("client {number} never asked for {value:?}"))?;
-            self.check(sent, &value, history, weather)?;
+            self.check(&sent, &value, history, weather)?;
             self.answered += 1;
         }
     }

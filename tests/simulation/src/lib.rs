@@ -23,6 +23,7 @@
 )]
 
 mod agenda;
+mod apart;
 mod client;
 mod clients;
 #[cfg(feature = "drivers")]

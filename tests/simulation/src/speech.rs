@@ -1,6 +1,6 @@
 //! What clients say, and what they may be answered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use resp::{Value, write};
 use topology::Slot;
@@ -44,9 +44,9 @@ pub(crate) enum Sent {
     Exec {
         writes: Vec<WriteId>,
         watched: bool,
-        /// It had more commands than one.
-        several: bool,
     },
+    /// `EXEC` of a transaction over several slots.
+    Parts(Vec<Sent>),
     /// A pop from a queue that may block.
     Pop(String),
     /// `HELLO 3`
@@ -158,16 +158,9 @@ impl Client {
         }
         match rng.below(100) {
             0..3 if weather.users => self.ask_who(),
-            0..8 if weather.split => {
-                let others = [
-                    tag,
-                    TAGS[rng.below(TAGS.len())],
-                    TAGS[rng.below(TAGS.len())],
-                ];
-                self.transact(rng, history, &others, false);
-            }
-            0..8 if weather.transactions => self.transact(rng, history, &[tag], false),
-            8..11 if weather.transactions => self.transact(rng, history, &[tag], true),
+            0..8 if weather.split => self.transact_apart(rng, history, weather),
+            0..8 if weather.transactions => self.transact(rng, history, tag, false),
+            8..11 if weather.transactions => self.transact(rng, history, tag, true),
             11..22 if weather.scripts => self.script(rng, history, &list, weather),
             22..28 if weather.queues => self.use_queue(rng, history),
             28..50 => self.range(history, &list, weather),
@@ -242,7 +235,7 @@ impl Client {
         format!("{{{}}}:r{}", TAGS[rng.below(TAGS.len())], self.number)
     }
 
-    fn set(&mut self, rng: &mut Rng, history: &mut History, weather: &Weather) {
+    pub(crate) fn set(&mut self, rng: &mut Rng, history: &mut History, weather: &Weather) {
         let count = if rng.chance(50) { 1 } else { rng.up_to(4) };
         let mut pairs: Vec<(String, u64)> = Vec::new();
         for _ in 0..count {
@@ -265,7 +258,7 @@ impl Client {
         self.say(&args, Sent::Set(pairs));
     }
 
-    fn get(&mut self, rng: &mut Rng) {
+    pub(crate) fn get(&mut self, rng: &mut Rng) {
         let count = if rng.chance(40) { 1 } else { rng.up_to(5) };
         let keys: Vec<String> = (0..count).map(|_| self.own_key(rng)).collect();
         self.say_of(if count == 1 { "GET" } else { "MGET" }, &keys);
@@ -296,107 +289,53 @@ impl Client {
         self.say(&["BLPOP", queue, &seconds], Sent::Pop(queue.clone()));
     }
 
-    /// Writes to keys with these tags: what has one tag is in one slot, and whole or not at all.
-    fn transact(&mut self, rng: &mut Rng, history: &mut History, tags: &[&str], watched: bool) {
-        let key = |tag: &str, n: usize| format!("{{{tag}}}:l{n}");
+    /// Appends to lists with this tag: they are in one slot, and whole or not at all.
+    fn transact(&mut self, rng: &mut Rng, history: &mut History, tag: &str, watched: bool) {
+        let key = |n: usize| format!("{{{tag}}}:l{n}");
         if watched {
-            self.say(&["WATCH", &key(tags[0], rng.below(2))], Sent::Status("OK"));
+            self.say(&["WATCH", &key(rng.below(2))], Sent::Status("OK"));
         }
         self.say(&["MULTI"], Sent::Status("OK"));
-        let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
+        let group = history.new_group();
         let mut writes = Vec::new();
-        for _ in 0..rng.up_to(if tags.len() > 1 { 6 } else { 3 }) {
-            let tag = if tags.len() > 1 {
-                tags[rng.below(tags.len())]
-            } else {
-                tags[0]
-            };
-            let group = *groups.entry(tag).or_insert_with(|| history.new_group());
-            let key = key(tag, rng.below(2));
+        for _ in 0..rng.up_to(3) {
+            let key = key(rng.below(2));
             let (write, token) = history.begin_write(&key, self.number, Some(group));
             self.say(&["RPUSH", &key, &token], Sent::Status("QUEUED"));
             writes.push(write);
         }
-        let several = writes.len() > 1;
-        let sent = Sent::Exec {
-            writes,
-            watched,
-            several,
-        };
-        self.say(&["EXEC"], sent);
-    }
-
-    /// The reply to `EXEC`: a length for each write, or the error of its slot's part; or that a watched
-    /// key was touched. `None`: neither.
-    fn executed(
-        &mut self,
-        sent: &Sent,
-        reply: &Value,
-        history: &mut History,
-        weather: &Weather,
-    ) -> Option<Result<(), Violation>> {
-        let Sent::Exec {
-            writes,
-            watched,
-            several,
-        } = sent
-        else {
-            return None;
-        };
-        if *watched && reply.is_null() {
-            for write in writes {
-                history.end_write(*write, Fate::NotRun, None);
-            }
-            return Some(Ok(()));
-        }
-        let replies = reply.as_array().filter(|all| all.len() == writes.len())?;
-        for (write, reply) in writes.iter().zip(replies) {
-            let Some(error) = reply.as_error().filter(|_| weather.split) else {
-                history.end_write(*write, Fate::Ran, Some(length(reply)?));
-                continue;
-            };
-            let text = String::from_utf8_lossy(error).into_owned();
-            let part = Sent::Exec {
-                writes: vec![*write],
-                watched: false,
-                several: *several,
-            };
-            if let Err(violation) = self.refused(&part, &text, history, weather) {
-                return Some(Err(violation));
-            }
-        }
-        Some(Ok(()))
+        self.say(&["EXEC"], Sent::Exec { writes, watched });
     }
 
     /// Holds a reply against what was sent.
     pub(crate) fn check(
         &mut self,
-        sent: Sent,
+        sent: &Sent,
         reply: &Value,
         history: &mut History,
         weather: &Weather,
     ) -> Result<(), Violation> {
         if let Some(error) = reply.as_error() {
             let text = String::from_utf8_lossy(error).into_owned();
-            return self.refused(&sent, &text, history, weather);
+            return self.refused((sent, false), &text, history, weather);
         }
         let who = self.number;
         let wrong = || format!("client {who}: {sent:?} was answered {reply:?}");
-        if let Sent::Subscribe { channel, begin } = sent {
+        if let Sent::Subscribe { channel, begin } = *sent {
             let confirmed = self.confirms(channel, begin, reply);
             return confirmed.then_some(()).ok_or_else(wrong);
         }
-        if let Sent::Change { place, right } = sent {
+        if let Sent::Change { place, right } = *sent {
             let changed = self.changed((place, right), reply, &mut history.identities);
             return changed.then_some(()).ok_or_else(wrong);
         }
-        if let Some(checked) = self.check_all(&sent, reply, history, weather) {
+        if let Some(checked) = self.check_all(sent, reply, history, weather) {
             return checked;
         }
-        if let Some(checked) = self.check_shared(&sent, reply, &mut history.others) {
+        if let Some(checked) = self.check_shared(sent, reply, &mut history.others) {
             return checked;
         }
-        match &sent {
+        match sent {
             Sent::WhoAmI if self.is_it(reply, &history.identities) => Ok(()),
             Sent::Hello if reply.map_get("proto").and_then(Value::as_int) == Some(3) => Ok(()),
             Sent::Echo(nonce) if reply.as_bytes() == Some(nonce.as_bytes()) => Ok(()),
@@ -423,8 +362,11 @@ impl Client {
                 Ok(())
             }
             Sent::Get(keys) => self.got(keys, reply).unwrap_or_else(|| Err(wrong())),
-            Sent::Exec { .. } => self
-                .executed(&sent, reply, history, weather)
+            Sent::Exec { writes, watched } => {
+                executed(writes, *watched, reply, history).ok_or_else(wrong)
+            }
+            Sent::Parts(parts) => self
+                .executed_apart(parts, reply, history, weather)
                 .unwrap_or_else(|| Err(wrong())),
             Sent::Pop(queue) => match reply.as_array() {
                 None if reply.is_null() => Ok(()),
@@ -458,10 +400,11 @@ impl Client {
         Some(Ok(()))
     }
 
-    /// An error: is it one that may be, and what does it say about the command's fate?
-    fn refused(
+    /// An error: is it one that may be, and what does it say about the command's fate? It may be one of
+    /// several that met a slot half moved.
+    pub(crate) fn refused(
         &mut self,
-        sent: &Sent,
+        (sent, torn): (&Sent, bool),
         text: &str,
         history: &mut History,
         weather: &Weather,
@@ -489,13 +432,21 @@ impl Client {
                 ));
             }
         };
-        let expected = forged || is_torn(sent, text, weather) || is_refused_change(sent, text);
+        let torn = is_torn((sent, torn), text, weather);
+        let expected = forged || torn || is_refused_change(sent, text);
         if !weather.is_rough() && !expected {
             let who = self.number;
             return Err(format!(
                 "visible change: client {who}: {sent:?} was answered {text}"
             ));
         }
+        self.end(sent, fate, history);
+        self.errors += 1;
+        Ok(())
+    }
+
+    /// Whether it ran, where no reply tells.
+    fn end(&mut self, sent: &Sent, fate: Fate, history: &mut History) {
         match sent {
             Sent::Push { write, .. } => history.end_write(*write, fate, None),
             Sent::Exec { writes, .. } => {
@@ -503,6 +454,7 @@ impl Client {
                     history.end_write(*write, fate, None);
                 }
             }
+            Sent::Parts(parts) => parts.iter().for_each(|part| self.end(part, fate, history)),
             Sent::Set(pairs) => {
                 for (key, number) in pairs {
                     // Of a split command, parts may have run.
@@ -522,16 +474,36 @@ impl Client {
             Sent::Pop(queue) if fate == Fate::Unknown => history.may_have_popped(queue),
             _ => {}
         }
-        self.errors += 1;
-        Ok(())
     }
+}
+
+/// The reply to `EXEC`: a length for each write, or that a watched key was touched. `None`: neither.
+fn executed(writes: &[WriteId], watched: bool, reply: &Value, history: &mut History) -> Option<()> {
+    if watched && reply.is_null() {
+        for write in writes {
+            history.end_write(*write, Fate::NotRun, None);
+        }
+        return Some(());
+    }
+    let replies = reply.as_array().filter(|all| all.len() == writes.len())?;
+    for (write, reply) in writes.iter().zip(replies) {
+        history.end_write(*write, Fate::Ran, Some(length(reply)?));
+    }
+    Some(())
 }
 
 /// Errors that a cluster gives too, when a slot is half moved and a command has several keys there,
 /// or when a script is sent elsewhere; and when a node's answers contradict each other.
-fn is_torn(sent: &Sent, text: &str, weather: &Weather) -> bool {
+fn is_torn((sent, torn): (&Sent, bool), text: &str, weather: &Weather) -> bool {
     let several = match sent {
-        Sent::Exec { several, .. } => *several,
+        _ if torn => true,
+        Sent::Exec { writes, .. } => writes.len() > 1,
+        Sent::Parts(parts) => {
+            parts.len() > 1
+                || parts
+                    .iter()
+                    .any(|part| is_torn((part, false), text, weather))
+        }
         Sent::Set(pairs) => pairs.len() > 1,
         Sent::Get(keys) | Sent::Count(keys) | Sent::Delete(keys) => keys.len() > 1,
         Sent::Push { script, .. } => *script != Script::None,

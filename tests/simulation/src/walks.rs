@@ -114,22 +114,22 @@ impl Client {
                 let args = ["SCRIPT", "EXISTS", speech::PUSH_SHA1];
                 self.say(&args, Sent::Loaded { since });
             }
-            4 => {
-                let keys = self.own_keys(rng);
-                let word = ["DEL", "UNLINK"][rng.below(2)];
-                self.say_of(word, &keys);
-                self.sent.push_back(Sent::Delete(keys));
-            }
-            5 => {
-                let keys = self.own_keys(rng);
-                let word = ["EXISTS", "TOUCH"][rng.below(2)];
-                self.say_of(word, &keys);
-                self.sent.push_back(Sent::Count(keys));
-            }
+            4 | 5 => self.count_or_delete(rng),
             6 => self.list(history),
             7 => self.kill(history),
             _ => self.walk(rng, history),
         }
+    }
+
+    /// About some of its own keys.
+    pub(crate) fn count_or_delete(&mut self, rng: &mut Rng) {
+        let keys = self.own_keys(rng);
+        let word = ["DEL", "UNLINK", "EXISTS", "TOUCH"][rng.below(4)];
+        self.say_of(word, &keys);
+        self.sent.push_back(match word {
+            "DEL" | "UNLINK" => Sent::Delete(keys),
+            _ => Sent::Count(keys),
+        });
     }
 
     /// Its next page, if it does not wait for one.
