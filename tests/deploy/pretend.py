@@ -201,6 +201,11 @@ def kubectl(arguments):
     elif verb == "rollout":
         need(rest[0] in ("status", "restart"), "not known")
         find(*rest[1].split("/"))
+    elif verb == "wait":
+        scaler = find("horizontalpodautoscaler", rest[1].split("/")[1])["spec"]
+        # A Deployment that says no number has one instance until it is scaled.
+        need("replicas" not in find(*rest[1].split("/"))["spec"], "nothing to wait for")
+        need(rest[0] == f"--for=jsonpath={{.spec.replicas}}={scaler['minReplicas']}", "never comes")
     elif verb == "logs":
         find(*rest[0].split("/"))
     elif verb == "get" and rest[:2] == ["pods", "-l"]:

@@ -37,7 +37,8 @@ fn the_chart_refuses_values_that_it_does_not_have() {
 #[test]
 fn the_chart_does_what_its_values_say() {
     let values = "priorityClassName=high,imagePullSecrets[0].name=registry,\
-                  autoscaling.connections=0,tls.certManager.dnsNames[0]=valkey.example.com";
+                  autoscaling.connections=0,tls.certManager.dnsNames[0]=valkey.example.com,\
+                  podMonitor.labels.release=prometheus,prometheusRule.labels.release=stack";
     let arguments = ["template", "one", "deploy/helm/keyway"];
     let more = ["--namespace", "cache", "--set", values];
     let text = succeeds(tool("KEYWAY_HELM"), &[&arguments[..], &more].concat());
@@ -46,6 +47,8 @@ fn the_chart_does_what_its_values_say() {
         "      imagePullSecrets:\n        - name: registry",
         "    - one\n    - one.cache\n    - one.cache.svc\n    - one.cache.svc.cluster.local\n    \
          - valkey.example.com",
+        "    app.kubernetes.io/instance: one\n    release: prometheus\nspec:",
+        "    app.kubernetes.io/instance: one\n    release: stack\nspec:",
     ] {
         assert!(text.contains(&format!("\n{line}\n")), "{line}\n{text}");
     }
@@ -53,6 +56,26 @@ fn the_chart_does_what_its_values_say() {
         !text.contains("name: keyway_client_connections\n"),
         "{text}"
     );
+}
+
+/// Each Kubernetes is told to stay in the zone by the name that it knows, and has no other to warn of.
+#[test]
+fn the_chart_asks_for_the_zone_by_the_name_of_the_day() {
+    for (version, name) in [("v1.33.9", "PreferClose"), ("v1.34.0", "PreferSameZone")] {
+        let said = chart(None, &["--kube-version", version]);
+        let line = format!("\n  trafficDistribution: {name}\n");
+        assert!(said.stdout.contains(&line), "{version}: {}", said.stderr);
+    }
+}
+
+#[test]
+fn a_release_whose_name_cannot_be_a_services_is_refused() {
+    let said = run(
+        tool("KEYWAY_HELM"),
+        &["template", "my.rel", "deploy/helm/keyway"],
+    );
+    let told = said.stderr.contains("a Service's name has no dot");
+    assert!(said.code != Some(0) && told, "{}", said.stderr);
 }
 
 /// They may be in one namespace, and in different ones under one Prometheus.

@@ -178,3 +178,32 @@ fn a_misspelt_field_of_a_foreign_kind_is_seen() {
         assert!(seen, "{kind} with {wrong}: {}", said.stderr);
     }
 }
+
+/// By the patch of docs/kubernetes.md, for both.
+#[test]
+fn what_needs_an_operator_can_be_left_out() {
+    let page = fs::read_to_string(root().join("docs/kubernetes.md")).unwrap();
+    let mut blocks = page.split("\n```yaml\n").skip(1);
+    let block = blocks.find(|block| block.contains("$patch: delete"));
+    let (patch, _) = block.unwrap().split_once("```").unwrap();
+    let folder = TempDir::new_in(root().join("target")).unwrap();
+    for overlay in OVERLAYS {
+        let mut text = format!(
+            "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n  - \
+             ../../deploy/kustomize/overlays/{overlay}\npatches:\n"
+        );
+        for group in FOREIGN {
+            text += &patch.replace("cert-manager.io", group.trim_end_matches('/'));
+        }
+        fs::write(folder.path().join("kustomization.yaml"), text).unwrap();
+        let path = folder.path().to_str().unwrap();
+        let left = succeeds(tool("KEYWAY_KUBECTL"), &["kustomize", path]);
+        let kinds: Vec<&str> = left
+            .lines()
+            .filter(|line| line.starts_with("apiVersion: "))
+            .collect();
+        assert!(kinds.len() >= 4, "{overlay}: {kinds:?}");
+        let foreign = |kind: &&str| FOREIGN.iter().any(|group| kind.contains(group));
+        assert!(!kinds.iter().any(foreign), "{overlay}: {kinds:?}");
+    }
+}

@@ -23,6 +23,8 @@ fn pods_are_restricted_and_end_in_time() {
             "{name}"
         );
         assert_eq!(pod["automountServiceAccountToken"], false, "{name}");
+        // Or the Service `keyway` would be in its environment, under names like those of the configuration.
+        assert_eq!(pod["enableServiceLinks"], false, "{name}");
         for key in ["hostNetwork", "hostPID", "hostIPC"] {
             assert!(pod.get(key).is_none(), "{name}: {key}");
         }
