@@ -94,6 +94,13 @@ impl Ground {
         proxies::haproxy(&self.site(), "haproxy", self.nodes.alone.port())
     }
 
+    /// A new Keyway before a new cluster of one node.
+    pub(crate) fn keyway_of_one(&self) -> Result<(Proxy, Node)> {
+        let node = Node::whole("whole", &self.cores, self.folder.path())?;
+        let proxy = proxies::keyway(&self.site(), "keyway-of-one", node.port())?;
+        Ok((proxy, node))
+    }
+
     /// A new server that is in no cluster.
     pub(crate) fn fresh_node(&self) -> Result<Node> {
         Node::alone("fresh", &self.cores, self.folder.path(), &self.certificates)
@@ -156,6 +163,8 @@ impl Ground {
 
 /// The names of the targets.
 pub(crate) const KEYWAY: &str = "keyway";
+/// As HAProxy is, before one node, so that these two give the machine the same processes to run.
+pub(crate) const OF_ONE: &str = "keyway (1 node)";
 pub(crate) const ENVOY: &str = "envoy";
 pub(crate) const HAPROXY: &str = "haproxy";
 pub(crate) const DIRECT: &str = "direct";

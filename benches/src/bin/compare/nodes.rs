@@ -91,6 +91,14 @@ impl Node {
         Self::start(name, cores, folder, None, Some(certificates))
     }
 
+    /// A cluster by itself, which has all slots.
+    pub(crate) fn whole(name: &str, cores: &Cores, folder: &Path) -> Result<Self> {
+        let node = Self::start(name, cores, folder, Some(ports::reserve()), None)?;
+        node.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", &(SLOTS - 1).to_string()])?;
+        agreed(std::slice::from_ref(&node))?;
+        Ok(node)
+    }
+
     /// Its port without TLS.
     pub(crate) fn port(&self) -> u16 {
         self.port.number()
@@ -119,6 +127,24 @@ impl Node {
         ensure!(!reply.starts_with('-'), "{words:?}: {reply}");
         Ok(reply)
     }
+}
+
+/// Waits until these are a cluster, and all say so.
+fn agreed(shards: &[Node]) -> Result<()> {
+    let count = shards.len();
+    let agrees = |node: &Node| {
+        node.ask(&["CLUSTER", "INFO"]).is_ok_and(|info| {
+            info.contains("cluster_state:ok")
+                && info.contains(&format!("cluster_known_nodes:{count}\r"))
+                && info.contains(&format!("cluster_size:{count}\r"))
+        })
+    };
+    let end = Instant::now() + Duration::from_secs(30);
+    while !shards.iter().all(agrees) {
+        ensure!(Instant::now() < end, "the shards do not become a cluster");
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 /// All servers.
@@ -161,19 +187,7 @@ impl Nodes {
                 first.ask(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])?;
             }
         }
-        let agreed = |node: &Node| {
-            node.ask(&["CLUSTER", "INFO"]).is_ok_and(|info| {
-                info.contains("cluster_state:ok")
-                    && info.contains(&format!("cluster_known_nodes:{SHARDS}"))
-                    && info.contains(&format!("cluster_size:{SHARDS}"))
-            })
-        };
-        let end = Instant::now() + Duration::from_secs(30);
-        while !self.shards.iter().all(agreed) {
-            ensure!(Instant::now() < end, "the shards do not become a cluster");
-            thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
+        agreed(&self.shards)
     }
 
     /// The processes of all servers.

@@ -4,7 +4,9 @@ use anyhow::{Context, Result};
 
 use crate::bounds::{Bound, Check};
 use crate::findings::{Cell, Findings, Table};
-use crate::ground::{CPU, DIRECT, ENVOY, Ground, HAPROXY, KEYWAY, Outcome, P50, P99};
+use crate::ground::{
+    CPU, DIRECT, ENVOY, Ground, HAPROXY, KEYWAY, OF_ONE, Outcome, P50, P99, Target,
+};
 use crate::wish::Wish;
 
 /// Clients, and requests a second over all of them.
@@ -21,6 +23,8 @@ pub(crate) fn run(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Resu
     let field = ground.field()?;
     let mut targets = field.targets();
     targets.push(ground.direct());
+    let (of_one, _node) = ground.keyway_of_one()?;
+    targets.push(Target::of(OF_ONE, &of_one));
     let mut table = Table {
         title:
             "Open loop (Poisson arrivals, 80 % GET, 20 % SET, 64 B): milliseconds from the instant \
@@ -39,6 +43,11 @@ pub(crate) fn run(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Resu
         ],
         rows: Vec::new(),
     };
+    let mut alike = Table {
+        title: "The same turns, where one node is behind Keyway as one is behind HAProxy".into(),
+        columns: table.columns.clone(),
+        rows: Vec::new(),
+    };
     for (clients, rate) in LOADS {
         let load = format!("{rate}/s over {clients} clients");
         wish.tell(&format!("open loop: {load}"));
@@ -55,20 +64,23 @@ pub(crate) fn run(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Resu
             .failures
             .extend(failures.map(|failure| format!("{load}: {failure}")));
         for name in [KEYWAY, ENVOY, HAPROXY, DIRECT] {
-            table.rows.extend(row(&load, name, &outcome));
+            table.rows.extend(row(&load, (KEYWAY, name), &outcome));
         }
+        alike.rows.extend(row(&load, (OF_ONE, OF_ONE), &outcome));
+        alike.rows.extend(row(&load, (OF_ONE, HAPROXY), &outcome));
         check(&load, &outcome, findings);
     }
-    findings.tables.push(table);
+    findings.tables.extend([table, alike]);
     Ok(())
 }
 
-fn row(load: &str, name: &str, outcome: &Outcome) -> Option<Vec<Cell>> {
+/// What a target did, and Keyway's by it.
+fn row(load: &str, (keyway, name): (&str, &str), outcome: &Outcome) -> Option<Vec<Cell>> {
     let p999_us = outcome.target(name)?.latency_us.p999;
     let ms = |us: Option<f64>| Cell::maybe(us.map(|us| us / 1000.0), 2);
     let by = |figure| match name {
-        KEYWAY => "-".into(),
-        _ => Cell::Ratio(outcome.ratio(KEYWAY, name, figure)),
+        _ if name == keyway => "-".into(),
+        _ => Cell::Ratio(outcome.ratio(keyway, name, figure)),
     };
     Some(vec![
         load.into(),
