@@ -44,6 +44,8 @@ pub(crate) fn run(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Resu
             "storm p50",
             "storm p99",
             "p99 storm / calm",
+            "the load's own delay, p99: calm",
+            "storm",
             "connects /s",
         ],
         rows: Vec::new(),
@@ -84,6 +86,12 @@ fn measure(
     let ratio = p99(&stormy)
         .zip(p99(&calm))
         .map(|(storm, calm)| storm / calm);
+    let delay = |outcome: &Outcome| {
+        outcome
+            .target(&target.name)
+            .and_then(|it| it.lag_us.as_ref())
+            .map(|lag| lag.p99)
+    };
     let ms = |us: Option<f64>| Cell::maybe(us.map(|us| us / 1000.0), 2);
     let row = vec![
         target.name.as_str().into(),
@@ -92,6 +100,8 @@ fn measure(
         ms(p50(&stormy)),
         ms(p99(&stormy)),
         Cell::maybe(ratio, 2),
+        ms(delay(&calm)),
+        ms(delay(&stormy)),
         Cell::maybe(Some(connects), 0),
     ];
     Ok((row, ratio))
