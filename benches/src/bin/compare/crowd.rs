@@ -81,6 +81,7 @@ pub(crate) fn run(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Resu
         seen.newcomers_ms.get(last * share / 100).copied()
     };
     let p99 = |outcome: &Outcome| Some(outcome.target(KEYWAY)?.latency_us.p99 / 1000.0);
+    let delay = |outcome: &Outcome| Some(outcome.delay_us(KEYWAY)? / 1000.0);
     let mib = (seen.crowded_kib - seen.empty_kib) / 1024.0;
     findings.tables.push(Table {
         title: format!(
@@ -91,6 +92,8 @@ pub(crate) fn run(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Resu
         columns: vec![
             "calm p99 ms",
             "crowded p99 ms",
+            "the load's own delay, p99 ms: calm",
+            "crowded",
             "new client p50 ms",
             "new client p99 ms",
             "stalled in all",
@@ -99,6 +102,8 @@ pub(crate) fn run(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Resu
         rows: vec![vec![
             Cell::maybe(p99(&seen.calm), 2),
             Cell::maybe(p99(&seen.crowded), 2),
+            Cell::maybe(delay(&seen.calm), 2),
+            Cell::maybe(delay(&seen.crowded), 2),
             Cell::maybe(newcomer(50), 1),
             Cell::maybe(newcomer(99), 1),
             Cell::Text(seen.stalled.to_string()),

@@ -203,6 +203,11 @@ impl Outcome {
         self.0.targets.iter().find(|target| target.name == name)
     }
 
+    /// How late the load itself was with the target's requests, p99, in microseconds; of an open loop.
+    pub(crate) fn delay_us(&self, name: &str) -> Option<f64> {
+        Some(self.target(name)?.lag_us.as_ref()?.p99)
+    }
+
     /// The median over the target's turns.
     pub(crate) fn median(&self, name: &str, figure: Figure) -> Option<f64> {
         let turns = &self.0.figures;

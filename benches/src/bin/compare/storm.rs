@@ -86,12 +86,6 @@ fn measure(
     let ratio = p99(&stormy)
         .zip(p99(&calm))
         .map(|(storm, calm)| storm / calm);
-    let delay = |outcome: &Outcome| {
-        outcome
-            .target(&target.name)
-            .and_then(|it| it.lag_us.as_ref())
-            .map(|lag| lag.p99)
-    };
     let ms = |us: Option<f64>| Cell::maybe(us.map(|us| us / 1000.0), 2);
     let row = vec![
         target.name.as_str().into(),
@@ -100,8 +94,8 @@ fn measure(
         ms(p50(&stormy)),
         ms(p99(&stormy)),
         Cell::maybe(ratio, 2),
-        ms(delay(&calm)),
-        ms(delay(&stormy)),
+        ms(calm.delay_us(&target.name)),
+        ms(stormy.delay_us(&target.name)),
         Cell::maybe(Some(connects), 0),
     ];
     Ok((row, ratio))
