@@ -33,20 +33,20 @@ pub(super) fn host<'a>(
     ip: Option<&'a Value>,
     asked: &'a NodeAddr,
 ) -> Result<&'a str, ParseError> {
-    let known = |value: Option<&'a Value>| {
-        value
-            .and_then(Value::as_str)
-            .filter(|text| !text.is_empty() && *text != "?")
+    let known = || -> Result<&'a str, ParseError> {
+        let text = text(ip, "ip")?.and_then(|bytes| std::str::from_utf8(bytes).ok());
+        let text = text.filter(|text| !text.is_empty() && *text != "?");
+        Ok(text.unwrap_or(&asked.host))
     };
     match endpoint {
         Some(value) if value.is_null() => Ok(&asked.host),
         Some(value) => match value.as_bytes() {
             None => Err(ParseError::Shape("endpoint")),
             Some(b"") => Ok(&asked.host),
-            Some(b"?") => Ok(known(ip).unwrap_or(&asked.host)),
+            Some(b"?") => known(),
             Some(_) => value.as_str().ok_or(ParseError::Shape("endpoint")),
         },
-        None => Ok(known(ip).unwrap_or(&asked.host)),
+        None => known(),
     }
 }
 
@@ -60,11 +60,21 @@ pub(super) fn address(host: &str, port: Option<&Value>) -> Result<NodeAddr, Pars
     NodeAddr::new(host, port).ok_or(ParseError::Shape("endpoint"))
 }
 
-/// `None` when the cluster has no zones (no field, an empty one), or sends nonsense.
-pub(super) fn zone(value: Option<&Value>) -> Option<Arc<str>> {
-    let text = value.and_then(Value::as_str)?;
+/// What a field says that need not be there. Another type than a string is refused, not left out: RESP2
+/// has some of them as strings, and both protocols would say different things.
+fn text<'a>(value: Option<&'a Value>, what: &'static str) -> Result<Option<&'a [u8]>, ParseError> {
+    match value.filter(|value| !value.is_null()) {
+        None => Ok(None),
+        Some(value) => value.as_bytes().map(Some).ok_or(ParseError::Shape(what)),
+    }
+}
+
+/// `None` when the cluster has no zones (no field, an empty one), or sends a text that is no name.
+pub(super) fn zone(value: Option<&Value>) -> Result<Option<Arc<str>>, ParseError> {
+    let bytes = text(value, "availability zone")?.unwrap_or_default();
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
     let legal = !text.is_empty() && text.len() <= ZONE_BYTES_MAX;
-    (legal && !text.chars().any(char::is_control)).then(|| text.into())
+    Ok((legal && !text.chars().any(char::is_control)).then(|| text.into()))
 }
 
 pub(super) fn range(first: Option<&Value>, last: Option<&Value>) -> Result<SlotRange, ParseError> {

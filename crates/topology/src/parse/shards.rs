@@ -70,7 +70,7 @@ fn parse_node(value: &Value, asked: &NodeAddr, tls: bool) -> Result<Option<Node>
             _ => return Err(ParseError::Shape("role")),
         },
         health,
-        zone: fields::zone(get("availability-zone")),
+        zone: fields::zone(get("availability-zone"))?,
         replication_offset: get("replication-offset")
             .and_then(Value::as_int)
             .and_then(|offset| u64::try_from(offset).ok()),

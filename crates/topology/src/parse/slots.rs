@@ -44,7 +44,10 @@ pub fn parse_slots(value: &Value, asked: &NodeAddr, tls: bool) -> Result<Candida
 
 fn parse_node(value: &Value, asked: &NodeAddr, role: Role) -> Result<Node, ParseError> {
     let node = value.as_array().ok_or(ParseError::Shape("node"))?;
-    let metadata = node.get(3);
+    let metadata = node.get(3).map(Value::plain);
+    if !matches!(metadata, None | Some(Value::Map(_) | Value::Array(_))) {
+        return Err(ParseError::Shape("metadata"));
+    }
     let about = |key: &str| metadata.and_then(|metadata| metadata.map_get(key));
     let host = fields::host(node.first(), about("ip"), asked)?;
     Ok(Node {
@@ -52,7 +55,7 @@ fn parse_node(value: &Value, asked: &NodeAddr, role: Role) -> Result<Node, Parse
         addr: fields::address(host, node.get(1))?,
         role,
         health: Health::Online,
-        zone: fields::zone(about("availability-zone")),
+        zone: fields::zone(about("availability-zone"))?,
         replication_offset: None,
     })
 }

@@ -265,6 +265,28 @@ fn contradictions_and_nonsense_are_refused() {
     );
 }
 
+/// Or an answer would say other things in RESP2, which writes a double as a string and a set as an array.
+#[test]
+fn what_is_of_another_type_is_refused_and_not_left_out() {
+    let recorded = include_str!("../../testdata/9.1.2/hostname.slots3");
+    for (from, to, what) in [
+        ("$6\r\nzone-a\r\n", ",1.5\r\n", "availability zone"),
+        ("%2\r\n", "~4\r\n", "metadata"),
+    ] {
+        assert!(recorded.contains(from), "{from}");
+        let (value, _) = Value::parse(recorded.replacen(from, to, 1).as_bytes()).unwrap();
+        let error = parse_slots(&value, &asked(), false).unwrap_err();
+        assert_eq!(error, ParseError::Shape(what));
+    }
+    // The first with `?` for an endpoint: its address is asked for.
+    let (head, rest) = recorded.split_once("$1\r\n?\r\n").unwrap();
+    let rest = rest.replacen("$9\r\n127.0.0.1\r\n", ",1.5\r\n", 1);
+    let text = format!("{head}$1\r\n?\r\n{rest}");
+    let (value, _) = Value::parse(text.as_bytes()).unwrap();
+    let error = parse_slots(&value, &asked(), false).unwrap_err();
+    assert_eq!(error, ParseError::Shape("ip"));
+}
+
 proptest! {
     /// One byte of a real reply changed: an error or a consistent view, never a panic.
     #[test]
