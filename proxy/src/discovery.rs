@@ -22,7 +22,6 @@ use topology::{Candidate, NodeAddr, Refusal, Slot, Topology};
 use tracing::Instrument as _;
 
 use crate::{
-    config::HostPort,
     contract::DiscoveryContext,
     worker::{Shared, mix},
 };
@@ -80,10 +79,10 @@ pub(crate) async fn run(context: DiscoveryContext, shared: Arc<Shared>) {
     let shutdown = context.shutdown.clone();
     let readers = readers::watch(context.clone(), Arc::clone(&shared));
     let slot_stats = slot_stats::watch(context.clone(), Arc::clone(&shared));
+    let seeds = seeds::watch(context.clone(), Arc::clone(&shared));
     let discovery = Discovery {
         known: Arc::new(CommandTable::builtin().clone()),
         allowed: context.config.get().admin_commands.clone(),
-        seeds: context.config.get().cluster.seeds.clone(),
         context,
         shared,
         topology: None,
@@ -105,6 +104,7 @@ pub(crate) async fn run(context: DiscoveryContext, shared: Arc<Shared>) {
         () = discovery.follow() => {}
         () = readers => {}
         () = slot_stats => {}
+        () = seeds => {}
     }
 }
 
@@ -124,8 +124,6 @@ struct Discovery {
     /// The same before it allows anything, with what the cluster knows beyond the built-in ones.
     known: Arc<CommandTable>,
     allowed: Vec<Box<str>>,
-    /// As they were looked at last.
-    seeds: Vec<HostPort>,
     /// When the cluster was asked which it knows.
     commands_at: Option<Instant>,
     counted_at: Instant,
@@ -150,7 +148,6 @@ impl Discovery {
             self.wait(began).await;
             self.apply_moved();
             self.apply_allowed();
-            self.check_seeds().await;
         }
     }
 

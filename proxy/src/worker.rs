@@ -385,7 +385,7 @@ async fn follow_config(worker: Rc<Worker>) {
             plane.follow(true, traced);
             plane.set_settings(settings, worker.now());
         });
-        // Whether Valkey's default user is open depends on it too, and so do the seeds.
+        // Whether Valkey's default user is open depends on it too.
         worker.shared.ask_for_look();
     }
 }

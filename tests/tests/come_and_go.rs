@@ -392,7 +392,12 @@ fn seeds_of_another_cluster_need_another_name() {
         config.replace(&format!("{first:?}"), &format!("\"localhost:{port}\""))
     });
     keyway.wait_logged("b: cluster.seeds");
+    // Whose one does not answer yet: it is asked again.
+    other.nodes()[0].freeze();
     keyway.reconfigure(|config| with(&config, &one("b", &other, own)));
+    keyway.wait_logged(silent);
+    assert!(!keyway.log().contains(wrong));
+    other.nodes()[0].thaw();
     keyway.wait_logged(wrong);
     let log = keyway.log();
     let line = log.lines().find(|line| line.contains(wrong)).expect("it");
@@ -423,7 +428,9 @@ fn seeds_of_another_cluster_need_another_name() {
         let at = format!("\"127.0.0.1:{}\"", nobody.number());
         config.replace(&format!("{:?}", other.addrs()[0]), &at)
     });
-    keyway.wait_logged(silent);
+    wait_until("one more line", 10, || {
+        keyway.log().matches(silent).count() == 2
+    });
     assert_eq!(text(&world.unnamed().cmd(&["GET", "k"])), "other");
 }
 
