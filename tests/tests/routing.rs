@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use keyway_tests::{
-    ClusterOptions, Keyway, RealCluster, Traffic, Version, slot_of, text, wait_until, within,
+    ClusterOptions, Keyway, RealCluster, Traffic, Version, show, slot_of, text, wait_until, within,
 };
 
 const CLIENTS: usize = 4;
@@ -24,8 +24,6 @@ fn assert_invisible(traffic: Traffic) {
     );
 }
 
-/// Moves the slot of `{moving}` with its keys, back and forth, under the traffic of clients that
-/// use nothing else.
 /// How often Keyway asks the cluster for its topology: not more than twice for a change.
 struct Looks<'a> {
     keyway: &'a Keyway,
@@ -55,6 +53,8 @@ impl<'a> Looks<'a> {
     }
 }
 
+/// Moves the slot of `{moving}` with its keys, back and forth, under the traffic of clients that
+/// use nothing else.
 fn legacy_migration(version: Version) {
     let cluster = RealCluster::start(version, 3, 0);
     let keyway = Keyway::start(&cluster);
@@ -117,6 +117,49 @@ fn several_keys_of_a_half_moved_slot_are_answered() {
         .map(text)
         .collect();
     assert_eq!(values, keys);
+}
+
+#[test]
+fn a_slot_moves_to_a_node_without_scripts_9_1() {
+    a_slot_moves_to_a_node_without_scripts(Version::V9_1);
+}
+
+#[test]
+fn a_slot_moves_to_a_node_without_scripts_8_0_over_tls() {
+    a_slot_moves_to_a_node_without_scripts(Version::V8_0Tls);
+}
+
+/// `ASKING` is for one command: the script has to be there before it.
+fn a_slot_moves_to_a_node_without_scripts(version: Version) {
+    let cluster = RealCluster::start(version, 3, 0);
+    let keyway = Keyway::start(&cluster);
+    let mut client = keyway.client();
+    let keys: Vec<String> = (0..5).map(|i| format!("{{half}}:{i}")).collect();
+    for key in &keys {
+        assert_eq!(text(&client.cmd(&["SET", key, key])), "OK");
+    }
+    let read = "return redis.call('GET', KEYS[1]) .. ' ' .. ARGV[1]";
+    let write = "return redis.call('INCRBY', KEYS[1], ARGV[1])";
+    let [read, write] = [read, write].map(|body| text(&client.cmd(&["SCRIPT", "LOAD", body])));
+    let slot = slot_of("{half}");
+    let from = cluster.owner(slot);
+    let to = (from + 1) % 3;
+    let forget = || assert_eq!(text(&cluster.client(to).cmd(&["SCRIPT", "FLUSH"])), "OK");
+    let mut counted = 0;
+    cluster.migrate_slot(slot, from, to, || {
+        for (number, key) in keys.iter().enumerate() {
+            forget();
+            let mark = format!("{counted}:{number}");
+            let got = client.cmd(&["EVALSHA", &read, "1", key, &mark]);
+            assert_eq!(text(&got), format!("{key} {mark}"));
+        }
+        forget();
+        counted += 7;
+        // It is at the new node from the beginning.
+        let got = client.cmd(&["EVALSHA", &write, "1", "{half}:counted", "7"]);
+        assert_eq!(show(&got), format!("{counted}"));
+    });
+    assert!(counted >= 5 * 7, "{counted}");
 }
 
 #[test]

@@ -2,10 +2,11 @@
 //!
 //! A script can return any text as its error, a redirect too, and then it has run. So before one is
 //! sent again, the node that answered is asked about the same keys with a command that cannot make
-//! words up (`EXISTS`): if that is redirected to the same node, or refused for the same reason, the
-//! slot is on the move, or the node unwell, and the script did not run. What was learned is believed
-//! for a while, for scripts on the same slot. (A script that makes up the very redirect that is true
-//! at that moment gets its way: nothing can tell.)
+//! words up (`EXISTS`): if that is redirected too, both to nodes of the cluster, or refused for the same
+//! reason, the slot is on the move, or the node unwell, and the script did not run. What was learned is
+//! believed for a while, for scripts on the same slot. (A script that names a node in a redirect that it makes
+//! up, on a slot that is not there, gets its way: nothing can tell.) When nothing is confirmed, a script that
+//! may have written has an unknown outcome.
 
 use std::{
     collections::HashMap,
@@ -23,7 +24,7 @@ use topology::NodeAddr;
 use crate::{
     client::State,
     core::{Core, Signal},
-    host::Host,
+    host::{ErrorKind, Host},
     replies::Named,
     retry::shown,
 };
@@ -180,7 +181,8 @@ impl<H: Host> Core<H> {
             Until::NewerThan(self.view.looks)
         };
         let order = &mut client.session.order;
-        let form = order.op(place, part).map_or(Form::Plain, |op| op.form);
+        let op = order.op(place, part);
+        let (form, writes) = op.map_or((Form::Plain, true), |op| (op.form, op.writes));
         client.doubted.push(Doubted {
             place,
             part,
@@ -201,7 +203,7 @@ impl<H: Host> Core<H> {
             until,
             target,
             hops: ticket.hops,
-            error: shown(signal),
+            error: unconfirmed(signal, writes),
             deadline: started + self.settings.limits.deadline,
         };
         order.set_state(place, part, OpState::Held(Box::new(held)));
@@ -209,14 +211,14 @@ impl<H: Host> Core<H> {
         true
     }
 
-    /// The answer about a script's keys has come: gives the script's own signal back, and whether
-    /// the cluster had said it.
+    /// The answer about a script's keys has come, or its node was lost: gives the script's own signal
+    /// back: in `Ok`, if the cluster has said it.
     pub(crate) fn undoubt(
         &mut self,
         client: &mut State,
         answer: &Signal,
         now: Instant,
-    ) -> Option<(Signal, bool)> {
+    ) -> Option<Result<Signal, Signal>> {
         let ticket = answer.ticket;
         let at = (ticket.place, ticket.part);
         let index = client
@@ -226,17 +228,19 @@ impl<H: Host> Core<H> {
         let doubted = client.doubted.swap_remove(index);
         let order = &mut client.session.order;
         order.set_form(at.0, at.1, doubted.form);
-        let slot = order.op(at.0, at.1).and_then(|op| op.slot);
-        let mut confirmed = false;
+        let op = order.op(at.0, at.1)?;
+        let (slot, writes) = (op.slot, op.writes);
+        let lost = !matches!(answer.signal, retry::Signal::Error(_));
+        let mut confirmed = lost && !writes; // it may run twice
         if let (retry::Signal::Error(said), retry::Signal::Error(of_script)) =
             (&answer.signal, &doubted.signal)
         {
             self.note_unrest(said, &answer.from, slot, now);
             confirmed = match (of_script, said) {
-                (ErrorClass::Redirect(_), ErrorClass::Redirect(_)) => {
-                    let to = place_in(of_script, &answer.from);
-                    to == place_in(said, &answer.from) && to.is_some_and(|to| self.knows(&to))
-                }
+                // Not always to the same: the slot may have moved on.
+                (ErrorClass::Redirect(_), ErrorClass::Redirect(_)) => [of_script, said]
+                    .iter()
+                    .all(|class| place_in(class, &answer.from).is_some_and(|to| self.knows(&to))),
                 (ErrorClass::TryAgain, ErrorClass::Redirect(_)) => true,
                 (ErrorClass::Other, _) => false,
                 (of_script, said) => of_script == said,
@@ -251,8 +255,47 @@ impl<H: Host> Core<H> {
             replica: answer.replica,
             deliver: false,
         };
-        Some((signal, confirmed))
+        Some(if confirmed { Ok(signal) } else { Err(signal) })
     }
+
+    /// The client is answered what the script answered, if that can be told.
+    pub(crate) fn give_unconfirmed(
+        &mut self,
+        client: &mut State,
+        of_script: &Signal,
+        now: Instant,
+    ) {
+        let ticket = of_script.ticket;
+        let op = client.session.order.op(ticket.place, ticket.part);
+        let writes = op.is_none_or(|op| op.writes);
+        if writes && redirects(of_script) {
+            self.host.error(ErrorKind::UnknownOutcome);
+        }
+        self.give(client, ticket, &unconfirmed(of_script, writes), true, now);
+    }
+}
+
+fn redirects(of_script: &Signal) -> bool {
+    matches!(
+        of_script.signal,
+        retry::Signal::Error(ErrorClass::Redirect(_))
+    )
+}
+
+/// What a client gets of a script when it is not known whether the cluster or the script itself has
+/// answered so. One that writes may have done so.
+fn unconfirmed(of_script: &Signal, writes: bool) -> Vec<u8> {
+    if !redirects(of_script) || !writes {
+        return shown(of_script);
+    }
+    let text = format!(
+        "ERR KEYWAY.UNKNOWN_OUTCOME {} answered as for a slot that is moving, and has not confirmed it: the \
+         script may or may not have run",
+        of_script.from
+    );
+    let mut error = Vec::new();
+    resp::write::error(&mut error, text.as_bytes());
+    error
 }
 
 /// Where a redirect points; `None` if it is none.

@@ -137,7 +137,8 @@ impl<H: Host> Sink<'_, H> {
             self.scan_unguarded(ticket, slot, barred);
             return;
         }
-        let unseen = !ticket.is_block() && ticket.nature.script && line.is_some_and(is_noscript);
+        let may_load = ticket.nature.script && !ticket.is_block() && !ticket.loaded;
+        let unseen = may_load && line.is_some_and(is_noscript);
         let signal = if unseen {
             retry::Signal::NoScript
         } else {

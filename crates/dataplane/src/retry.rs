@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use resp::OwnedRequest;
 use routing::{
     ErrorClass, Slot,
@@ -210,14 +211,14 @@ impl<H: Host> Core<H> {
         let ticket = signal.ticket;
         let mut certain = self.is_certain(client, &signal, now);
         if ticket.confirms {
-            let Some((of_script, confirmed)) = self.undoubt(client, &signal, now) else {
-                return;
-            };
-            if !confirmed {
-                self.give(client, ticket, &shown(&of_script), true, now);
-                return;
+            match self.undoubt(client, &signal, now) {
+                None => return,
+                Some(Ok(of_script)) => (signal, certain) = (of_script, true),
+                Some(Err(of_script)) => {
+                    self.give_unconfirmed(client, &of_script, now);
+                    return;
+                }
             }
-            (signal, certain) = (of_script, true);
         }
         let Some(op) = client.session.order.op(ticket.place, ticket.part) else {
             debug_assert!(client.ending.is_some(), "a command without a place");
@@ -265,7 +266,7 @@ impl<H: Host> Core<H> {
             Verdict::Resend => self.hold((client, key), signal, Until::Turn, Target::Owner, now),
             Verdict::Confirm => {
                 if !self.doubt((client, key), &signal, table, now) {
-                    self.give(client, ticket, &shown(&signal), true, now);
+                    self.give_unconfirmed(client, &signal, now);
                 }
             }
             Verdict::BackOff => self.back_off((client, key), signal, now),
@@ -301,26 +302,28 @@ impl<H: Host> Core<H> {
     }
 
     /// The node has not seen a script: it gets it first, if it is known here.
-    fn load_script(&mut self, (client, key): Named<'_>, mut signal: Signal, now: Instant) {
+    fn load_script(&mut self, (client, key): Named<'_>, signal: Signal, now: Instant) {
         let ticket = signal.ticket;
-        let known = OwnedRequest::parse(signal.request.to_vec())
-            .ok()
-            .and_then(|request| self.scripts.load_before(request.as_request()));
-        match known {
-            None => self.give(client, ticket, &signal.reply, true, now),
-            Some(request) => {
-                signal.request = request.into();
-                let order = &mut client.session.order;
-                order.set_form(ticket.place, ticket.part, Form::Block(1));
-                // A replica has scripts of its own.
-                let target = if signal.replica {
-                    Target::At(signal.from.clone())
-                } else {
-                    Target::Owner
-                };
-                self.hold((client, key), signal, Until::Turn, target, now);
-            }
+        if self.load(&signal.request).is_none() {
+            self.give(client, ticket, &signal.reply, true, now);
+            return;
         }
+        let order = &mut client.session.order;
+        order.set_form(ticket.place, ticket.part, Form::Loaded);
+        let target = if ticket.asked {
+            Target::Ask(signal.from.clone())
+        } else if signal.replica {
+            Target::At(signal.from.clone()) // it has scripts of its own
+        } else {
+            Target::Owner
+        };
+        self.hold((client, key), signal, Until::Turn, target, now);
+    }
+
+    /// What gives a node the script that a request calls, if that is known.
+    fn load(&self, request: &Bytes) -> Option<Vec<u8>> {
+        let request = OwnedRequest::parse(request.clone()).ok()?;
+        self.scripts.load(request.as_request())
     }
 
     /// A redirect: to the new owner, or once to the node that imports the slot.
@@ -474,6 +477,13 @@ impl<H: Host> Core<H> {
         let asking = matches!(target, Target::Ask(_));
         ticket.asked = asking;
         self.count_read(channel, form);
+        if form == Form::Loaded
+            && let Some(load) = self.load(&held.request)
+            && let Some(channel) = self.channels.get_mut(channel)
+        {
+            let pipeline = channel.connection.pipeline_mut();
+            pipeline.push_for_nobody(&load, now);
+        }
         self.push_as(
             channel,
             ticket,

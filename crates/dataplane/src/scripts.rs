@@ -83,13 +83,12 @@ impl Scripts {
         *self = Self::default();
     }
 
-    /// The request behind a `SCRIPT LOAD` of its script: one reply comes before its own.
-    pub(crate) fn load_before(&self, request: Request<'_>) -> Option<Vec<u8>> {
+    /// The `SCRIPT LOAD` of the script that a request calls.
+    pub(crate) fn load(&self, request: Request<'_>) -> Option<Vec<u8>> {
         let digest: Digest40 = request.arg(1)?.to_ascii_lowercase().try_into().ok()?;
         let body = self.by_digest.get(&digest)?;
-        let mut out = Vec::with_capacity(body.len() + request.bytes().len() + 64);
+        let mut out = Vec::with_capacity(body.len() + 64);
         resp::write::request(&mut out, &[&b"SCRIPT"[..], b"LOAD", body]);
-        out.extend_from_slice(request.bytes());
         Some(out)
     }
 }
@@ -135,14 +134,12 @@ mod tests {
         assert!(!shown(&mut scripts, &["GET", "return 1"]));
         let call = |digest| OwnedRequest::from_args(["EVALSHA", digest, "0"]);
         let known = call("E0E1F9FABFC9D4800C877A703B823AC0578FF8DB");
-        let mut expected = OwnedRequest::from_args(["SCRIPT", "LOAD", "return 1"])
-            .bytes()
-            .to_vec();
-        expected.extend_from_slice(known.bytes());
-        assert_eq!(scripts.load_before(known.as_request()), Some(expected));
+        let load = OwnedRequest::from_args(["SCRIPT", "LOAD", "return 1"]);
+        let expected = Some(load.bytes().to_vec());
+        assert_eq!(scripts.load(known.as_request()), expected);
         let other = call("ffffffffffffffffffffffffffffffffffffffff");
-        assert_eq!(scripts.load_before(other.as_request()), None);
-        assert_eq!(scripts.load_before(call("short").as_request()), None);
+        assert_eq!(scripts.load(other.as_request()), None);
+        assert_eq!(scripts.load(call("short").as_request()), None);
     }
 
     #[test]

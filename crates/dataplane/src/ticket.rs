@@ -41,6 +41,8 @@ pub(crate) struct Ticket {
     /// It is a question in place of a script: what a node says to it is not the client's reply.
     pub(crate) confirms: bool,
     pub(crate) nature: Nature,
+    /// The node was given the script first.
+    pub(crate) loaded: bool,
     preludes: u16,
     /// It begins a subscription (of a topic): a push is its reply. Or it ends one: what is behind
     /// it has the reply.
@@ -73,7 +75,9 @@ impl Ticket {
             | Form::Leased(preludes)
             | Form::Wait(preludes)
             | Form::Page(_, preludes) => preludes,
-            Form::Plain | Form::Read | Form::Confirm | Form::Probe | Form::Watch => 0,
+            Form::Plain | Form::Read | Form::Loaded | Form::Confirm | Form::Probe | Form::Watch => {
+                0
+            }
         };
         Self {
             client,
@@ -89,6 +93,7 @@ impl Ticket {
             asked: false,
             confirms,
             nature,
+            loaded: form == Form::Loaded,
             preludes,
             topic: None,
             about: match form {
@@ -121,6 +126,7 @@ impl Ticket {
                 may_write: false,
                 script: false,
             },
+            loaded: false,
             preludes: 0,
             topic: Some(topic),
             about: About::Nothing,

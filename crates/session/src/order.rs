@@ -103,6 +103,8 @@ pub enum Form {
     Plain,
     /// The same, and any node of the slot's shard may answer it.
     Read,
+    /// One request behind a `SCRIPT LOAD` of the script that it calls.
+    Loaded,
     /// Several requests in a row; the last one's reply counts, after this many others.
     Block(u16),
     /// The same on a connection that is the client's alone. What is sent there may block.

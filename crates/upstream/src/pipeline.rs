@@ -119,6 +119,8 @@ pub struct Abandoned<T> {
 enum Owner<T> {
     Caller(T),
     Asking,
+    /// Nobody: what comes back tells nothing.
+    Nobody,
     Sentinel(u64),
 }
 
@@ -223,6 +225,12 @@ impl<T: Ticket> Pipeline<T> {
         if self.since_sentinel >= SENTINEL_INTERVAL {
             self.push_sentinel(now);
         }
+        self.check_invariants();
+    }
+
+    /// Queues a request whose reply, a bulk string or an error, is for nobody.
+    pub fn push_for_nobody(&mut self, request: &[u8], now: Instant) {
+        self.enqueue(Owner::Nobody, request, || None, false, now);
         self.check_invariants();
     }
 
@@ -391,6 +399,7 @@ impl<T: Ticket> Pipeline<T> {
             }
             Owner::Caller(ticket) => first == b'|' || ticket.accepts(first),
             Owner::Asking => matches!(first, b'+' | b'-'),
+            Owner::Nobody => matches!(first, b'$' | b'-'),
             Owner::Sentinel(_) => matches!(first, b'$' | b'-'),
         };
         if legal {
@@ -517,7 +526,7 @@ impl<T: Ticket> Pipeline<T> {
                     let reply = if refused { &self.trouble } else { reply };
                     replies.error(*ticket, reply, self.outbox.front(&head.body));
                 }
-                Owner::Asking => {}
+                Owner::Asking | Owner::Nobody => {}
                 Owner::Sentinel(nonce) => {
                     let mut expected = *b"$24\r\nkeyway: ----------------\r\n";
                     write_nonce(&mut expected, *nonce);

@@ -417,7 +417,8 @@ impl Client {
             }
         );
         let fate = match text.split(' ').collect::<Vec<_>>()[..] {
-            _ if forged => Fate::Unknown,
+            // It says what the cluster would, and nobody may believe it.
+            _ if forged && !text.contains("was not run") => Fate::Unknown,
             ["ERR", "KEYWAY.UNKNOWN_OUTCOME", ..] => Fate::Unknown,
             ["ERR", "KEYWAY.UNAVAILABLE", ..] => Fate::NotRun,
             _ if is_refused_change(sent, text) => Fate::NotRun,
@@ -513,7 +514,10 @@ fn is_torn((sent, torn): (&Sent, bool), text: &str, weather: &Weather) -> bool {
     // before it on its key cannot be sent again.
     let overtaken = weather.misdirections || (weather.scripts && weather.legacy_moves);
     let noscript = text.starts_with("NOSCRIPT") && several;
-    noscript || (text.starts_with("TRYAGAIN") && (several || overtaken))
+    // A node has said something else when it was asked again.
+    let unconfirmed = text.contains("has not confirmed it") && weather.misdirections && several;
+    let push = matches!(sent, Sent::Push { .. });
+    noscript || unconfirmed || (text.starts_with("TRYAGAIN") && ((several && !push) || overtaken))
 }
 
 /// Wrong words, and nothing has changed.

@@ -357,6 +357,25 @@ fn the_answer_to_asking_is_not_passed_on() {
     );
 }
 
+#[test]
+fn what_is_for_nobody_is_not_passed_on() {
+    for answer in ["$1\r\nx\r\n", "-NOPERM no\r\n"] {
+        let (mut pipeline, now) = (Pipeline::new(1), start());
+        pipeline.push_for_nobody(b"*1\r\n$4\r\nLOAD\r\n", now);
+        pipeline.push(Tag(1, b"$"), &request(1, 0), || None, true, now);
+        let written = write(&mut pipeline, usize::MAX, now);
+        let [load, asking, own] = ["LOAD", "ASKING", "1"].map(|part| {
+            written
+                .windows(part.len())
+                .rposition(|at| at == part.as_bytes())
+        });
+        assert!(load < asking && asking < own, "{written:?}");
+        let replies = [answer, "+OK\r\n$1\r\na\r\n"].concat();
+        let events = answered(&mut pipeline, &replies.into_bytes());
+        assert_eq!(events, Ok(vec![piece(1, b"$1\r\na\r\n")]));
+    }
+}
+
 /// The sentinel's request, cut out of what a pipeline has written.
 fn sentinel(pipeline: &mut Pipeline<Tag>) -> Vec<u8> {
     pipeline.push_sentinel(start());
