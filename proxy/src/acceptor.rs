@@ -16,8 +16,12 @@ use crate::{
     metrics::{HandshakeResult, WorkerMetrics},
 };
 
+mod arrivals;
 mod places;
 
+pub(crate) use arrivals::ARRIVALS;
+pub use arrivals::Arrival;
+use arrivals::Arrivals;
 pub use places::Admission;
 use places::{Full, Places};
 
@@ -58,6 +62,8 @@ pub struct Accepted<S = TcpStream> {
     pub cluster: Option<ClusterId>,
     /// Its place among the clients, and among the handshakes.
     pub admission: Admission,
+    /// Until the worker has begun with it; others are given to it then.
+    pub arrival: Option<Arrival>,
 }
 
 impl<S> Accepted<S> {
@@ -72,6 +78,7 @@ impl<S> Accepted<S> {
             door: self.door,
             cluster: self.cluster,
             admission: self.admission,
+            arrival: self.arrival,
         })
     }
 }
@@ -94,11 +101,12 @@ pub fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Gives each connection to the worker with the fewest, whichever port it came to; all ports
-/// together have `clients_max` places.
+/// Gives each connection to the worker with the fewest of those that are not busy with new ones, whichever
+/// port it came to; all ports together have `clients_max` places.
 #[derive(Debug)]
 pub struct Acceptor<W> {
     places: Arc<Places>,
+    arrivals: Arc<Arrivals>,
     workers: Vec<W>,
     /// Counts who is not let in.
     metrics: Mutex<WorkerMetrics>,
@@ -113,6 +121,7 @@ impl<W: WorkerHandle> Acceptor<W> {
                 limits.handshakes_max,
                 HANDSHAKE_PATIENCE,
             ),
+            arrivals: Arrivals::new(workers.len()),
             workers,
             metrics: Mutex::new(metrics),
         };
@@ -167,6 +176,7 @@ impl<W: WorkerHandle> Acceptor<W> {
     ) {
         let (mut full, mut exhausted) = (Seldom::default(), Seldom::default());
         loop {
+            self.arrivals.room().await;
             self.places.handshake_place().await;
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -214,6 +224,7 @@ impl<W: WorkerHandle> Acceptor<W> {
                 door,
                 cluster,
                 admission,
+                arrival: None,
             }),
             Err(_) => self.count(HandshakeResult::Io), // gone already
         }
@@ -226,12 +237,11 @@ impl<W: WorkerHandle> Acceptor<W> {
         metrics.handshake(result);
     }
 
-    fn give(&self, accepted: Accepted) {
-        if let Some(worker) = self
-            .workers
-            .iter()
-            .min_by_key(|worker| worker.connections())
-        {
+    fn give(&self, mut accepted: Accepted) {
+        let fewest =
+            |(index, worker): &(usize, &W)| (!self.arrivals.has_room(*index), worker.connections());
+        if let Some((index, worker)) = self.workers.iter().enumerate().min_by_key(fewest) {
+            accepted.arrival = Some(self.arrivals.arrives(index));
             worker.give(accepted);
         }
     }

@@ -38,7 +38,8 @@ use whose::Whose;
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Has a client served that the acceptor has given.
-pub(crate) fn begin(hall: &Rc<Hall>, accepted: Accepted) {
+pub(crate) fn begin(hall: &Rc<Hall>, mut accepted: Accepted) {
+    drop(accepted.arrival.take());
     match accepted.try_map(TcpStream::from_std) {
         Ok(accepted) => {
             tokio::task::spawn_local(serve(Rc::clone(hall), accepted));
@@ -58,6 +59,7 @@ pub(crate) async fn serve<S: Socket>(hall: Rc<Hall>, accepted: Accepted<S>) {
         door,
         cluster,
         mut admission,
+        arrival: _,
     } = accepted;
     let _here = Counted(Arc::clone(&hall.counters));
     let Some(mut whose) = Whose::new(cluster, &hall) else {

@@ -4,7 +4,7 @@ use std::{
     io::Read,
     sync::{
         Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
         mpsc,
     },
 };
@@ -21,10 +21,15 @@ use crate::{
 struct Collector {
     taken: Arc<Mutex<Vec<Accepted>>>,
     connections: Arc<AtomicUsize>,
+    /// It begins with nobody whom it is given.
+    busy: Arc<AtomicBool>,
 }
 
 impl WorkerHandle for Collector {
-    fn give(&self, accepted: Accepted) {
+    fn give(&self, mut accepted: Accepted) {
+        if !self.busy.load(Relaxed) {
+            accepted.arrival = None;
+        }
         self.connections.fetch_add(1, Relaxed);
         self.taken.lock().unwrap().push(accepted);
     }
@@ -110,6 +115,36 @@ async fn workers_get_alike_many() {
     let taken = world.workers[0].taken.lock().unwrap();
     assert!(taken[0].stream.nodelay().unwrap());
     assert!(SockRef::from(&taken[0].stream).keepalive().unwrap());
+}
+
+#[tokio::test]
+async fn a_worker_that_is_busy_gets_no_new_clients() {
+    let world = start(100, 100);
+    let [busy, idle] = &world.workers[..] else {
+        panic!("two workers");
+    };
+    busy.busy.store(true, Relaxed);
+    let mut clients = Vec::new();
+    for count in 1..=3 * ARRIVALS {
+        clients.push(world.connect().await);
+        world.wait_given(count).await;
+    }
+    assert_eq!(busy.connections(), ARRIVALS);
+    assert_eq!(idle.connections(), 2 * ARRIVALS);
+
+    // Nobody has time: the system keeps them, and they come in when somebody has.
+    idle.busy.store(true, Relaxed);
+    for _ in 0..2 * ARRIVALS {
+        clients.push(world.connect().await);
+    }
+    world.wait_given(4 * ARRIVALS).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(world.given(), 4 * ARRIVALS);
+    for accepted in &mut *busy.taken.lock().unwrap() {
+        accepted.arrival = None;
+    }
+    world.wait_given(5 * ARRIVALS).await;
+    assert_eq!(idle.connections(), 3 * ARRIVALS);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

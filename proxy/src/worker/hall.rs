@@ -15,7 +15,7 @@ use super::{
     Buffers, LogBudget, Plane, Worker, begin, counters::Counters, follow_mail, turns::Clock,
 };
 use crate::{
-    acceptor::Accepted,
+    acceptor::{ARRIVALS, Accepted},
     config::{ClusterId, Live},
     contract::{HallContext, Shutdown, WorkerContext},
     directory::Directory,
@@ -26,8 +26,6 @@ use crate::{
 
 /// Clients whose end is seen to between two looks at the sockets: 10 us each.
 const DEPARTURES: usize = 8;
-/// New clients that are taken in between two looks at the sockets: 20 us each.
-const ARRIVALS: usize = 8;
 
 /// What a thread of workers is told.
 pub(super) enum Errand {

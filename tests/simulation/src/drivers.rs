@@ -319,6 +319,7 @@ impl Proxy for Drivers {
             door: Door::Main,
             cluster: Some(ClusterId::FIRST),
             admission: Admission::alone().unwrap(),
+            arrival: None,
         });
     }
 
