@@ -163,7 +163,8 @@ def kubectl(arguments):
     understood(asked("KEYWAY_KUBECTL", "--server=http://127.0.0.1:1", *arguments, given=given))
     state = json.loads(STATE.read_text()) if STATE.exists() else []
     namespace = option(arguments, "--namespace")
-    arguments = [word for word in arguments if not word.startswith(("--timeout=", "--tail="))]
+    told = ("--timeout=", "--tail=", "--types=", "--prefix", "--ignore-errors", "--overwrite")
+    arguments = [word for word in arguments if not word.startswith(told)]
     verb, *rest = arguments
 
     def find(kind, name):
@@ -206,13 +207,15 @@ def kubectl(arguments):
         # A Deployment that says no number has one instance until it is scaled.
         need("replicas" not in find(*rest[1].split("/"))["spec"], "nothing to wait for")
         need(rest[0] == f"--for=jsonpath={{.spec.replicas}}={scaler['minReplicas']}", "never comes")
-    elif verb == "logs":
-        find(*rest[0].split("/"))
-    elif verb == "get" and rest[:2] == ["pods", "-l"]:
-        key, value = rest[2].split("=")
+    elif verb == "events":
+        need(not rest and exists(state, namespace), "not known")
+    elif (verb, rest[:1]) in (("get", ["pods"]), ("annotate", ["pods"]), ("logs", ["-l"])):
+        rest = rest[rest.index("-l") + 1:]
+        key, value = rest[0].split("=")
         labels = [one["spec"]["template"]["metadata"]["labels"] for one in state if "template" in one.get("spec", {})]
         need(any(label.get(key) == value for label in labels), "no pods")
-        if rest[3:] == ["-o", "name"]:
+        need(verb != "annotate" or "=" in rest[1], "not known")
+        if rest[1:] == ["-o", "name"]:
             print("pod/keyway-1")
     elif verb in ("exec", "debug"):
         words, command = rest[:rest.index("--")], rest[rest.index("--") + 1:]

@@ -321,6 +321,20 @@ fn a_cluster_that_is_down_is_waited_for() {
     }
 }
 
+/// A process that no longer answers does not see SIGTERM either, and the pod's whole grace period would
+/// be waited for.
+#[test]
+fn what_hangs_is_ended_soon() {
+    for (name, resources) in shipped() {
+        let pod = &workload(&resources)["spec"]["template"]["spec"];
+        let grace = &keyway_container(pod)["livenessProbe"]["terminationGracePeriodSeconds"];
+        assert!(
+            grace.as_u64().is_some_and(|seconds| seconds <= 10),
+            "{name}: {grace}"
+        );
+    }
+}
+
 #[test]
 fn the_pods_of_a_version_are_spread() {
     let mut seen = 0;
