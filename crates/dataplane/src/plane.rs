@@ -248,6 +248,8 @@ impl<H: Host> Dataplane<H> {
             return;
         };
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let before = client.pending.capacity();
+        let after;
         client.state.session.bytes_in = client.state.session.bytes_in.saturating_add(length);
         if client.pending.is_empty() && client.state.blocked.is_none() {
             let next = client.state.session.order.next_place();
@@ -256,10 +258,15 @@ impl<H: Host> Dataplane<H> {
             client
                 .pending
                 .extend_from_slice(bytes.get(used..).unwrap_or_default());
+            after = client.pending.capacity();
             after_run(client, now);
         } else {
             client.pending.extend_from_slice(bytes);
+            after = client.pending.capacity();
             self.client_resumed(key, now);
+        }
+        if after > before {
+            self.half_sent_grew(after - before, now);
         }
         self.check_invariants();
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use smallvec::SmallVec;
 use upstream::CloseReason;
 
@@ -25,10 +26,16 @@ const SWEEP: Duration = Duration::from_millis(250);
 const PIECE: usize = 256;
 /// In so many pieces at most.
 const PIECES_MAX: usize = 250;
+/// While half sent commands grow by this part of what they may, nobody has to look: a crowd that sends
+/// fast fills any memory between two looks by time.
+const UNSEEN_PART: usize = 8;
 /// A client for which so much waits must take some of it now and then.
 const STALLED_BYTES: usize = 8 * 1024 * 1024;
 /// How long it may take none.
 const STALLED: Duration = Duration::from_secs(10);
+/// So many clients can be closed at a time for the memory of all: crowds that fill it a little each
+/// take more rounds.
+const LARGEST_MAX: usize = 64;
 
 /// A look at all clients, a piece at a time.
 #[derive(Debug)]
@@ -37,9 +44,12 @@ pub(crate) struct Round {
     next: usize,
     /// When that is to be.
     due: Instant,
-    /// Bytes that wait for the clients seen in this round, and for which of them the most do.
+    /// Bytes that wait for the clients seen in this round.
     waiting: usize,
-    largest: Option<(usize, Key)>,
+    /// Those for whom most do, at most [`LARGEST_MAX`].
+    largest: Vec<(usize, Key)>,
+    /// By how much the memory of half sent commands has grown since all clients were looked at.
+    grown: usize,
 }
 
 impl Round {
@@ -48,7 +58,8 @@ impl Round {
             next: 0,
             due: now + SWEEP,
             waiting: 0,
-            largest: None,
+            largest: Vec::new(),
+            grown: 0,
         }
     }
 
@@ -61,8 +72,15 @@ impl Round {
 
     fn saw(&mut self, key: Key, waiting: usize) {
         self.waiting += waiting;
-        if waiting > 0 && self.largest.is_none_or(|(most, _)| waiting > most) {
-            self.largest = Some((waiting, key));
+        if waiting == 0 {
+            return;
+        }
+        if self.largest.len() < LARGEST_MAX {
+            self.largest.push((waiting, key));
+        } else if let Some(least) = self.largest.iter_mut().min_by_key(|(bytes, _)| *bytes)
+            && waiting > least.0
+        {
+            *least = (waiting, key);
         }
     }
 
@@ -73,15 +91,31 @@ impl Round {
         piece: usize,
         positions: usize,
         due: Instant,
-    ) -> Option<(usize, Option<(usize, Key)>)> {
+    ) -> Option<(usize, Vec<(usize, Key)>)> {
         self.due = due;
         self.next += piece;
         if self.next < positions {
             return None;
         }
         self.next = 0;
-        Some((std::mem::take(&mut self.waiting), self.largest.take()))
+        self.grown = 0;
+        let waiting = std::mem::take(&mut self.waiting);
+        Some((waiting, std::mem::take(&mut self.largest)))
     }
+}
+
+/// Who must go so that no more than `max` waits: those for whom most does, and no more than it takes.
+fn who_goes(
+    mut waiting: usize,
+    mut largest: Vec<(usize, Key)>,
+    max: usize,
+) -> impl Iterator<Item = (usize, Key)> {
+    largest.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+    largest.into_iter().take_while(move |(bytes, _)| {
+        let over = waiting > max;
+        waiting = waiting.saturating_sub(*bytes);
+        over
+    })
 }
 
 impl<H: Host> Dataplane<H> {
@@ -247,6 +281,22 @@ impl<H: Host> Dataplane<H> {
         self.settle(now);
     }
 
+    /// A client's half sent command takes so many bytes more.
+    pub(crate) fn half_sent_grew(&mut self, bytes: usize, now: Instant) {
+        self.round.grown += bytes;
+        if self.round.grown <= self.core.settings.limits.worker_output_bytes_max / UNSEEN_PART {
+            return;
+        }
+        // From the first to the last: what was seen of some before is not true any more.
+        self.round = Round::new(now);
+        for _ in 0..PIECES_MAX {
+            self.sweep_clients(now);
+            if self.round.next == 0 {
+                break;
+            }
+        }
+    }
+
     /// Looks at the next piece of the clients.
     fn sweep_clients(&mut self, now: Instant) {
         let limits = self.core.settings.limits;
@@ -269,14 +319,15 @@ impl<H: Host> Dataplane<H> {
             }
         }
         let over = round.moved_by(piece, self.clients.positions(), now + pause);
-        if let Some((all, largest)) = over
-            && all > limits.worker_output_bytes_max
-            && let Some((waiting, key)) = largest
-        {
-            endings.push((key, Why::Memory { waiting }, true));
+        if let Some((waiting, largest)) = over {
+            let go = who_goes(waiting, largest, limits.worker_output_bytes_max);
+            endings.extend(go.map(|(waiting, key)| (key, Why::Memory { waiting }, true)));
         }
         for (key, why, at_once) in endings {
             if let Some(client) = self.clients.get_mut(key) {
+                if matches!(why, Why::Memory { .. }) {
+                    client.pending = BytesMut::new(); // now, and not when its task comes to it
+                }
                 client.state.end(why, at_once);
                 self.core.wake(&mut client.state, key);
             }
@@ -382,7 +433,25 @@ mod tests {
         assert_eq!(round.moved_by(PIECE, 2 * PIECE, now), None);
         round.saw(key(300), 50);
         let told = round.moved_by(PIECE, 2 * PIECE, now);
-        assert_eq!(told, Some((120, Some((70, key(3))))));
-        assert_eq!(round.moved_by(PIECE, PIECE, now), Some((0, None)));
+        assert_eq!(told, Some((120, vec![(70, key(3)), (50, key(300))])));
+        assert_eq!(round.moved_by(PIECE, PIECE, now), Some((0, Vec::new())));
+    }
+
+    #[test]
+    fn as_many_go_as_it_takes() {
+        let key = |index| Key {
+            index,
+            generation: 0,
+        };
+        let largest = || vec![(20, key(1)), (70, key(2)), (50, key(3))];
+        let go = |max| {
+            let keys = who_goes(140, largest(), max).map(|(bytes, _)| bytes);
+            keys.collect::<Vec<_>>()
+        };
+        assert_eq!(go(140), []);
+        assert_eq!(go(139), [70]);
+        assert_eq!(go(70), [70]);
+        assert_eq!(go(69), [70, 50]);
+        assert_eq!(go(0), [70, 50, 20]);
     }
 }
