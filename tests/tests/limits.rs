@@ -1,6 +1,6 @@
 //! Bounds on clients: how many, how long, and how much may wait for them.
 
-use std::time::Duration;
+use std::{fs, sync::Barrier, thread, time::Duration};
 
 use keyway_tests::{
     Certificates, Client, ClusterOptions, Keyway, RealCluster, Settings, Version, frame, show,
@@ -112,6 +112,42 @@ fn beyond_the_memory_budget_the_largest_is_closed() {
     assert!(got < 12 * 8 * MIB, "{got} bytes");
     assert_eq!(good.ask("PING"), "PONG");
     assert_eq!(keyway.log().matches("limits.memory_bytes_max").count(), 1);
+}
+
+/// A crowd that sends most of a big value each does so faster than looks by time would see it.
+#[test]
+fn values_that_are_half_sent_take_no_more_memory_than_they_may() {
+    const MIB: usize = 1024 * 1024;
+    const CLIENTS: usize = 30;
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let keyway = with(&cluster, &format!("memory_bytes_max = {}", 64 * MIB));
+    let mut good = keyway.client();
+    let begun = Barrier::new(CLIENTS);
+    thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let (begun, mut client) = (&begun, keyway.client());
+            scope.spawn(move || {
+                begun.wait();
+                client.raw(format!("*3\r\n$3\r\nSET\r\n$4\r\nb:{number:02}\r\n").as_bytes());
+                client.raw(format!("${}\r\n", 16 * MIB).as_bytes());
+                let piece = vec![b'b'; MIB / 8];
+                // Who is closed has no more to send.
+                (0..15 * 8).all(|_| client.try_raw(&piece).is_ok())
+            });
+        }
+    });
+    let status = fs::read_to_string(format!("/proc/{}/status", keyway.pid())).unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let most = most.and_then(|most| most.trim().strip_suffix(" kB")?.parse::<usize>().ok());
+    let most = most.expect("VmHWM");
+    assert!(
+        most < 4 * 64 * 1024,
+        "{most} KiB of {}",
+        15 * CLIENTS * 1024
+    );
+    let closed = keyway.log().matches("limits.memory_bytes_max").count();
+    assert!(closed > 0, "nobody had to go");
+    assert_eq!(good.ask("PING"), "PONG");
 }
 
 #[test]
