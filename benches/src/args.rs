@@ -52,9 +52,9 @@ pub struct Args {
     /// Unmeasured time of each target before it
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub warmup: Duration,
-    /// Length of a turn with several targets
-    #[arg(long, default_value = "250ms", value_parser = humantime::parse_duration)]
-    pub turn: Duration,
+    /// Length of a turn; unless given, 250ms with several targets, and all of the duration with one
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub turn: Option<Duration>,
     /// How long the last replies of a turn may take
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub drain: Duration,

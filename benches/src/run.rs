@@ -99,19 +99,15 @@ async fn coordinate(settings: Arc<Settings>, watch: &mut dyn FnMut(Stage)) -> Re
             crew.turn(0, target, settings.warmup, false).await?;
         }
     }
-    let (rotations, turn) = if settings.targets.len() == 1 {
-        (1, settings.duration)
-    } else {
-        let turns = settings
-            .duration
-            .as_nanos()
-            .div_ceil(settings.turn.as_nanos());
-        (u32::try_from(turns).unwrap_or(u32::MAX), settings.turn)
-    };
+    let rotations = settings
+        .duration
+        .as_nanos()
+        .div_ceil(settings.turn.as_nanos());
+    let rotations = u32::try_from(rotations).unwrap_or(u32::MAX);
     watch(Stage::Measuring);
     'all: for rotation in 0..rotations {
         for target in 0..settings.targets.len() {
-            turns.push(crew.turn(rotation, target, turn, true).await?);
+            turns.push(crew.turn(rotation, target, settings.turn, true).await?);
             if crew.interrupted {
                 break 'all;
             }

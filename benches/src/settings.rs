@@ -25,6 +25,8 @@ const VALUE_BYTES_MAX: u32 = 512 << 20;
 const PIPELINE_MAX: u32 = 100_000;
 /// Threads at most.
 const THREADS_MAX: u32 = 64;
+/// A turn of a duel.
+const TURN: Duration = Duration::from_millis(250);
 
 /// A run, ready to start.
 #[derive(Clone, Debug)]
@@ -122,7 +124,10 @@ impl Settings {
             fill: !args.no_fill,
             duration: args.duration,
             warmup: args.warmup,
-            turn: args.turn,
+            turn: args.turn.unwrap_or(match args.targets.len() {
+                1 => args.duration,
+                _ => TURN,
+            }),
             drain: args.drain,
             threads: args.threads,
             connects_max: args.connects_max.div_ceil(args.threads),
@@ -155,7 +160,10 @@ fn check(args: &Args) -> Result<()> {
          {VALUE_BYTES_MAX}"
     );
     ensure!(!args.duration.is_zero(), "--duration: above 0");
-    ensure!(!args.turn.is_zero(), "--turn: above 0");
+    ensure!(
+        args.turn.is_none_or(|turn| !turn.is_zero()),
+        "--turn: above 0"
+    );
     if let Some(rate) = args.rate {
         ensure!(
             rate > 0.0 && rate <= 1e8,

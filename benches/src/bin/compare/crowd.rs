@@ -4,10 +4,10 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
@@ -15,18 +15,22 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+use crate::beside::Beside;
 use crate::bounds::{Bound, Check};
 use crate::findings::{Cell, Findings, Table};
-use crate::ground::{Ground, KEYWAY, Outcome, Target};
+use crate::ground::{Ground, KEYWAY, Target};
 use crate::wish::Wish;
-use crate::{handshake, memory, proxies};
+use crate::{handshake, memory, process, proxies, sockets};
 
 /// Clients that have greeted and say nothing more.
 const IDLE: usize = 10_000;
 /// Clients that ask for a lot and read nothing of it.
 const DEAF: usize = 1_000;
-/// Connections at a time that stop within their first message; whoever is closed comes again.
-const STALLED: usize = 2_000;
+/// Connections at a time that stop within their first message; whoever is closed comes again. They do not come
+/// all at the same instant: that is a storm.
+const STALLED: u32 = 2_000;
+/// Between two of them: they are closed after five seconds, Keyway's default.
+const STALLED_EVERY: Duration = Duration::from_micros(5_000_000 / STALLED as u64);
 /// Handshakes at the same time while the crowd gathers.
 const AT_ONCE: usize = 256;
 /// What a deaf client asks for: 64 values of 16 KiB.
@@ -38,9 +42,14 @@ const BUDGET_MIB: u32 = 64;
 const PROBE_EVERY: Duration = Duration::from_millis(20);
 /// A stalled client looks this often whether it is over.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// What is served all the while.
-const SERVED: &str = "--clients 50 --rate 5000 --pipeline 16 --mix get=80,set=20 --shared 0 \
-                      --keys 20000 --warmup 400ms --turn 500ms --duration 8s";
+/// How long the served are driven beside it, and without it: in this time all who stall are closed and come again.
+const SECONDS: u32 = 5;
+/// A pair is as long as so many turns of a duel.
+const TURNS_FOR_ONE: u32 = 5;
+/// Open files of a proxy whose crowd has left.
+const ALONE: usize = 200;
+/// A crowd that has not left after this will not.
+const LEAVE_LIMIT: Duration = Duration::from_secs(30);
 
 /// p99 of the served beside the crowd, by that before it.
 const LATENCY: Bound = Bound::no_more_than(1.5);
@@ -50,12 +59,13 @@ const NEWCOMER_MS: Bound = Bound::no_more_than(100.0);
 const MEMORY: Bound = Bound::no_more_than(1.0);
 const IDLE_KIB: f64 = 12.0;
 
-/// What came of the crowd.
+/// What came of the crowds.
+#[derive(Default)]
 struct Seen {
-    calm: Outcome,
-    crowded: Outcome,
+    beside: Beside,
     newcomers_ms: Vec<f64>,
     stalled: u32,
+    /// Of the first: what was in use before, and beside it.
     empty_kib: f64,
     crowded_kib: f64,
 }
@@ -65,54 +75,38 @@ pub(crate) fn run(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Resu
         return Ok(());
     }
     wish.tell("a crowd of idle, stalled and deaf clients");
-    let mut seen = measure(ground).context("a crowd")?;
-    for (when, outcome) in [
-        ("before a crowd", &seen.calm),
-        ("beside a crowd", &seen.crowded),
-    ] {
-        let failures = outcome.0.failures.iter();
-        findings
-            .failures
-            .extend(failures.map(|failure| format!("{when}: {failure}")));
-    }
+    let mut seen = measure(ground, wish, findings).context("a crowd")?;
     seen.newcomers_ms.sort_by(f64::total_cmp);
     let newcomer = |share: usize| {
         let last = seen.newcomers_ms.len().checked_sub(1)?;
         seen.newcomers_ms.get(last * share / 100).copied()
     };
-    let p99 = |outcome: &Outcome| Some(outcome.target(KEYWAY)?.latency_us.p99 / 1000.0);
-    let delay = |outcome: &Outcome| Some(outcome.delay_us(KEYWAY)? / 1000.0);
     let mib = (seen.crowded_kib - seen.empty_kib) / 1024.0;
+    let mut columns = Vec::from(Beside::COLUMNS);
+    columns.extend([
+        "new client p50 ms",
+        "new client p99 ms",
+        "stalled in all",
+        "memory, MiB",
+    ]);
+    let mut row = Vec::from(seen.beside.cells());
+    row.extend([
+        Cell::maybe(newcomer(50), 1),
+        Cell::maybe(newcomer(99), 1),
+        Cell::Text(seen.stalled.to_string()),
+        Cell::maybe(Some(mib), 0),
+    ]);
     findings.tables.push(Table {
         title: format!(
-            "{IDLE} idle clients, {DEAF} that ask for {ASKED} x {VALUE_BYTES} bytes and read nothing, {STALLED} \
-             at a time that stop within their hello; beside them 5,000 requests a second of 50 clients (open \
-             loop). limits.memory_bytes_max is {BUDGET_MIB} MiB"
+            "5,000 requests a second of 50 clients (open loop), without and with {IDLE} idle clients, {DEAF} that \
+             ask for {ASKED} x {VALUE_BYTES} bytes and read nothing, {STALLED} at a time that stop within their \
+             hello; limits.memory_bytes_max is {BUDGET_MIB} MiB: milliseconds, medians of the turns, and the \
+             ratio in pairs"
         ),
-        columns: vec![
-            "calm p99 ms",
-            "crowded p99 ms",
-            "the load's own delay, p99 ms: calm",
-            "crowded",
-            "new client p50 ms",
-            "new client p99 ms",
-            "stalled in all",
-            "memory, MiB",
-        ],
-        rows: vec![vec![
-            Cell::maybe(p99(&seen.calm), 2),
-            Cell::maybe(p99(&seen.crowded), 2),
-            Cell::maybe(delay(&seen.calm), 2),
-            Cell::maybe(delay(&seen.crowded), 2),
-            Cell::maybe(newcomer(50), 1),
-            Cell::maybe(newcomer(99), 1),
-            Cell::Text(seen.stalled.to_string()),
-            Cell::maybe(Some(mib), 0),
-        ]],
+        columns,
+        rows: vec![row],
     });
-    let ratio = p99(&seen.crowded)
-        .zip(p99(&seen.calm))
-        .map(|(crowded, calm)| crowded / calm);
+    let ratio = seen.beside.ratio().map(|ratio| ratio.median);
     let idle = f64::from(u32::try_from(IDLE + DEAF)?) * IDLE_KIB / 1024.0;
     let memory = (mib - idle) / f64::from(BUDGET_MIB);
     findings.checks.extend([
@@ -131,7 +125,8 @@ pub(crate) fn run(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Resu
     Ok(())
 }
 
-fn measure(ground: &Ground) -> Result<Seen> {
+fn measure(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Result<Seen> {
+    let _apart = ground.nodes_apart()?;
     let seed = ground.nodes.shard_ports().first().copied().unwrap_or(0);
     let site = ground.site();
     let limits = format!("memory_bytes_max = {}\n", u64::from(BUDGET_MIB) << 20);
@@ -143,37 +138,69 @@ fn measure(ground: &Ground) -> Result<Seen> {
         &limits,
     )?;
     let target = Target::of(KEYWAY, &proxy);
-    let empty_kib = memory::resident_kib(target.pid)?;
-    let only = std::slice::from_ref(&target);
-    let calm = ground.run(only, SERVED)?;
-
     let connector = TlsConnector::from(handshake::config(ground, rustls::HandshakeKind::Full)?);
-    let stage = Arc::new(Stage::default());
-    let (crowd_stage, crowd_connector, port) = (Arc::clone(&stage), connector.clone(), target.port);
-    let crowd = in_thread("crowd", 19, move || async move {
-        gather(&crowd_connector, port, &crowd_stage).await
-    })?;
-    while !stage.gathered.load(Relaxed) && !crowd.is_finished() {
-        thread::sleep(Duration::from_millis(20));
+    let mut seen = Seen {
+        empty_kib: memory::resident_kib(target.pid)?,
+        ..Seen::default()
+    };
+    for pair in 0..wish.rotations.div_ceil(TURNS_FOR_ONE) {
+        let crowd = seen.beside.pair((ground, &target, SECONDS), findings, || {
+            Crowd::gather(&connector, target.port)
+        })?;
+        if pair == 0 {
+            seen.crowded_kib = memory::resident_kib(target.pid)?;
+        }
+        let (newcomers_ms, stalled) = crowd.leave()?;
+        seen.newcomers_ms.extend(newcomers_ms);
+        seen.stalled = seen.stalled.max(stalled);
+        let begun = Instant::now();
+        while sockets::files(target.pid)? > ALONE {
+            ensure!(begun.elapsed() < LEAVE_LIMIT, "the crowd is still there");
+            thread::sleep(Duration::from_millis(20));
+        }
     }
-    let probe_stage = Arc::clone(&stage);
-    // Behind the load, with which it shares a core: what a handshake costs a client is not the proxy's.
-    let probes = in_thread("probes", 10, move || async move {
-        probe(&connector, port, &probe_stage).await
-    })?;
-    let crowded = ground.run(only, SERVED);
-    let crowded_kib = memory::resident_kib(target.pid);
-    stage.over.store(true, Relaxed);
-    let joined = |_| anyhow!("a thread of the crowd panicked");
-    crowd.join().map_err(joined)??;
-    Ok(Seen {
-        calm,
-        newcomers_ms: probes.join().map_err(joined)??,
-        crowded: crowded?,
-        stalled: stage.stalled.load(Relaxed),
-        empty_kib,
-        crowded_kib: crowded_kib?,
-    })
+    Ok(seen)
+}
+
+/// All of them, from threads of their own, and new clients who are tried beside them.
+struct Crowd {
+    stage: Arc<Stage>,
+    crowd: JoinHandle<Result<()>>,
+    probes: JoinHandle<Result<Vec<f64>>>,
+}
+
+impl Crowd {
+    /// Once all are there.
+    fn gather(connector: &TlsConnector, port: u16) -> Result<Self> {
+        let stage = Arc::new(Stage::default());
+        let (at, with) = (Arc::clone(&stage), connector.clone());
+        let crowd = in_thread(
+            "crowd",
+            move || async move { gather(&with, port, &at).await },
+        )?;
+        while !stage.gathered.load(Relaxed) && !crowd.is_finished() {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let (at, with) = (Arc::clone(&stage), connector.clone());
+        let probes = in_thread(
+            "probes",
+            move || async move { probe(&with, port, &at).await },
+        )?;
+        Ok(Self {
+            stage,
+            crowd,
+            probes,
+        })
+    }
+
+    /// How long each new client waited, in milliseconds, and how many stalled.
+    fn leave(self) -> Result<(Vec<f64>, u32)> {
+        self.stage.over.store(true, Relaxed);
+        let joined = |_| anyhow!("a thread of the crowd panicked");
+        self.crowd.join().map_err(joined)??;
+        let newcomers_ms = self.probes.join().map_err(joined)??;
+        Ok((newcomers_ms, self.stage.stalled.load(Relaxed)))
+    }
 }
 
 /// How far the crowd is.
@@ -184,16 +211,15 @@ struct Stage {
     stalled: AtomicU32,
 }
 
-/// Runs something in a thread of its own with this niceness.
+/// Runs something in a thread of its own, behind the load, with which it shares a core.
 fn in_thread<T: Send + 'static, F: Future<Output = Result<T>>>(
     name: &str,
-    niceness: i32,
     work: impl FnOnce() -> F + Send + 'static,
-) -> Result<thread::JoinHandle<Result<T>>> {
+) -> Result<JoinHandle<Result<T>>> {
     let thread = thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
-            rustix::process::setpriority_process(None, niceness).context("a priority")?;
+            process::step_back()?;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
@@ -224,6 +250,7 @@ async fn gather(connector: &TlsConnector, port: u16, stage: &Arc<Stage>) -> Resu
     let mut stalling = JoinSet::new();
     for _ in 0..STALLED {
         stalling.spawn(stall(port, Arc::clone(stage)));
+        sleep(STALLED_EVERY).await;
     }
     stage.gathered.store(true, Relaxed);
     while let Some(stalled) = stalling.join_next().await {

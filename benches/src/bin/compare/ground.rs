@@ -7,7 +7,7 @@ use keyway_tests::Certificates;
 use tempfile::TempDir;
 
 use crate::nodes::{Node, Nodes};
-use crate::process::Cores;
+use crate::process::{Apart, Cores};
 use crate::proxies::{self, Flush, Proxy, Site};
 
 /// Handshakes at the same time: a proxy that shares two cores with its clients should not time any out.
@@ -104,6 +104,11 @@ impl Ground {
     /// A new server that is in no cluster.
     pub(crate) fn fresh_node(&self) -> Result<Node> {
         Node::alone("fresh", &self.cores, self.folder.path(), &self.certificates)
+    }
+
+    /// Keeps the nodes from the proxies' core, until what is returned is dropped.
+    pub(crate) fn nodes_apart(&self) -> Result<Apart> {
+        Apart::keep(&self.cores, &self.nodes.pids())
     }
 
     /// One of each proxy.

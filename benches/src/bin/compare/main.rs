@@ -4,6 +4,7 @@
 //! [`ground`] brings up [`nodes`] and [`proxies`] and drives the generator; each kind of figure is a
 //! module; [`bounds`] and [`findings`] are pure and know no figure.
 
+mod beside;
 mod bounds;
 mod crowd;
 mod duel;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
 
 /// Between two looks at something that is waited for.
 const STEP: Duration = Duration::from_millis(20);
@@ -62,6 +62,56 @@ impl Cores {
     pub(crate) fn all(&self) -> &str {
         &self.all
     }
+}
+
+/// Processes that are kept from the proxies' core, until this is dropped.
+///
+/// A proxy that is busy makes whoever shares its core wait for milliseconds, which in a cluster of other machines
+/// nobody does: where the tail beside a busy proxy is measured, the nodes are with the load.
+#[derive(Debug)]
+pub(crate) struct Apart {
+    pids: Vec<Pid>,
+    before: CpuSet,
+}
+
+impl Apart {
+    /// Keeps the processes to the load's core.
+    pub(crate) fn keep(cores: &Cores, pids: &[u32]) -> Result<Self> {
+        let id = |pid: &u32| Pid::from_raw(i32::try_from(*pid).ok()?);
+        let pids: Vec<Pid> = pids.iter().filter_map(id).collect();
+        let before = sched_getaffinity(pids.first().copied()).context("the cores of a process")?;
+        let mut load = CpuSet::new();
+        load.set(cores.load);
+        let apart = Self { pids, before };
+        apart.allow(&load).context("keeping a process to a core")?;
+        Ok(apart)
+    }
+
+    fn allow(&self, cores: &CpuSet) -> rustix::io::Result<()> {
+        let mut pids = self.pids.iter();
+        pids.try_for_each(|pid| sched_setaffinity(Some(*pid), cores))
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        // One that has ended needs no core.
+        let _ = self.allow(&self.before);
+    }
+}
+
+/// Has this thread run only where nobody else wants to (`SCHED_IDLE`, see sched(7)): whoever it shares a core
+/// with is not kept waiting by it, which a low priority does not see to.
+pub(crate) fn step_back() -> Result<()> {
+    let thread = gettid().as_raw_nonzero().to_string();
+    let status = Command::new("chrt")
+        .args(["--idle", "--pid", "0", &thread])
+        .status()
+        .context("chrt")?;
+    if !status.success() {
+        bail!("chrt --idle --pid 0 {thread}: {status}");
+    }
+    Ok(())
 }
 
 /// A child process and its log.

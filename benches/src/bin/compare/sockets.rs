@@ -1,4 +1,4 @@
-//! Which of a process's files are connections to the nodes, out of /proc.
+//! A process's files, and which of them are connections to the nodes, out of /proc.
 
 use std::collections::HashSet;
 use std::fs;
@@ -31,6 +31,12 @@ pub(crate) fn to_ports(pid: u32, ports: &[u16]) -> Result<Vec<u32>> {
     }
     found.sort_unstable();
     Ok(found)
+}
+
+/// How many files process `pid` has open.
+pub(crate) fn files(pid: u32) -> Result<usize> {
+    let folder = format!("/proc/{pid}/fd");
+    Ok(fs::read_dir(&folder).context(folder)?.count())
 }
 
 /// Of `socket:[123]`.

@@ -1,6 +1,6 @@
 //! A storm of new clients, as after a rollout: what it does to those who are served already.
 //!
-//! The storm comes from a thread of the lowest priority, for it shares a core with the load: what is
+//! The storm comes from a thread that runs where nobody else wants to, for it shares a core with the load: what is
 //! to be seen is how the proxy divides its time, not how this process does.
 
 use std::sync::Arc;
@@ -8,23 +8,26 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow};
+use keyway_bench::stats::Quartiles;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
+use crate::beside::Beside;
 use crate::bounds::{Bound, Check};
 use crate::findings::{Cell, Findings, Table};
-use crate::ground::{Ground, KEYWAY, Outcome, Target};
-use crate::handshake;
+use crate::ground::{Ground, KEYWAY, Target};
 use crate::wish::Wish;
+use crate::{handshake, process};
 
 /// Clients that come, and stay until all are there; then they go and come again.
 const CLIENTS: usize = 5_000;
 /// Of these, so many shake hands at the same time.
 const AT_ONCE: usize = 256;
-/// What is served all the while.
-const SERVED: &str = "--clients 50 --rate 5000 --pipeline 16 --mix get=80,set=20 --shared 0 \
-                      --keys 20000 --warmup 400ms --turn 500ms --duration 6s";
+/// How long the served are driven with it, and without it.
+const SECONDS: u32 = 2;
+/// A pair is as long as so many turns of a duel.
+const TURNS_FOR_ONE: u32 = 3;
 /// p99 of the served in the storm, by that before it.
 const BOUND: Bound = Bound::no_more_than(3.0);
 
@@ -33,30 +36,28 @@ pub(crate) fn run(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Resu
         return Ok(());
     }
     let field = ground.field()?;
+    let _apart = ground.nodes_apart()?;
+    let mut columns = vec!["target"];
+    columns.extend(Beside::COLUMNS);
+    columns.push("connects /s");
     let mut table = Table {
-        title: "5,000 requests a second of 50 clients (open loop) while others connect without a pause: \
-                milliseconds"
+        title: "5,000 requests a second of 50 clients (open loop), without and with others that connect without a \
+                pause: milliseconds, medians of the turns, and the ratio in pairs"
             .into(),
-        columns: vec![
-            "target",
-            "calm p50",
-            "calm p99",
-            "storm p50",
-            "storm p99",
-            "p99 storm / calm",
-            "the load's own delay, p99: calm",
-            "storm",
-            "connects /s",
-        ],
+        columns,
         rows: Vec::new(),
     };
     for target in field.targets() {
         wish.tell(&format!("storm of connects: {}", target.name));
-        let (row, ratio) = measure(ground, &target, findings)
+        let (beside, connects) = measure(ground, wish, &target, findings)
             .with_context(|| format!("storm of connects: {}", target.name))?;
+        let mut row = vec![Cell::from(target.name.as_str())];
+        row.extend(beside.cells());
+        row.push(Cell::maybe(connects, 0));
         table.rows.push(row);
         if target.name == KEYWAY {
             let name = "p99 of the served in a storm of connects / before";
+            let ratio = beside.ratio().map(|ratio| ratio.median);
             findings.checks.push(Check::new(name, BOUND, ratio));
         }
     }
@@ -64,41 +65,22 @@ pub(crate) fn run(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Resu
     Ok(())
 }
 
+/// The pairs, and the median of the connects in a second.
 fn measure(
     ground: &Ground,
+    wish: &Wish,
     target: &Target,
     findings: &mut Findings,
-) -> Result<(Vec<Cell>, Option<f64>)> {
-    let only = std::slice::from_ref(target);
-    let calm = ground.run(only, SERVED)?;
-    let storm = Storm::begin(ground, target)?;
-    let stormy = ground.run(only, SERVED);
-    let connects = storm.end()?;
-    let stormy = stormy?;
-    for (when, outcome) in [("before a storm", &calm), ("in a storm", &stormy)] {
-        let failures = outcome.0.failures.iter();
-        findings
-            .failures
-            .extend(failures.map(|failure| format!("{}, {when}: {failure}", target.name)));
+) -> Result<(Beside, Option<f64>)> {
+    let (mut beside, mut connects) = (Beside::default(), Vec::new());
+    for _ in 0..wish.rotations.div_ceil(TURNS_FOR_ONE) {
+        let storm = beside.pair((ground, target, SECONDS), findings, || {
+            Storm::begin(ground, target)
+        })?;
+        connects.push(storm.end()?);
     }
-    let p50 = |outcome: &Outcome| outcome.target(&target.name).map(|it| it.latency_us.p50);
-    let p99 = |outcome: &Outcome| outcome.target(&target.name).map(|it| it.latency_us.p99);
-    let ratio = p99(&stormy)
-        .zip(p99(&calm))
-        .map(|(storm, calm)| storm / calm);
-    let ms = |us: Option<f64>| Cell::maybe(us.map(|us| us / 1000.0), 2);
-    let row = vec![
-        target.name.as_str().into(),
-        ms(p50(&calm)),
-        ms(p99(&calm)),
-        ms(p50(&stormy)),
-        ms(p99(&stormy)),
-        Cell::maybe(ratio, 2),
-        ms(calm.delay_us(&target.name)),
-        ms(stormy.delay_us(&target.name)),
-        Cell::maybe(Some(connects), 0),
-    ];
-    Ok((row, ratio))
+    let connects = Quartiles::of(connects).map(|quartiles| quartiles.median);
+    Ok((beside, connects))
 }
 
 /// New clients without a pause, from a thread of their own.
@@ -116,7 +98,7 @@ impl Storm {
         let thread = thread::Builder::new()
             .name("storm".to_owned())
             .spawn(move || {
-                rustix::process::setpriority_process(None, 19).context("a low priority")?;
+                process::step_back()?;
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()?;
