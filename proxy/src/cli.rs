@@ -18,7 +18,7 @@ use crate::{
     systemd, telemetry,
     tls::AllLoaded,
     tools::{self, shell::Shell},
-    worker::Plane,
+    worker::{Plane, waiting_bytes_max},
 };
 
 /// Exit code for what the operator can put right: configuration, files, ports.
@@ -204,7 +204,8 @@ fn serve(file: &ConfigFile) -> ExitCode {
         }
         tracing::info!(
             address = %config.listen.address, admin = %config.admin.address,
-            workers = config.listen.workers, version = env!("CARGO_PKG_VERSION"),
+            workers = config.listen.workers, clients_max = config.limits.clients_max,
+            memory_bytes_max = waiting_bytes_max(&config), version = env!("CARGO_PKG_VERSION"),
             "serving Valkey over TLS"
         );
         tokio::spawn(systemd::tell_when_ready(running.readiness.clone()));

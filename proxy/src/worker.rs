@@ -43,7 +43,7 @@ mod wakers;
 pub(crate) use self::{
     counters::Counters,
     hall::Hall,
-    settings::mix,
+    settings::{mix, waiting_bytes_max},
     shared::{Shared, Worked},
 };
 use self::{exodus::Exodus, host::WorkerHost, turns::Clock, wakers::Wakers};

@@ -87,6 +87,34 @@ fn one_address_has_so_many_connections() {
     wait_until("a place", 10, || third().is_ok());
 }
 
+/// What a container's memory and its limit of open files come to is nowhere else.
+#[test]
+fn the_log_begins_with_the_limits_that_came_out() {
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let told = |limits: &str, key: &str| -> usize {
+        let keyway = with(&cluster, limits);
+        let log = keyway.log();
+        let mut lines = log.lines().filter(|line| line.contains("serving Valkey"));
+        let line = lines.next().expect("the line of the start");
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let value = line[key].as_u64().and_then(|value| value.try_into().ok());
+        value.unwrap_or_else(|| panic!("no {key} in {line}"))
+    };
+    assert_eq!(
+        told("memory_bytes_max = 77777777", "memory_bytes_max"),
+        77_777_777
+    );
+    assert_eq!(told("clients_max = 77", "clients_max"), 77);
+    let machine = fs::read_to_string("/proc/meminfo").expect("meminfo");
+    let total = machine.lines().find_map(|line| {
+        let kib = line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?;
+        kib.parse::<usize>().ok()
+    });
+    let usual = told("", "memory_bytes_max");
+    let most = total.expect("MemTotal") * 1024 / 8 * 3;
+    assert!(usual > 0 && usual <= most, "{usual} of {most}");
+}
+
 #[test]
 fn beyond_the_memory_budget_the_largest_is_closed() {
     const MIB: usize = 1024 * 1024;

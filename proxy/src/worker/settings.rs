@@ -18,15 +18,19 @@ const READ_REPLY_MAX: Duration = Duration::from_secs(1);
 /// What may wait for all clients of one worker, with memory enough.
 const WORKER_OUTPUT_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
-/// What may wait for the clients of all workers: what is configured, or at most three eighths of the memory, for
-/// buffers double as they grow and the allocator keeps for some seconds what was given back; a cluster's share
-/// of that, with so many others.
+/// A cluster's share of what may wait, with so many others.
 fn memory_of_all(config: &Config, shared_by: usize) -> usize {
+    waiting_bytes_max(config) / shared_by.max(1)
+}
+
+/// Bytes that may wait for the clients of all workers, and of all clusters that share them: what is configured, or
+/// at most three eighths of the memory, for buffers double as they grow and the allocator keeps for some seconds
+/// what was given back.
+pub(crate) fn waiting_bytes_max(config: &Config) -> usize {
     let usual = WORKER_OUTPUT_BYTES_MAX.saturating_mul(config.listen.workers);
     let part = || memory::available().map_or(usual, |bytes| bytes / 8 * 3);
     let all = config.limits.memory_bytes_max;
-    let all = all.unwrap_or_else(|| usual.min(part()));
-    all / shared_by.max(1)
+    all.unwrap_or_else(|| usual.min(part()))
 }
 
 /// How many clients users may have, and how much they and all together may ask for.
