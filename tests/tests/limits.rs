@@ -87,7 +87,7 @@ fn one_address_has_so_many_connections() {
     wait_until("a place", 10, || third().is_ok());
 }
 
-/// What a container's memory and its limit of open files come to is nowhere else.
+/// What a container's memory comes to is nowhere else.
 #[test]
 fn the_log_begins_with_the_limits_that_came_out() {
     let cluster = RealCluster::start(Version::V9_1, 1, 0);

@@ -1,24 +1,26 @@
 //! What something does to those who are served beside it: they are driven without it and with it, in turns.
 //!
-//! A tail tells about the machine first, which pauses for some milliseconds about once a second where it is a virtual
-//! one. So the tail is that of a turn of 250 ms, and what counts is the median over the turns, as in a duel; and
-//! seconds that follow one another see the same neighbours, so what is compared is pairs of these.
+//! What counts is the p99 of all the seconds with it by that of all the seconds without, in pairs, for seconds that
+//! follow one another see the same neighbours. A virtual machine pauses for some milliseconds about once a second, and
+//! such a tail is the machine's first: the p99 of the median turn of 250 ms is shown beside it.
 
 use anyhow::{Context, Result};
 use keyway_bench::stats::Quartiles;
 
 use crate::findings::{Cell, Findings};
-use crate::ground::{Ground, Outcome, P50, P99, Target};
+use crate::ground::{Ground, Outcome, P99, Target};
 
 /// Whoever is served, with it and without it; for how long comes on top of it.
 const SERVED: &str = "--clients 50 --rate 5000 --pipeline 16 --mix get=80,set=20 --shared 0 \
                       --keys 20000 --warmup 400ms --turn 250ms";
 
-/// Some seconds of the served: medians of their turns.
+/// Some seconds of the served.
 #[derive(Debug)]
 struct Served {
     p50_us: f64,
     p99_us: f64,
+    /// Of the median turn.
+    turn_p99_us: f64,
     /// How late the load itself was, p99.
     delay_us: f64,
     /// What the machine's neighbours took of its cores, in percent.
@@ -47,20 +49,23 @@ impl Beside {
 
     /// p99 with it by p99 without.
     pub(crate) fn ratio(&self) -> Option<Quartiles> {
-        let ratios = self
-            .0
-            .iter()
-            .map(|[without, with]| with.p99_us / without.p99_us);
+        self.ratio_of(|served| served.p99_us)
+    }
+
+    fn ratio_of(&self, figure: fn(&Served) -> f64) -> Option<Quartiles> {
+        let ratios = self.0.iter();
+        let ratios = ratios.map(|[without, with]| figure(with) / figure(without));
         Quartiles::of(ratios.collect())
     }
 
     /// The columns that [`cells`](Self::cells) fills.
-    pub(crate) const COLUMNS: [&'static str; 9] = [
+    pub(crate) const COLUMNS: [&'static str; 10] = [
         "p50 without",
         "p99 without",
         "p50 with",
         "p99 with",
         "p99 with / without",
+        "the same of the median turn",
         "the load's own delay, p99: without",
         "with",
         "stolen from the machine: without",
@@ -68,7 +73,7 @@ impl Beside {
     ];
 
     /// Medians over the pairs, milliseconds.
-    pub(crate) fn cells(&self) -> [Cell; 9] {
+    pub(crate) fn cells(&self) -> [Cell; 10] {
         let median = |which: usize, figure: fn(&Served) -> f64| {
             let served = self.0.iter().filter_map(|pair| pair.get(which));
             Quartiles::of(served.map(figure).collect()).map(|quartiles| quartiles.median)
@@ -83,6 +88,7 @@ impl Beside {
             ms(1, |served| served.p50_us),
             ms(1, |served| served.p99_us),
             Cell::Ratio(self.ratio()),
+            Cell::Ratio(self.ratio_of(|served| served.turn_p99_us)),
             ms(0, |served| served.delay_us),
             ms(1, |served| served.delay_us),
             Cell::maybe(median(0, |served| served.stolen), 1),
@@ -109,9 +115,11 @@ fn serve(
 }
 
 fn figures(outcome: &Outcome, name: &str, stolen: f64) -> Option<Served> {
+    let latency = &outcome.target(name)?.latency_us;
     Some(Served {
-        p50_us: outcome.median(name, P50)?,
-        p99_us: outcome.median(name, P99)?,
+        p50_us: latency.p50,
+        p99_us: latency.p99,
+        turn_p99_us: outcome.median(name, P99)?,
         delay_us: outcome.delay_us(name)?,
         stolen,
     })
@@ -157,6 +165,7 @@ mod tests {
         Served {
             p50_us: 50.0,
             p99_us,
+            turn_p99_us: p99_us / 10.0,
             delay_us: 10.0,
             stolen: 0.0,
         }

@@ -26,11 +26,8 @@ use crate::{handshake, memory, process, proxies, sockets};
 const IDLE: usize = 10_000;
 /// Clients that ask for a lot and read nothing of it.
 const DEAF: usize = 1_000;
-/// Connections at a time that stop within their first message; whoever is closed comes again. They do not come
-/// all at the same instant: that is a storm.
-const STALLED: u32 = 2_000;
-/// Between two of them: they are closed after five seconds, Keyway's default.
-const STALLED_EVERY: Duration = Duration::from_micros(5_000_000 / STALLED as u64);
+/// Connections at a time that stop within their first message; whoever is closed comes again.
+const STALLED: usize = 2_000;
 /// Handshakes at the same time while the crowd gathers.
 const AT_ONCE: usize = 256;
 /// What a deaf client asks for: 64 values of 16 KiB.
@@ -100,7 +97,7 @@ pub(crate) fn run(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Resu
         title: format!(
             "5,000 requests a second of 50 clients (open loop), without and with {IDLE} idle clients, {DEAF} that \
              ask for {ASKED} x {VALUE_BYTES} bytes and read nothing, {STALLED} at a time that stop within their \
-             hello; limits.memory_bytes_max is {BUDGET_MIB} MiB: milliseconds, medians of the turns, and the \
+             hello; limits.memory_bytes_max is {BUDGET_MIB} MiB: milliseconds, medians of the pairs, and the \
              ratio in pairs"
         ),
         columns,
@@ -250,7 +247,6 @@ async fn gather(connector: &TlsConnector, port: u16, stage: &Arc<Stage>) -> Resu
     let mut stalling = JoinSet::new();
     for _ in 0..STALLED {
         stalling.spawn(stall(port, Arc::clone(stage)));
-        sleep(STALLED_EVERY).await;
     }
     stage.gathered.store(true, Relaxed);
     while let Some(stalled) = stalling.join_next().await {

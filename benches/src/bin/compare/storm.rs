@@ -42,7 +42,7 @@ pub(crate) fn run(ground: &Ground, wish: &Wish, findings: &mut Findings) -> Resu
     columns.push("connects /s");
     let mut table = Table {
         title: "5,000 requests a second of 50 clients (open loop), without and with others that connect without a \
-                pause: milliseconds, medians of the turns, and the ratio in pairs"
+                pause: milliseconds, medians of the pairs, and the ratio in pairs"
             .into(),
         columns,
         rows: Vec::new(),
