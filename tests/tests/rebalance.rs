@@ -261,6 +261,59 @@ fn killed_anywhere_it_goes_on(version: Version) {
     ground.end_clean();
 }
 
+/// A source that has granted its slots must not take them back: the target may have them already.
+#[test]
+fn stopped_while_slots_are_handed_over_no_write_is_lost() {
+    let ground = Ground::new(Version::V9_1, 2, 0, false);
+    let held = |on| {
+        let mut target = ground.cluster.client(1);
+        let hold = ["DEBUG", "SLOTMIGRATION", "PREVENT-FAILOVER", on];
+        assert_eq!(text(&target.cmd(&hold)), "OK");
+    };
+    held("1");
+    let (mut child, mut said) = ground.begun(&["--empty", &ground.addr(0)], 0);
+    let mut source = ground.cluster.client(0);
+    let mut granted = || {
+        let jobs = source.cmd(&["CLUSTER", "GETSLOTMIGRATIONS"]);
+        let jobs = jobs.as_array().unwrap().iter();
+        jobs.filter_map(|job| job.map_get("state"))
+            .any(|state| text(state) == "failover-granted")
+    };
+    wait_until("slots that are granted", 30, &mut granted);
+    signal(&child, Signal::INT);
+    let mut line = String::new();
+    while !line.contains("stopping") {
+        line.clear();
+        assert_ne!(said.read_line(&mut line).unwrap(), 0, "it ends too early");
+    }
+    // It has looked twice since, so what it does about the signal is done.
+    let looks = || {
+        let stats = text(&ground.cluster.client(0).cmd(&["INFO", "commandstats"]));
+        let line = stats
+            .lines()
+            .find(|line| line.contains("|getslotmigrations:"));
+        let calls = line
+            .unwrap()
+            .split("calls=")
+            .nth(1)
+            .unwrap()
+            .split(',')
+            .next();
+        calls.unwrap().parse::<u64>().unwrap()
+    };
+    let before = looks();
+    wait_until("two looks", 10, || looks() >= before + 2);
+    assert!(granted(), "it has cancelled what was granted");
+    held("0");
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
+    assert!(rest.contains(r#""event":"moved""#), "{rest}");
+    ground.slots();
+    ground.done(&["--apply", "--by", "slots"]);
+    ground.end_clean();
+}
+
 #[test]
 fn a_primary_lost_on_the_way_ends_it_and_the_next_run_goes_on_9_1() {
     a_primary_lost_on_the_way(Version::V9_1);

@@ -52,15 +52,6 @@ pub(crate) struct Job {
     pub(crate) keys: u64,
 }
 
-/// How a job ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// So many slots were moved; others had another owner by then.
-    Moved(usize),
-    /// It was stopped before anything was moved.
-    Stopped,
-}
-
 /// What happens to a job.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
@@ -128,7 +119,8 @@ impl<'a> Mover<'a> {
         jobs
     }
 
-    /// Does all at once: each element's jobs one after the other. One that fails ends its element.
+    /// Does all at once: each element's jobs one after the other. One that fails ends its element; when
+    /// it is to stop, the jobs that have begun are the last.
     pub(crate) async fn run(
         &self,
         lanes: Vec<Vec<Job>>,
@@ -188,7 +180,7 @@ struct Lane {
 
 impl Lane {
     async fn run(self, jobs: Vec<Job>) {
-        let mut hands = Hands::None;
+        let mut hands = None;
         for job in jobs {
             if self.stop.requested() {
                 return;
@@ -196,8 +188,7 @@ impl Lane {
             self.tell(&job, What::Began).await;
             let began = clock::now();
             match self.one(&mut hands, &job).await {
-                Ok(Ended::Moved(slots)) => self.tell(&job, moved(slots, began)).await,
-                Ok(Ended::Stopped) => return,
+                Ok(slots) => self.tell(&job, moved(slots, began)).await,
                 Err(trouble) => {
                     self.tell(&job, What::Failed(trouble)).await;
                     return;
@@ -206,25 +197,24 @@ impl Lane {
         }
     }
 
-    async fn one(&self, hands: &mut Hands, job: &Job) -> Result<Ended, Trouble> {
-        if matches!(hands, Hands::None) {
-            *hands = if self.atomic {
-                Hands::Atomic(Link::open(&self.context, &self.source.addr).await?)
-            } else {
-                let (context, others) = (&self.context, &self.others);
-                {
-                    let legacy = Legacy::open(context, &self.source, &self.target, others).await?;
-                    Hands::Legacy(Box::new(legacy))
-                }
-            };
-        }
+    async fn one(&self, hands: &mut Option<Hands>, job: &Job) -> Result<usize, Trouble> {
+        let hands = match hands {
+            Some(hands) => hands,
+            none => none.insert(self.hands().await?),
+        };
         match hands {
-            Hands::Atomic(source) => {
-                atomic::migrate(source, self.target.id, &job.slots, &self.stop).await
-            }
-            Hands::Legacy(legacy) => legacy.migrate(&job.slots).await.map(Ended::Moved),
-            Hands::None => Ok(Ended::Stopped),
+            Hands::Atomic(source) => atomic::migrate(source, self.target.id, &job.slots).await,
+            Hands::Legacy(legacy) => legacy.migrate(&job.slots).await,
         }
+    }
+
+    async fn hands(&self) -> Result<Hands, Trouble> {
+        let (context, source) = (&self.context, &self.source);
+        if self.atomic {
+            return Link::open(context, &source.addr).await.map(Hands::Atomic);
+        }
+        let legacy = Legacy::open(context, source, &self.target, &self.others).await?;
+        Ok(Hands::Legacy(Box::new(legacy)))
     }
 
     async fn tell(&self, job: &Job, what: What) {
@@ -246,7 +236,6 @@ fn moved(slots: usize, began: Instant) -> What {
 
 /// What a lane works with, once it has begun.
 enum Hands {
-    None,
     Atomic(Link),
     Legacy(Box<Legacy>),
 }

@@ -64,7 +64,7 @@ pub(crate) fn show(options: &Options) -> ExitCode {
 async fn autoscale(options: &Options) -> Result<(), Failure> {
     let config = to_be_changed(&options.config, options.cluster.as_deref())?;
     telemetry::start(&config.log);
-    let stop = stop_on_signals()?;
+    let stop = stop_on_signals(|text| tracing::info!("{text}"))?;
     let fleet = Fleet::new(&config).map_err(Failure::Failed)?;
     let view = well(&fleet, &stop)
         .await

@@ -123,8 +123,12 @@ pub(crate) fn show(options: &Options) -> ExitCode {
     }
 }
 
-/// Stops at SIGINT and SIGTERM; at once at the second one: nothing is lost by it.
-pub(super) fn stop_on_signals() -> Result<Stop, Failure> {
+/// Said at the first signal.
+const STOPPING: &str = "stopping: what has begun is finished first; a second signal ends at once";
+
+/// Stops at SIGINT and SIGTERM, and tells that it has begun to; at once at the second one: nothing is
+/// lost by it.
+pub(super) fn stop_on_signals(tell: impl Fn(&str) + Send + 'static) -> Result<Stop, Failure> {
     let failed = |error: std::io::Error| Failure::Failed(format!("no signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -138,6 +142,7 @@ pub(super) fn stop_on_signals() -> Result<Stop, Failure> {
             if second {
                 std::process::exit(i32::from(STOPPED));
             }
+            tell(STOPPING);
             let _ = sender.send(true);
         }
     });
@@ -157,7 +162,8 @@ async fn rebalance(options: &Options) -> Result<End, Failure> {
         By::Keys | By::Slots => Duration::ZERO,
     };
     let emptied = addresses(&options.empty)?;
-    let stop = stop_on_signals()?;
+    let json = options.json;
+    let stop = stop_on_signals(move |text| progress::interrupted(json, text))?;
     let fleet = Fleet::new(&config).map_err(Failure::Failed)?;
     let claim = claimed(&fleet, options, &stop).await?;
     let stop = claim.as_ref().map_or(&stop, Claim::stop);

@@ -155,6 +155,14 @@ impl Progress {
     }
 }
 
+/// Something to know, beside what may be a bar.
+pub(super) fn interrupted(json: bool, text: &str) {
+    if !json && stderr().is_terminal() {
+        eprintln!(); // behind the bar and the terminal's ^C
+    }
+    note(json, text);
+}
+
 /// Something to know.
 pub(super) fn note(json: bool, text: &str) {
     note_as(json, "note", text);
