@@ -190,6 +190,12 @@ def clients():
             graph("Clients of those allowed", "percentunit",
                   (f"{metric('keyway_client_connections')} / {metric('keyway_client_connections_max')}", "{{instance}} {{cluster}}"), limit=0.8),
             graph("New connections", "ops", (rate("keyway_client_connections_total", by="instance"), "{{instance}}")),
+            graph("Bytes that wait for clients", "bytes",
+                  (f"sum by (instance) ({metric('keyway_client_waiting_bytes')})", "{{instance}}"), width=12,
+                  about="Replies that clients have not read yet, and commands that they have half sent."),
+            graph("Waiting bytes of those allowed", "percentunit",
+                  (f"{metric('keyway_client_waiting_bytes')} / {metric('keyway_client_waiting_bytes_max')}", "{{instance}} {{cluster}}"), limit=0.8,
+                  width=12, about="At 1, the clients for which most waits are closed; the log says which."),
         ]),
         ("TLS", [
             graph("Handshakes by how they ended", "ops", (rate("keyway_handshakes_total", by="result"), "{{result}}"), stacked=True, width=12,

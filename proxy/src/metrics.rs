@@ -72,6 +72,8 @@ struct Cells {
     times: [AtomicU64; Times::BUCKETS],
     phases: [PhaseCells; Phase::COUNT],
     client_bytes: [AtomicU64; Direction::COUNT],
+    waiting_bytes: AtomicU64,
+    waiting_bytes_max: AtomicU64,
     coalesced: AtomicU64,
     near: [AtomicU64; NearEnd::COUNT],
     near_dropped: [AtomicU64; NearDrop::COUNT],
@@ -106,6 +108,8 @@ impl Cells {
             near: Default::default(),
             near_dropped: Default::default(),
             near_bytes: AtomicU64::default(),
+            waiting_bytes: AtomicU64::default(),
+            waiting_bytes_max: AtomicU64::default(),
             reads: Default::default(),
             node_received: Default::default(),
             node_sent: Default::default(),
@@ -360,6 +364,12 @@ impl WorkerMetrics {
     /// What is kept near takes so many bytes.
     pub fn near_bytes(&self, bytes: u64) {
         self.cells.near_bytes.store(bytes, Relaxed);
+    }
+
+    /// So many bytes wait for clients, of so many that may.
+    pub fn waiting_bytes(&self, bytes: u64, max: u64) {
+        self.cells.waiting_bytes.store(bytes, Relaxed);
+        self.cells.waiting_bytes_max.store(max, Relaxed);
     }
 
     /// A read was sent that may go to a replica.

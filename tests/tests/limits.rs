@@ -116,6 +116,34 @@ fn the_log_begins_with_the_limits_that_came_out() {
 }
 
 #[test]
+fn what_waits_for_clients_is_told_beside_what_may() {
+    const MIB: usize = 1024 * 1024;
+    let cluster = RealCluster::start(Version::V9_1, 1, 0);
+    let keyway = with(&cluster, &format!("memory_bytes_max = {}", 77 * MIB));
+    let waits = |of: &str| keyway.metric(&format!("keyway_client_waiting_bytes{of}"), &[]);
+    let is_near = |bytes: f64, mib: u32| (bytes / f64::from(1 << 20) - f64::from(mib)).abs() < 1.0;
+    wait_until("the bound", 10, || is_near(waits("_max"), 77));
+    let mut good = keyway.client();
+    let value = "v".repeat(8 * MIB);
+    assert_eq!(text(&good.cmd(&["SET", "big", &value])), "OK");
+    wait_until("nothing waits", 10, || is_near(waits(""), 0));
+    let mut deaf = keyway.client();
+    deaf.raw(&frame("GET big").repeat(4));
+    // Some of it is with the kernel.
+    wait_until("replies", 10, || waits("") > f64::from(20 << 20));
+    drop(deaf);
+    wait_until("it has left", 10, || is_near(waits(""), 0));
+    let mut half = keyway.client();
+    half.raw(format!("*3\r\n$3\r\nSET\r\n$3\r\nbig\r\n${}\r\n", 8 * MIB).as_bytes());
+    half.raw(&vec![b'h'; 6 * MIB]);
+    wait_until("half a command", 10, || waits("") >= f64::from(6 << 20));
+    assert!(waits("") < f64::from(20 << 20));
+    drop(half);
+    wait_until("it has left", 10, || is_near(waits(""), 0));
+    assert_eq!(good.ask("PING"), "PONG");
+}
+
+#[test]
 fn beyond_the_memory_budget_the_largest_is_closed() {
     const MIB: usize = 1024 * 1024;
     let cluster = RealCluster::start(Version::V9_1, 1, 0);

@@ -156,6 +156,11 @@ pub trait Host {
     fn near_bytes(&mut self, bytes: usize) {
         let _ = bytes;
     }
+    /// All clients were looked at: so many bytes of replies and half sent commands wait for them here, of so
+    /// many that may.
+    fn waiting_bytes(&mut self, bytes: usize, max: usize) {
+        let _ = (bytes, max);
+    }
     /// A read was sent that may go to a replica.
     fn read(&mut self, zone: Zone);
     /// The proxy gave an error of its own.

@@ -320,7 +320,9 @@ impl<H: Host> Dataplane<H> {
         }
         let over = round.moved_by(piece, self.clients.positions(), now + pause);
         if let Some((waiting, largest)) = over {
-            let go = who_goes(waiting, largest, limits.worker_output_bytes_max);
+            let max = limits.worker_output_bytes_max;
+            self.core.host.waiting_bytes(waiting, max);
+            let go = who_goes(waiting, largest, max);
             endings.extend(go.map(|(waiting, key)| (key, Why::Memory { waiting }, true)));
         }
         for (key, why, at_once) in endings {

@@ -117,6 +117,16 @@ impl Metrics {
                 "direction",
                 by(Direction::LABELS, cells, |cells| &cells.client_bytes),
             ),
+            gauge(
+                "keyway_client_waiting_bytes",
+                "Bytes of replies that clients have not read yet and of commands that they have half sent, by the look at all of them every 250 ms.",
+                signed_of(sum(cells, |cells| &cells.waiting_bytes)),
+            ),
+            gauge(
+                "keyway_client_waiting_bytes_max",
+                "Bytes that may wait so: limits.memory_bytes_max, or what came of the memory there is; for several clusters that share it, each one's part. Beyond it, the clients for which most waits are closed.",
+                signed_of(sum(cells, |cells| &cells.waiting_bytes_max)),
+            ),
             counter(
                 "keyway_requests_total",
                 "Commands that have their reply, by command.",

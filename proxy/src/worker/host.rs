@@ -285,6 +285,10 @@ impl Host for WorkerHost {
         self.metrics.near_bytes(as_u64(bytes));
     }
 
+    fn waiting_bytes(&mut self, bytes: usize, max: usize) {
+        self.metrics.waiting_bytes(as_u64(bytes), as_u64(max));
+    }
+
     fn read(&mut self, zone: Zone) {
         self.metrics.read(zone_of(zone));
     }
