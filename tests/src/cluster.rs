@@ -4,6 +4,7 @@ mod change;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use resp::Value;
 
@@ -11,9 +12,11 @@ use crate::certificates::Certificates;
 use crate::client::{Client, text};
 use crate::node::{Node, Version};
 use crate::relay::Relay;
-use crate::wait::wait_until;
+use crate::wait::{wait_until, within};
 
 const SLOTS: u16 = 16_384;
+/// Between two introductions.
+const MEET_AGAIN: Duration = Duration::from_secs(5);
 
 /// What a cluster is like. Start from [`ClusterOptions::new`].
 #[derive(Clone, Debug)]
@@ -151,12 +154,26 @@ impl RealCluster {
         }
     }
 
+    /// The first node is told of all others. It gives one up that does not answer within the node timeout, as on a
+    /// busy machine, and is told again.
     fn meet(&self) {
         let mut first = self.client(0);
-        for node in &self.nodes[1..] {
+        let ids: Vec<String> = (1..self.nodes.len()).map(|index| self.id(index)).collect();
+        let mut strangers = || {
+            let lines = text(&first.cmd(&["CLUSTER", "NODES"]));
+            let strange = (1..).zip(&ids).filter(|(_, id)| !lines.contains(*id));
+            strange.map(|(index, _)| index).collect::<Vec<usize>>()
+        };
+        let mut teller = self.client(0);
+        let mut tell = |index: usize| {
+            let node = &self.nodes[index];
             let (port, bus) = (node.port().to_string(), node.bus_port().to_string());
-            expect_ok(&first.cmd(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]));
-        }
+            expect_ok(&teller.cmd(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]));
+        };
+        wait_until("nodes that have met", 30, || {
+            strangers().into_iter().for_each(&mut tell);
+            within(MEET_AGAIN, || strangers().is_empty())
+        });
         self.wait_acquainted();
     }
 

@@ -12,6 +12,9 @@ use super::{Fleet, Peer, Trouble, View, field, members, text_of, words};
 
 /// All nodes know a new one within this.
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
+/// A node gives up on another that does not answer within the node timeout, and does not try again by
+/// itself: who is not there after this is introduced once more.
+const MEET_AGAIN: Duration = Duration::from_secs(5);
 /// Clients have left an emptied node within this, or are not waited for any longer.
 const CALM_LIMIT: Duration = Duration::from_secs(10);
 /// A node that sent nobody away for so long has been left by all clients.
@@ -80,9 +83,17 @@ impl Fleet {
             self.meet(host, addr).await?;
         }
         let until = Instant::now() + JOIN_LIMIT;
+        let mut meet_again = Instant::now() + MEET_AGAIN;
         loop {
             let view = self.view().await?;
-            let here = new.iter().all(|(_, id)| view.peer(*id).is_some());
+            let mut strangers = new.iter().filter(|(_, id)| view.peer(*id).is_none());
+            if Instant::now() >= meet_again {
+                for (addr, _) in strangers.clone() {
+                    self.meet(host, addr).await?;
+                }
+                meet_again = Instant::now() + MEET_AGAIN;
+            }
+            let here = strangers.next().is_none();
             let trouble = match view.disagreement() {
                 None if here && view.sound().is_ok() => return Ok(view),
                 trouble => trouble.unwrap_or_else(|| "not all are there".to_owned()),

@@ -138,8 +138,6 @@ impl RealCluster {
     pub fn add_primary(&mut self) -> usize {
         let index = self.nodes().len();
         self.start_node(index);
-        let node = &self.nodes()[index];
-        let (port, bus) = (node.port().to_string(), node.bus_port().to_string());
         // Its epoch is no other's, so that it need not find out by a conflict.
         let epoch = (index + 1_000).to_string();
         expect_ok(
@@ -147,12 +145,7 @@ impl RealCluster {
                 .client(index)
                 .cmd(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]),
         );
-        expect_ok(
-            &self
-                .client(0)
-                .cmd(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]),
-        );
-        self.wait_acquainted();
+        self.meet();
         self.wait_healthy();
         index
     }
