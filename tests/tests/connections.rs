@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use keyway_tests::{Client, ClusterOptions, Keyway, RealCluster, Version, frame, show, wait_until};
+use keyway_tests::{
+    Client, ClusterOptions, Keyway, RealCluster, Version, frame, show, slot_of, text, wait_until,
+};
 
 fn send(client: &mut Client, line: &str) {
     client.raw(&frame(line));
@@ -75,6 +77,63 @@ fn a_blocked_client_is_unblocked() {
         assert_eq!(waiter.ask("LPOP never"), "kept");
     }
     assert_eq!(asker.ask(&format!("CLIENT UNBLOCK {number}")), "0");
+}
+
+/// Its node would not unblock it for this user, so Keyway does.
+#[test]
+fn whose_user_may_not_unblock_is_unblocked_all_the_same() {
+    let mut options = ClusterOptions::new(Version::V9_1, 1, 0);
+    let rules = ">secret ~* +@all -client|unblock";
+    options.users.push(("worker".to_owned(), rules.to_owned()));
+    let cluster = RealCluster::with(options);
+    let keyway = Keyway::start(&cluster);
+    let (mut waiter, mut asker) = (keyway.client(), keyway.client());
+    assert_eq!(waiter.ask("AUTH worker secret"), "OK");
+    let number = id(&mut waiter);
+    let error = "-UNBLOCKED client unblocked via CLIENT UNBLOCK";
+    for (reason, reply) in [("", "(nil)"), (" ERROR", error)] {
+        send(&mut waiter, "BLPOP never 0");
+        wait_until("the client to be unblocked", 10, || {
+            asker.ask(&format!("CLIENT UNBLOCK {number}{reason}")) == "1"
+        });
+        assert_eq!(show(&waiter.read()), reply);
+        assert_eq!(waiter.ask("PING"), "PONG");
+    }
+}
+
+/// Only the node knows whether a command that blocks has taken something already.
+#[test]
+fn what_a_client_takes_while_it_is_unblocked_is_not_lost() {
+    let cluster = RealCluster::start(Version::V9_1, 3, 0);
+    let keyway = Keyway::start(&cluster);
+    let mut asker = keyway.client();
+    for shard in 0..3 {
+        let key = (0..).map(|number| format!("taken:{number}"));
+        let mut of_shard = key.filter(|key| cluster.owner(slot_of(key)) == shard);
+        let key = of_shard.next().expect("a key");
+        let mut waiter = keyway.client();
+        let number = id(&mut waiter);
+        send(&mut waiter, &format!("BLPOP {key} 0"));
+        let mut node = cluster.client(shard);
+        wait_until("a client that blocks", 10, || {
+            text(&node.cmd(&["INFO", "clients"])).contains("blocked_clients:1")
+        });
+        // The element comes first, but the node is slow: another one is asked whether the asker may.
+        cluster.nodes()[shard].freeze();
+        node.raw(&frame(&format!("RPUSH {key} {key}-kept")));
+        send(&mut asker, &format!("CLIENT UNBLOCK {number}"));
+        asker.set_patience(Duration::from_millis(300));
+        let asked = asker.try_read().ok();
+        cluster.nodes()[shard].thaw();
+        asker.set_patience(Duration::from_secs(10));
+        assert_eq!(show(&node.read()), "1");
+        let answer = asked.unwrap_or_else(|| asker.read());
+        let reply = show(&waiter.read());
+        let left = waiter.ask(&format!("LPOP {key}"));
+        let taken = reply == format!("{key} {key}-kept") && left == "(nil)";
+        let kept = reply == "(nil)" && left == format!("{key}-kept");
+        assert!(taken || kept, "{answer:?}: {reply}, and then {left}");
+    }
 }
 
 #[test]

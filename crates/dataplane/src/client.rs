@@ -120,6 +120,15 @@ pub(crate) enum Blocked {
     Room,
 }
 
+/// A node was asked to end a command that blocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unblocking {
+    /// What is not ended then is ended here.
+    pub(crate) until: Instant,
+    /// The reply is an error.
+    pub(crate) error: bool,
+}
+
 /// Credentials that Valkey judges now.
 #[derive(Debug)]
 pub(crate) struct PendingAuth {
@@ -163,6 +172,8 @@ pub(crate) struct State {
     pub(crate) lease: Option<Key>,
     /// One to each shard, for `WAIT`.
     pub(crate) waits: Vec<Key>,
+    /// Its node was asked to end the command that blocks (`CLIENT UNBLOCK`).
+    pub(crate) unblocking: Option<Box<Unblocking>>,
     /// Its command in flight is to have one, or has it.
     pub(crate) leasing: bool,
     pub(crate) watch: Option<Watch>,

@@ -1,13 +1,13 @@
 //! Commands about all clients of the proxy: asked of every worker, once Valkey has said that the user
 //! may.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use command::Command;
+use command::{Command, CommandTable};
 use resp::Request;
 use routing::Keys;
 use session::{
-    Form, Place,
+    Form, OpState, Place,
     local::{
         self, Inquiry, Shown,
         keyway::{HELP, Question},
@@ -16,7 +16,7 @@ use session::{
 
 use crate::{
     action::Action,
-    client::{Blocked, State, Why},
+    client::{Blocked, State, Unblocking, Why},
     core::Core,
     forward::{Sending, Took},
     host::Host,
@@ -24,6 +24,9 @@ use crate::{
     slots::Key,
     ticket::Ticket,
 };
+
+/// A node that was asked to end a command that blocks has so long to do it.
+const UNBLOCK_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a worker says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -290,23 +293,40 @@ impl<H: Host> Dataplane<H> {
             return 0;
         };
         let state = &mut client.state;
-        let order = &state.session.order;
-        let open = order.open_part().filter(|(place, part)| {
-            let form = order.op(*place, *part).map(|op| op.form);
-            form == Some(Form::Leased(0)) && state.watch.is_none()
-        });
-        let Some((place, part)) = open else {
-            return 0;
-        };
-        let Some(command) = order
-            .command(place)
-            .and_then(|command| self.table.get(command))
-        else {
-            return 0;
-        };
-        if !command.is_blocking() {
+        let Some(open) = blocking(state, &self.table) else {
             return 0; // UNWATCH has a connection to itself too
+        };
+        if state.unblocking.is_some() {
+            return 0;
         }
+        if self.core.unblock_there(state, open, error, now) {
+            let until = now + UNBLOCK_LIMIT;
+            state.unblocking = Some(Box::new(Unblocking { until, error }));
+        } else {
+            self.unblock_here(key, error, now);
+        }
+        1
+    }
+
+    /// The node has not done it: it may not for this user, it does not answer, or it was asked before it had
+    /// the command.
+    pub(crate) fn unblock_late(&mut self, key: Key, now: Instant) {
+        let client = self.clients.get_mut(key);
+        let asked = client.and_then(|client| client.state.unblocking.take());
+        if let Some(asked) = asked {
+            self.unblock_here(key, asked.error, now);
+        }
+    }
+
+    /// Replies in the node's place. Its connection ends, and what the command may have taken meanwhile with it.
+    fn unblock_here(&mut self, key: Key, error: bool, now: Instant) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let state = &mut client.state;
+        let Some((place, part, command)) = blocking(state, &self.table) else {
+            return;
+        };
         let mut reply = Vec::new();
         if error {
             let text = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
@@ -319,7 +339,48 @@ impl<H: Host> Dataplane<H> {
         self.core.give(state, ticket, &reply, true, now);
         self.core.settle_lease(state, now);
         self.core.wake(state, key);
-        1
+    }
+}
+
+/// A client's command that blocks, and that alone is open.
+fn blocking<'a>(state: &State, table: &'a CommandTable) -> Option<(Place, u16, &'a Command)> {
+    let order = &state.session.order;
+    let (place, part) = order.open_part()?;
+    let form = order.op(place, part).map(|op| op.form);
+    if form != Some(Form::Leased(0)) || state.watch.is_some() {
+        return None;
+    }
+    let command = table.get(order.command(place)?)?;
+    command.is_blocking().then_some((place, part, command))
+}
+
+impl<H: Host> Core<H> {
+    /// Asks the node that has a client's command to end it, on another connection: only the node knows
+    /// whether the command has taken anything yet. `false` when no node has it.
+    fn unblock_there(
+        &mut self,
+        client: &State,
+        (place, part, _): (Place, u16, &Command),
+        error: bool,
+        now: Instant,
+    ) -> bool {
+        let op = client.session.order.op(place, part);
+        let lease = client.lease.and_then(|lease| self.channels.get(lease));
+        let Some((op, lease)) = op.zip(lease) else {
+            return false;
+        };
+        let id = lease.connection.greeting().client_id;
+        let is_there = matches!(op.state, OpState::InFlight(route) if route == lease.route);
+        let Some(id) = id.filter(|_| is_there && lease.is_ready()) else {
+            return false;
+        };
+        let (addr, node) = (lease.addr.clone(), lease.node);
+        let how = if error { "ERROR" } else { "TIMEOUT" };
+        let mut request = Vec::new();
+        resp::write::request(&mut request, &["CLIENT", "UNBLOCK", &id.to_string(), how]);
+        let channel = self.channel_to(&addr, node, self.profile(client), now);
+        self.push(channel, Ticket::of_nobody(), &request, None, now);
+        true
     }
 }
 

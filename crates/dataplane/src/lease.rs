@@ -236,6 +236,7 @@ impl<H: Host> Core<H> {
     pub(crate) fn settle_lease(&mut self, client: &mut State, now: Instant) {
         if client.leasing && client.session.order.open() == 0 {
             client.leasing = false;
+            client.unblocking = None;
             if let Some(watch) = &mut client.watch {
                 watch.firm = true;
             }

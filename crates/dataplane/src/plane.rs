@@ -215,6 +215,7 @@ impl<H: Host> Dataplane<H> {
                 lease: None,
                 waits: Vec::new(),
                 leasing: false,
+                unblocking: None,
                 watch: None,
                 unguarded: None,
                 uninformed: false,

@@ -304,6 +304,7 @@ impl<H: Host> Dataplane<H> {
         let (piece, pause) = Round::pace(self.clients.positions());
         let round = &mut self.round;
         let mut endings: SmallVec<[(Key, Why, bool); 4]> = SmallVec::new();
+        let mut blocked: SmallVec<[Key; 4]> = SmallVec::new();
         // Most clients of a crowd are idle: this is all that they cost.
         for (key, client) in self.clients.stretch(round.next, piece) {
             let state = &client.state;
@@ -311,6 +312,13 @@ impl<H: Host> Dataplane<H> {
             let replies = state.session.output.len() + order.early_bytes() + order.merging_bytes();
             if state.ending.is_none() {
                 round.saw(key, replies + client.pending.capacity());
+            }
+            if state
+                .unblocking
+                .as_ref()
+                .is_some_and(|asked| asked.until <= now)
+            {
+                blocked.push(key);
             }
             if let Some(why) = overdue(state, replies, &limits, now) {
                 endings.push((key, why, true));
@@ -325,6 +333,9 @@ impl<H: Host> Dataplane<H> {
             let go = who_goes(waiting, largest, max);
             endings.extend(go.map(|(waiting, key)| (key, Why::Memory { waiting }, true)));
         }
+        blocked
+            .into_iter()
+            .for_each(|key| self.unblock_late(key, now));
         for (key, why, at_once) in endings {
             if let Some(client) = self.clients.get_mut(key) {
                 if matches!(why, Why::Memory { .. }) {

@@ -147,6 +147,14 @@ impl Ticket {
         }
     }
 
+    /// The ticket of what nobody waits for: whatever is answered is left.
+    pub(crate) fn of_nobody() -> Self {
+        Self {
+            topic: None,
+            ..Self::of_topic(None)
+        }
+    }
+
     /// The ticket of one part of a question that a near cache asks.
     pub(crate) fn of_near((number, part): (u32, u16)) -> Self {
         Self {

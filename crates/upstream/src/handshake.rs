@@ -52,6 +52,8 @@ pub struct Greeting {
     pub role: Option<String>,
     /// The node's availability zone (from 8.1 on, when set).
     pub zone: Option<String>,
+    /// What the node calls this connection (`CLIENT ID`).
+    pub client_id: Option<i64>,
 }
 
 /// Why a connection could not be set up.
@@ -212,6 +214,7 @@ impl Handshake {
             version: text(b"version"),
             role: text(b"role"),
             zone: text(b"availability_zone"),
+            client_id: reply.map_get(b"id").and_then(Value::as_int),
         };
         self.ask(
             Step::SetInfo,

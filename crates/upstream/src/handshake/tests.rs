@@ -169,6 +169,7 @@ fn the_greeting_is_read_in_both_protocols() {
                 version: Some("9.1.2".to_owned()),
                 role: Some(role.to_owned()),
                 zone: zone.map(str::to_owned),
+                client_id: Some(59),
             };
             assert_eq!(*handshake.greeting(), expected);
         }
