@@ -469,10 +469,16 @@ fn fails_on_the_way(options: ClusterOptions, when: &str) {
     load.wait_rounds(50);
     let log = scaling.stop();
     let report = load.stop();
+    // While the mover waits for a successor for longer than a command may, a slot stays half moved: one with
+    // several of its keys cannot be done, and is told so.
+    let half_moved = report.errors.get("TRYAGAIN").copied().unwrap_or(0);
+    let beyond = report.errors_beyond_failure().saturating_sub(half_moved);
     assert!(
-        report.verified > 0 && report.is_right(),
-        "{:?}\n{log}",
-        report.errors
+        report.verified > 0 && report.faults.is_empty() && beyond == 0,
+        "{:?}, {:?}\n{}\n{log}",
+        report.errors,
+        report.faults,
+        report.told(20)
     );
     assert_eq!(report.closed, 0, "{}\n{log}", report.told(20));
 }
