@@ -154,39 +154,32 @@ impl RealCluster {
         }
     }
 
-    /// The first node is told of all others. It gives one up that does not answer within the node timeout, as on a
-    /// busy machine, and is told again.
+    /// The first node is told of all others. One that has no answer within the node timeout, as on a busy machine,
+    /// gives up, and one of two may know the other and not be known: then all are told again.
     fn meet(&self) {
         let mut first = self.client(0);
-        let ids: Vec<String> = (1..self.nodes.len()).map(|index| self.id(index)).collect();
-        let mut strangers = || {
-            let lines = text(&first.cmd(&["CLUSTER", "NODES"]));
-            let strange = (1..).zip(&ids).filter(|(_, id)| !lines.contains(*id));
-            strange.map(|(index, _)| index).collect::<Vec<usize>>()
-        };
-        let mut teller = self.client(0);
-        let mut tell = |index: usize| {
-            let node = &self.nodes[index];
-            let (port, bus) = (node.port().to_string(), node.bus_port().to_string());
-            expect_ok(&teller.cmd(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]));
-        };
-        wait_until("nodes that have met", 30, || {
-            strangers().into_iter().for_each(&mut tell);
-            within(MEET_AGAIN, || strangers().is_empty())
+        let lines = text(&first.cmd(&["CLUSTER", "NODES"]));
+        let mut strangers: Vec<usize> = (1..self.nodes.len())
+            .filter(|index| !lines.contains(&self.id(*index)))
+            .collect();
+        wait_until("nodes that know each other", 30, || {
+            for index in &strangers {
+                let node = &self.nodes[*index];
+                let (port, bus) = (node.port().to_string(), node.bus_port().to_string());
+                expect_ok(&first.cmd(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]));
+            }
+            strangers = (1..self.nodes.len()).collect();
+            within(MEET_AGAIN, || self.are_acquainted())
         });
-        self.wait_acquainted();
     }
 
-    fn wait_acquainted(&self) {
+    fn are_acquainted(&self) -> bool {
         let known = format!("cluster_known_nodes:{}", self.nodes.len());
-        for index in 0..self.nodes.len() {
+        (0..self.nodes.len()).all(|index| {
             let mut client = self.client(index);
-            wait_until("nodes that know each other", 20, || {
-                let nodes = text(&client.cmd(&["CLUSTER", "NODES"]));
-                text(&client.cmd(&["CLUSTER", "INFO"])).contains(&known)
-                    && !nodes.contains("handshake")
-            });
-        }
+            let nodes = text(&client.cmd(&["CLUSTER", "NODES"]));
+            text(&client.cmd(&["CLUSTER", "INFO"])).contains(&known) && !nodes.contains("handshake")
+        })
     }
 
     fn attach_replicas(&self) {

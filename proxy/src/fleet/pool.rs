@@ -86,18 +86,18 @@ impl Fleet {
         let mut meet_again = Instant::now() + MEET_AGAIN;
         loop {
             let view = self.view().await?;
-            let mut strangers = new.iter().filter(|(_, id)| view.peer(*id).is_none());
-            if Instant::now() >= meet_again {
-                for (addr, _) in strangers.clone() {
-                    self.meet(host, addr).await?;
-                }
-                meet_again = Instant::now() + MEET_AGAIN;
-            }
-            let here = strangers.next().is_none();
+            let here = new.iter().all(|(_, id)| view.peer(*id).is_some());
             let trouble = match view.disagreement() {
                 None if here && view.sound().is_ok() => return Ok(view),
                 trouble => trouble.unwrap_or_else(|| "not all are there".to_owned()),
             };
+            if Instant::now() >= meet_again {
+                // All of them: one of two may know the other and not be known.
+                for (addr, _) in new {
+                    self.meet(host, addr).await?;
+                }
+                meet_again = Instant::now() + MEET_AGAIN;
+            }
             if Instant::now() >= until {
                 return Err(Trouble::State(format!(
                     "the new nodes are not known to all within {} s: {trouble}; can the nodes reach each \
