@@ -90,6 +90,7 @@ fn the_time_is_said_to_go_where_it_goes() {
         keyway.metric("keyway_request_phase_seconds_sum", &[&label])
     };
     let count = || keyway.metric("keyway_request_phase_seconds_count", &["phase=\"node\""]);
+    wait_until("the first command", 10, || count() > 0.0);
     let (queue, before) = (spent("queue"), count());
     assert!(spent("client_tls") > 0.0 && spent("node") > 0.0);
     // The node takes what is written to it, and answers later.
