@@ -40,14 +40,15 @@ pub struct ClusterOptions {
 }
 
 impl ClusterOptions {
-    /// Three shards' worth of defaults: quick failover, no password.
+    /// No password; failover is quick where there are replicas. Without, nobody could take over, and a node that a busy
+    /// machine keeps from its turn for seconds need not be missed.
     #[must_use]
     pub fn new(version: Version, shards: usize, replicas: usize) -> Self {
         Self {
             version,
             shards,
             replicas,
-            node_timeout_ms: 2_000,
+            node_timeout_ms: if replicas == 0 { 6_000 } else { 2_000 },
             password: None,
             users: Vec::new(),
             extra: Vec::new(),

@@ -21,10 +21,10 @@ fn load() -> LoadOptions {
 }
 
 fn ground(version: Version, shards: usize, replicas: usize) -> Ground {
-    let options = ClusterOptions {
-        node_timeout_ms: 1_000,
-        ..ClusterOptions::new(version, shards, replicas)
-    };
+    let mut options = ClusterOptions::new(version, shards, replicas);
+    if replicas > 0 {
+        options.node_timeout_ms = 1_000;
+    }
     Ground::new(options, load())
 }
 
