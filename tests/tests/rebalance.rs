@@ -39,7 +39,6 @@ impl Ground {
         let counts = !(lossy && version == Version::V8_0Tls);
         let stats = ["--cluster-slot-stats-enabled", "yes"].map(str::to_owned);
         let cluster = RealCluster::with(ClusterOptions {
-            node_timeout_ms: if replicas == 0 { 6_000 } else { 1_000 },
             password: protected.then(|| PASSWORD.to_owned()),
             extra: stats.into_iter().filter(|_| counts).collect(),
             ..ClusterOptions::new(version, shards, replicas)
