@@ -23,6 +23,8 @@ use crate::wait::{wait_until, within};
 
 /// For tests that are not about the end: nobody has to learn that it comes.
 const NO_DRAIN: &str = "[drain]\nlame_duck_ms = 0\ngrace_ms = 1000";
+/// For clients that connect together and speak in turn: on a busy machine the last has to wait for long.
+const PATIENCE: &str = "auth_timeout_ms = 60000";
 /// How long Keyway may take to end after SIGTERM.
 const END_LIMIT: Duration = Duration::from_secs(20);
 
@@ -129,6 +131,9 @@ impl Keyway {
             let _ = writeln!(config, "{NO_DRAIN}");
         }
         let _ = writeln!(config, "[limits]\n{}", settings.limits);
+        if !settings.limits.contains("auth_timeout_ms") {
+            let _ = writeln!(config, "{PATIENCE}");
+        }
         let path = folder.path().join("keyway.toml");
         fs::write(&path, config).expect("the configuration");
 
