@@ -255,7 +255,7 @@ pub struct ClientIdentity {
 pub struct Limits {
     /// Client connections at a time; more are closed at once.
     pub clients_max: usize,
-    /// A TLS handshake that takes longer is closed.
+    /// A TLS handshake that takes longer is closed, up to a fifth later by chance: who came together does not leave together.
     pub handshake_timeout: Duration,
     /// TLS handshakes in progress at a time.
     pub handshakes_max: usize,

@@ -72,7 +72,7 @@ pub(crate) async fn serve<S: Socket>(hall: Rc<Hall>, accepted: Accepted<S>) {
         let failure = tokio::select! {
             biased;
             result = &mut shaking => return result,
-            () = sleep(hall.config.get().limits.handshake_timeout) => Failure::Timeout,
+            () = sleep(hall.handshake_timeout()) => Failure::Timeout,
             () = admission.evicted() => Failure::Evicted,
         };
         hall.departure_turn().await; // it has its socket until then

@@ -2,17 +2,18 @@
 //! known yet whose they are. Once that is known, a client is its worker's alone, and the hall has no more to do with it.
 
 use std::{
-    cell::{Ref, RefCell, RefMut},
+    cell::{Cell, Ref, RefCell, RefMut},
     collections::BTreeMap,
     rc::Rc,
     sync::{Arc, mpsc as std_mpsc},
+    time::Duration,
 };
 
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use super::{
-    Buffers, LogBudget, Plane, Worker, begin, counters::Counters, follow_mail, turns::Clock,
+    Buffers, LogBudget, Plane, Worker, begin, counters::Counters, follow_mail, mix, turns::Clock,
 };
 use crate::{
     acceptor::{ARRIVALS, Accepted},
@@ -26,6 +27,8 @@ use crate::{
 
 /// Clients whose end is seen to between two looks at the sockets: 28 us each, by the median of turns that had eight.
 const DEPARTURES: usize = 2;
+/// Handshakes that have run out of time end within this part of that time.
+const SPREAD: u32 = 5;
 
 /// What a thread of workers is told.
 pub(super) enum Errand {
@@ -54,6 +57,7 @@ pub(crate) struct Hall {
     buffers: Buffers,
     handshakes: Semaphore,
     departures: Semaphore,
+    shaken: Cell<u64>,
 }
 
 impl Hall {
@@ -95,11 +99,28 @@ impl Hall {
         turn(&self.handshakes).await
     }
 
+    /// How long a handshake that begins now may take.
+    pub(crate) fn handshake_timeout(&self) -> Duration {
+        self.shaken.set(self.shaken.get().wrapping_add(1));
+        spread(
+            self.config.get().limits.handshake_timeout,
+            self.shaken.get(),
+        )
+    }
+
     /// Waits for the turn of a client that has left: when thousands leave at once, those who stay
     /// are served in between.
     pub(crate) async fn departure_turn(&self) {
         turn(&self.departures).await;
     }
+}
+
+/// `limit`, and up to a fifth on top of it, by chance: thousands that came at once, and stall, leave one after the
+/// other, and whoever of them comes again is no longer in step with the others.
+fn spread(limit: Duration, number: u64) -> Duration {
+    let chance = (mix(number) >> 32) as u32; // the upper half
+    let most = limit / SPREAD;
+    limit + most.mul_f64(f64::from(chance) / f64::from(u32::MAX))
 }
 
 /// Waits for a place, and for the next look at the sockets.
@@ -165,6 +186,7 @@ pub(super) fn open(
         clusters: RefCell::default(),
         handshakes: Semaphore::new(1),
         departures: Semaphore::new(DEPARTURES),
+        shaken: Cell::default(),
     });
     for context in context.clusters {
         hall.open(context);
@@ -205,9 +227,22 @@ async fn follow_directory(hall: Rc<Hall>) {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use super::*;
+
+    #[test]
+    fn who_stalls_with_thousands_does_not_leave_with_them() {
+        let limit = Duration::from_secs(5);
+        let mut ends: Vec<_> = (0..2000).map(|number| spread(limit, number)).collect();
+        ends.sort();
+        assert!(ends.first() >= Some(&limit) && ends.last() <= Some(&(limit + limit / SPREAD)));
+        // One second, in tenths.
+        for tenth in 0..10 {
+            let from = limit + Duration::from_millis(tenth * 100);
+            let within = |end: &&Duration| (from..from + Duration::from_millis(100)).contains(*end);
+            let ended = ends.iter().filter(within).count();
+            assert!((150..250).contains(&ended), "{ended} in the tenth {tenth}");
+        }
+    }
 
     #[tokio::test]
     async fn few_take_their_turn_between_two_looks() {
