@@ -9,6 +9,7 @@ use keyway_bench::stats::Quartiles;
 
 use crate::findings::{Cell, Findings};
 use crate::ground::{Ground, Outcome, P99, Target};
+use crate::process::Ahead;
 
 /// Whoever is served, with it and without it; for how long comes on top of it.
 const SERVED: &str = "--clients 50 --rate 5000 --pipeline 16 --mix get=80,set=20 --shared 0 \
@@ -103,9 +104,11 @@ fn serve(
     seconds: u32,
     findings: &mut Findings,
 ) -> Result<Served> {
+    let ahead = Ahead::step(&ground.nodes.pids())?;
     let before = Ticks::now()?;
     let arguments = format!("{SERVED} --duration {seconds}s");
     let outcome = ground.run(std::slice::from_ref(target), &arguments)?;
+    drop(ahead);
     let stolen = Ticks::now()?.stolen_since(before);
     let failures = outcome.0.failures.iter();
     findings
