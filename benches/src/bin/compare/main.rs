@@ -32,6 +32,7 @@ use clap::Parser;
 
 use findings::Findings;
 use ground::Ground;
+use process::Session;
 use proxies::Flush;
 use wish::Wish;
 
@@ -63,8 +64,9 @@ const SECTIONS: [Section; 8] = [
 ];
 
 fn compare(wish: &Wish) -> Result<Findings> {
+    let session = Session::raise();
     let mut findings = Findings {
-        about: about(wish),
+        about: about(wish, &session),
         ..Findings::default()
     };
     let mut out = std::io::stdout().lock();
@@ -95,7 +97,7 @@ fn compare(wish: &Wish) -> Result<Findings> {
 }
 
 /// When, where, and what is compared.
-fn about(wish: &Wish) -> Vec<(String, String)> {
+fn about(wish: &Wish, session: &Result<Session>) -> Vec<(String, String)> {
     let version = |variable: &str, argument: &str| {
         let program = std::env::var_os(variable)?;
         let output = Command::new(program).arg(argument).output().ok()?;
@@ -121,6 +123,7 @@ fn about(wish: &Wish) -> Vec<(String, String)> {
             humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         ),
         ("machine", machine),
+        ("session", Session::shown(session)),
         (
             "keyway",
             version("KEYWAY_BIN", "--version").unwrap_or_else(unknown),
