@@ -3,12 +3,17 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsFd, AsRawFd, RawFd},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::sync::watch;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::watch,
+};
 
 use crate::{
     config::{ClusterId, Limits},
@@ -83,7 +88,7 @@ impl<S> Accepted<S> {
     }
 }
 
-/// Binds a listening socket; with `shared`, other processes may bind it too.
+/// Binds a listening socket, tuned for the clients that come to it; with `shared`, other processes may bind it too.
 ///
 /// # Errors
 /// The address is in use, or not this machine's.
@@ -96,6 +101,7 @@ pub fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
+    tune(&socket)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
@@ -149,18 +155,26 @@ impl<W: WorkerHandle> Acceptor<W> {
         entrance: watch::Receiver<Entrance>,
         shutdown: Shutdown,
     ) -> io::Result<()> {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let listener = Listener {
+            tuned: is_tuned(&listener)?,
+            socket: listener,
+        };
+        #[expect(
+            deprecated,
+            reason = "deprecated for what may change its descriptor; a listener does not, and the replacement is an \
+                      unsafe fn"
+        )]
+        let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
         tokio::select! {
             () = self.accept_all(&listener, &entrance) => {}
             () = shutdown.shut() => {}
         }
         // Who has connected already would get a reset when the socket closes.
-        let listener = listener.into_std()?;
+        let listener = listener.into_inner();
         loop {
             match listener.accept() {
                 Ok((stream, peer)) => {
-                    stream.set_nonblocking(true)?;
-                    self.admit(Ok(stream), peer, *entrance.borrow());
+                    self.admit(stream, peer, *entrance.borrow());
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(_) => break, // nobody is left
@@ -169,16 +183,15 @@ impl<W: WorkerHandle> Acceptor<W> {
         Ok(())
     }
 
-    async fn accept_all(
-        &self,
-        listener: &tokio::net::TcpListener,
-        entrance: &watch::Receiver<Entrance>,
-    ) {
+    async fn accept_all(&self, listener: &AsyncFd<Listener>, entrance: &watch::Receiver<Entrance>) {
         let (mut full, mut exhausted) = (Seldom::default(), Seldom::default());
         loop {
             self.arrivals.room().await;
             self.places.handshake_place().await;
-            let (stream, peer) = match listener.accept().await {
+            let (stream, peer) = match listener
+                .async_io(Interest::READABLE, Listener::accept)
+                .await
+            {
                 Ok(accepted) => accepted,
                 Err(error) if is_the_clients(&error) => continue,
                 Err(error) => {
@@ -190,7 +203,7 @@ impl<W: WorkerHandle> Acceptor<W> {
                 }
             };
             let entrance = *entrance.borrow();
-            if !self.admit(stream.into_std(), peer, entrance) && full.is_time() {
+            if !self.admit(stream, peer, entrance) && full.is_time() {
                 tracing::warn!(
                     "no place for more clients; raise limits.clients_max or clients_per_address_max"
                 );
@@ -199,12 +212,7 @@ impl<W: WorkerHandle> Acceptor<W> {
     }
 
     /// Returns false when there is no place for one more.
-    fn admit(
-        &self,
-        stream: io::Result<TcpStream>,
-        peer: SocketAddr,
-        (door, cluster): Entrance,
-    ) -> bool {
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, (door, cluster): Entrance) -> bool {
         // Dropping the stream closes it.
         let admission = match self.places.admit(peer.ip()) {
             Ok(admission) => admission,
@@ -217,17 +225,14 @@ impl<W: WorkerHandle> Acceptor<W> {
                 return false;
             }
         };
-        match stream.and_then(tune) {
-            Ok(stream) => self.give(Accepted {
-                stream,
-                peer,
-                door,
-                cluster,
-                admission,
-                arrival: None,
-            }),
-            Err(_) => self.count(HandshakeResult::Io), // gone already
-        }
+        self.give(Accepted {
+            stream,
+            peer,
+            door,
+            cluster,
+            admission,
+            arrival: None,
+        });
         true
     }
 
@@ -259,11 +264,45 @@ fn is_the_clients(error: &io::Error) -> bool {
     )
 }
 
-fn tune(stream: TcpStream) -> io::Result<TcpStream> {
-    stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER);
-    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-    Ok(stream)
+/// A socket that listens. Linux gives what is accepted the options that it had when the client came.
+#[derive(Debug)]
+struct Listener {
+    socket: TcpListener,
+    /// From the beginning, so that nobody has to be tuned alone. A socket that somebody else has bound may not be.
+    tuned: bool,
+}
+
+impl Listener {
+    /// One client, by one system call: tokio's would have it in this thread's epoll first, which is for its worker's.
+    fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (stream, peer) = acceptfrom_with(&self.socket, flags)?;
+        if !self.tuned {
+            tune(&stream).map_err(|_| io::ErrorKind::ConnectionAborted)?; // gone already
+        }
+        let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
+        Ok((stream.into(), peer.try_into()?))
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// Without delay, with keepalive.
+fn tune(socket: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))
+}
+
+fn is_tuned(socket: &TcpListener) -> io::Result<bool> {
+    let socket = SockRef::from(socket);
+    Ok(socket.tcp_nodelay()?
+        && socket.keepalive()?
+        && socket.tcp_keepalive_time()? == KEEPALIVE_AFTER)
 }
 
 /// For lines that say the same: once in a while.

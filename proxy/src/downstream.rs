@@ -352,7 +352,6 @@ async fn shake_hands<S: Socket>(
     whose: &mut Whose,
     admission: &Admission,
 ) -> Result<Shaken<S>, Failure> {
-    let local = stream.local_addr().map_err(Failure::Io)?;
     let mut first = [0_u8; 8];
     let mut first = ReadBuf::new(&mut first);
     let peeked = poll_fn(|cx| stream.poll_peek(cx, &mut first)).await;
@@ -365,7 +364,8 @@ async fn shake_hands<S: Socket>(
     let config = Arc::clone(&tls.config);
     let understood = || admission.client_speaks();
     match Secured::accept(stream, hello, config, || hall.handshake_turn(), understood).await {
-        Ok(stream) => {
+        Ok(mut stream) => {
+            let local = stream.socket().local_addr().map_err(Failure::Io)?;
             // A session that is resumed brings its certificate along, and nobody looked at it.
             if stream.is_resumed()
                 && let Err(error) = tls.admits(stream.peer_certificates())

@@ -51,6 +51,10 @@ struct World {
 
 fn start(clients_max: usize, handshakes_max: usize) -> World {
     let listener = bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
+    start_at(listener, clients_max, handshakes_max)
+}
+
+fn start_at(listener: TcpListener, clients_max: usize, handshakes_max: usize) -> World {
     let address = listener.local_addr().unwrap();
     let workers = vec![Collector::default(), Collector::default()];
     let limits = Limits {
@@ -112,9 +116,29 @@ async fn workers_get_alike_many() {
     for worker in &world.workers {
         assert_eq!(worker.connections(), 5);
     }
-    let taken = world.workers[0].taken.lock().unwrap();
-    assert!(taken[0].stream.nodelay().unwrap());
-    assert!(SockRef::from(&taken[0].stream).keepalive().unwrap());
+}
+
+#[tokio::test]
+async fn clients_are_tuned_whoever_bound_the_port() {
+    let ours = bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
+    let systemds = TcpListener::bind("127.0.0.1:0").unwrap();
+    systemds.set_nonblocking(true).unwrap();
+    for listener in [ours, systemds] {
+        // One is there before we are.
+        let early = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let world = start_at(listener, 100, 100);
+        world.wait_given(1).await;
+        let _clients = (early, world.connect().await);
+        world.wait_given(2).await;
+        for worker in &world.workers {
+            let taken = worker.taken.lock().unwrap();
+            let socket = SockRef::from(&taken[0].stream);
+            assert!(socket.tcp_nodelay().unwrap());
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
+            assert!(socket.nonblocking().unwrap());
+        }
+    }
 }
 
 #[tokio::test]
