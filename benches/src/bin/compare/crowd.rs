@@ -26,8 +26,9 @@ use crate::{handshake, memory, process, proxies, sockets};
 const IDLE: usize = 10_000;
 /// Clients that ask for a lot and read nothing of it.
 const DEAF: usize = 1_000;
-/// Connections at a time that stop within their first message; whoever is closed comes again.
-const STALLED: usize = 2_000;
+/// Connections at a time that stop within their first message; whoever is closed comes again. With the others that is
+/// what the 20,000 open files of one process allow, and twice `limits.handshakes_max`: half give way to the rest.
+const STALLED: usize = 8_000;
 /// Handshakes at the same time while the crowd gathers.
 const AT_ONCE: usize = 256;
 /// What a deaf client asks for: 64 values of 16 KiB.
