@@ -277,6 +277,7 @@ impl<H: Host> Dataplane<H> {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
+        client.touch();
         if client.state.poke {
             self.poke(key, now);
         }
@@ -497,6 +498,7 @@ impl<H: Host> Dataplane<H> {
             corks,
             output_max: settings.limits.client_output_bytes_max,
             now,
+            ahead: None,
         };
         channel.connection.received(bytes, now, &mut sink)
     }

@@ -57,6 +57,8 @@ pub(crate) struct Sink<'a, H> {
     pub(crate) table: &'a CommandTable,
     pub(crate) output_max: usize,
     pub(crate) now: Instant,
+    /// Whose reply was announced last.
+    pub(crate) ahead: Option<Key>,
 }
 
 impl<H: Host> Sink<'_, H> {
@@ -334,6 +336,17 @@ impl<H: Host> Replies<Ticket> for Sink<'_, H> {
             self.pass_on_to_all(ticket, &request, bytes, done);
         } else {
             self.pass_on(ticket, Some(request.bytes()), bytes, (done, true));
+        }
+    }
+
+    #[inline]
+    fn ahead(&mut self, ticket: &Ticket) {
+        if self.ahead == Some(ticket.client) {
+            return; // a pipeline's
+        }
+        self.ahead = Some(ticket.client);
+        if let Some(client) = self.clients.get(ticket.client) {
+            client.touch();
         }
     }
 

@@ -15,6 +15,9 @@ pub const SENTINEL_INTERVAL: u32 = 1024;
 /// leaves no client with half a reply, and the command can be given another outcome.
 pub const CUT_BYTES_MIN: usize = 64 * 1024;
 
+/// So many replies are announced together ([`Replies::ahead`]).
+const AHEAD: usize = 8;
+
 /// What a caller hands over with a request and gets back with its reply.
 pub trait Ticket: Copy {
     /// Whether a reply to this request may begin with `first_byte`.
@@ -51,6 +54,13 @@ pub trait Replies<T> {
     ///
     /// A reply of [`CUT_BYTES_MIN`] or more is passed on as it arrives, so it needs no buffer.
     fn piece(&mut self, ticket: T, request: Retained<'_>, bytes: &[u8], done: bool);
+
+    /// The reply to `ticket` is one of the next: a good time to look for what it will need. It may
+    /// yet fail to come, or come in pieces.
+    #[inline]
+    fn ahead(&mut self, ticket: &T) {
+        let _ = ticket; // not everyone has much to look for
+    }
 
     /// That reply, of so many bytes, was whole; and the request that it answers. Not called for an
     /// error.
@@ -354,7 +364,13 @@ impl<T: Ticket> Pipeline<T> {
         if !buf.is_empty() {
             self.last_progress = Some(now);
         }
+        let mut announced = 0;
         while let Some(rest) = buf.get(used..).filter(|rest| !rest.is_empty()) {
+            if announced == 0 {
+                announced = AHEAD;
+                self.announce(replies);
+            }
+            announced -= 1;
             let consumed = if self.framer.is_between_replies() && !self.pushing {
                 self.begin(rest)?;
                 self.walk(rest, replies)?
@@ -368,6 +384,15 @@ impl<T: Ticket> Pipeline<T> {
         }
         self.check_invariants();
         Ok(used)
+    }
+
+    /// Tells whose replies are next.
+    fn announce(&self, replies: &mut impl Replies<T>) {
+        for entry in self.in_flight.iter().take(AHEAD) {
+            if let Owner::Caller(ticket) = &entry.owner {
+                replies.ahead(ticket);
+            }
+        }
     }
 
     /// The first bytes of a reply: does it belong to somebody, and can it be theirs?

@@ -74,6 +74,8 @@ pub(crate) struct Inbox(
     pub(crate) Vec<Event>,
     /// What was told of whole replies: number, bytes of the request, bytes of the reply.
     pub(crate) Vec<(usize, usize, usize)>,
+    /// Whose replies were announced, and how many pieces had come then.
+    pub(crate) Vec<(usize, usize)>,
 );
 
 impl Inbox {
@@ -85,6 +87,10 @@ impl Inbox {
 impl Replies<Tag> for Inbox {
     fn piece(&mut self, ticket: Tag, _: Retained<'_>, bytes: &[u8], done: bool) {
         self.0.push(Event::Piece(ticket.0, bytes.to_vec(), done));
+    }
+
+    fn ahead(&mut self, ticket: &Tag) {
+        self.2.push((ticket.0, self.0.len()));
     }
 
     fn replied(&mut self, ticket: &Tag, request: Retained<'_>, bytes: usize) {

@@ -140,6 +140,23 @@ fn replies_leave_in_request_order() {
 }
 
 #[test]
+fn a_command_after_all_others_uses_the_memory_of_the_first() {
+    let mut test = Test::new();
+    let mut places = Vec::new();
+    for round in 0..5 {
+        let place = test.one("GET a", 1);
+        places.push(std::ptr::from_ref(&test.order.entries[0]).addr());
+        if round == 2 {
+            let other = test.one("GET b", 1);
+            assert!(test.piece(other, b"$1\r\nb\r\n", true).is_some());
+        }
+        assert!(test.piece(place, b"$1\r\na\r\n", true).is_some());
+        assert!(test.order.is_empty());
+    }
+    assert!(places.iter().all(|at| *at == places[0]), "{places:?}");
+}
+
+#[test]
 fn what_is_answered_here_waits_its_turn_too() {
     let mut test = Test::new();
     let get = test.one("GET a", 1);

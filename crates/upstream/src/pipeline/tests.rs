@@ -59,6 +59,25 @@ fn replies_go_to_requests_in_the_order_written() {
 }
 
 #[test]
+fn every_reply_is_announced_before_it_is_passed_on() {
+    let numbers = 0..3 * AHEAD + 1;
+    let tags: Vec<Tag> = numbers.clone().map(Tag::any).collect();
+    let mut pipeline = written(&tags);
+    let mut inbox = Inbox::default();
+    let replies = b"+OK\r\n".repeat(tags.len());
+    assert_eq!(
+        pipeline.received(&replies, start(), &mut inbox),
+        Ok(replies.len())
+    );
+    assert_eq!(inbox.0.len(), tags.len());
+    for number in numbers {
+        let announced = inbox.2.iter().find(|(ticket, _)| *ticket == number);
+        let group = number - number % AHEAD;
+        assert_eq!(announced, Some(&(number, group)), "{:?}", inbox.2);
+    }
+}
+
+#[test]
 fn what_is_written_is_what_was_queued() {
     let (mut pipeline, now) = (Pipeline::new(1), start());
     let mut expected = Vec::new();
