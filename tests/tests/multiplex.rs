@@ -206,3 +206,27 @@ fn what_is_in_front_of_a_slow_command_does_not_wait_for_it() {
         assert_eq!(text(&client.read()), format!("behind it {round}"));
     }
 }
+
+#[test]
+fn the_parts_of_a_command_are_short_and_long() {
+    let cluster = RealCluster::start(Version::V9_1, SHARDS, 0);
+    let keyway = Keyway::start(&cluster);
+    // Short ones are copied, longer ones sent where they lie; the longest go by a lane of their own.
+    let sizes = [10, 20_000, 12, 16_384, 200_000, 15, 40_000, 100_000];
+    let pairs: Vec<[String; 2]> = (0_u8..)
+        .zip(sizes)
+        .map(|(number, size)| [format!("key {number}"), number.to_string().repeat(size)])
+        .collect();
+    let mut set = vec!["MSET"];
+    set.extend(pairs.iter().flatten().map(String::as_str));
+    assert_eq!(text(&keyway.client().cmd(&set)), "OK");
+    let mut get = vec!["MGET"];
+    get.extend(pairs.iter().rev().map(|[key, _]| key.as_str()));
+    let resp::Value::Array(values) = keyway.client().cmd(&get) else {
+        panic!("no array")
+    };
+    assert_eq!(values.len(), pairs.len());
+    for ([key, expected], value) in pairs.iter().rev().zip(&values) {
+        assert!(text(value) == *expected, "{key} has another value");
+    }
+}

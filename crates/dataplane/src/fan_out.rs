@@ -35,12 +35,12 @@ impl<H: Host> Core<H> {
             slot,
             node: None,
             keys: Keys::all(),
-            request: bytes.clone(),
+            request: 0..bytes.len(),
             block: None,
         };
         let parts: Vec<Part> = slots.into_iter().map(part).collect();
         let here = (kind == FanOut::SumPairs).then(|| self.listeners(command, request));
-        self.send_to_all((client, key), command, (parts, here), kind, now)
+        self.send_to_all((client, key), command, ((parts, bytes), here), kind, now)
     }
 
     /// What there is beyond the counts of the nodes: `PUBSUB NUMSUB`, or `SHARDNUMSUB`.
@@ -83,17 +83,18 @@ impl<H: Host> Core<H> {
                 slot: Slot::of_key(b""), // it has no say
                 node: Some(Box::new(node.addr.clone())),
                 keys: Keys::all(),
-                request: bytes.clone(),
+                request: 0..bytes.len(),
                 block: None,
             });
-        self.send_to_all(client, command, (parts.collect(), None), kind, now)
+        let parts = parts.collect();
+        self.send_to_all(client, command, ((parts, bytes), None), kind, now)
     }
 
     fn send_to_all(
         &mut self,
         (client, key): (&mut State, Key),
         command: &Command,
-        (parts, here): (Vec<Part>, Option<Vec<u8>>),
+        ((parts, bytes), here): ((Vec<Part>, Bytes), Option<Vec<u8>>),
         kind: FanOut,
         now: Instant,
     ) -> Took {
@@ -108,7 +109,16 @@ impl<H: Host> Core<H> {
         if let (Some(here), Ok(last)) = (here, u16::try_from(asked)) {
             merge.piece(last, &here, true); // Keyway's own part
         }
-        self.forward_split((client, key), command, Split { parts, merge }, now)
+        self.forward_split(
+            (client, key),
+            command,
+            Split {
+                parts,
+                bytes,
+                merge,
+            },
+            now,
+        )
     }
 
     /// The first slot of each shard: it stands for whoever owns it when a command is sent.

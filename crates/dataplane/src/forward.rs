@@ -1,12 +1,13 @@
 //! A command on its way to one node or to several.
 
-use std::time::Instant;
+use std::{ops::Range, time::Instant};
 
 use bytes::Bytes;
 use command::Command;
 use resp::Request;
 use routing::{Keys, Merge, Part, Slot, Split};
 use session::{Completed, Form, Held, Op, OpState, Place, Sharing, Target, Until};
+use smallvec::SmallVec;
 use topology::NodeAddr;
 
 use crate::{
@@ -72,6 +73,19 @@ fn part_form(part: &Part, command: &Command) -> (Form, bool) {
         |block| (Form::Block(block.preludes), block.writes),
     )
 }
+
+/// One part of a command on its way.
+struct Leg {
+    way: Way,
+    slot: Slot,
+    /// Its request, within those of all parts.
+    request: Range<usize>,
+    /// What it is, and whether it may write.
+    nature: (Form, bool),
+}
+
+/// So many parts are sent without an allocation for where they go.
+const FEW_PARTS: usize = 16;
 
 /// Where one part of a command goes now.
 enum Way {
@@ -174,70 +188,70 @@ impl<H: Host> Core<H> {
         split: Split,
         now: Instant,
     ) -> Took {
-        let mut ways = Vec::with_capacity(split.parts.len());
+        let Split {
+            parts,
+            bytes,
+            merge,
+        } = split;
+        let mut ops = Vec::with_capacity(parts.len());
+        let mut legs: SmallVec<[Leg; FEW_PARTS]> = SmallVec::with_capacity(parts.len());
         let mut plain = true;
-        for part in &split.parts {
+        let mut about_keys = true;
+        for part in parts {
             let slot = Some(part.slot);
-            let (form, writes) = part_form(part, command);
+            let (form, writes) = part_form(&part, command);
             let form = self.form_of(client, form, slot, writes || part.keys.are_all());
             let lane = Lane::of(part.request.len(), command.is_slow(), client.bulky > 0);
             plain &= is_plain(form, lane);
             let to = (slot, part.node.as_deref());
             let about = (&part.keys, writes);
             let way = self.way((client, key), to, (form, lane), about, now);
-            if let Way::Channel(channel) = &way
-                && !self
-                    .channels
-                    .get(*channel)
-                    .is_some_and(|channel| channel.has_room())
-            {
-                return Took::NoRoom;
-            }
-            ways.push((way, form, writes));
+            let state = match &way {
+                Way::Channel(channel) => match self.channels.get(*channel) {
+                    Some(channel) if channel.has_room() => OpState::InFlight(channel.route),
+                    _ => return Took::NoRoom,
+                },
+                Way::Held(until) => self.held(*until, bytes.slice(part.request.clone()), now),
+            };
+            // What goes to every shard is about no slot in particular.
+            about_keys &= !part.keys.are_all();
+            legs.push(Leg {
+                way,
+                slot: part.slot,
+                request: part.request,
+                nature: (form, writes),
+            });
+            ops.push(Op {
+                slot,
+                node: part.node,
+                keys: part.keys,
+                writes,
+                form,
+                state,
+            });
         }
         if !plain {
             client.calm = 0; // whatever the last part found
         }
         let silent = !client.session.take_reply_wanted();
-        // What goes to every shard is about no slot in particular.
-        let about_keys = split.parts.iter().all(|part| !part.keys.are_all());
-        let mut ops = Vec::with_capacity(ways.len());
-        let mut requests = split.parts;
-        for (part, (way, form, writes)) in requests.iter_mut().zip(&ways) {
-            let state = match way {
-                Way::Channel(channel) => {
-                    let route = self.channels.get(*channel).map(|channel| channel.route);
-                    OpState::InFlight(route.unwrap_or(session::Route(0)))
-                }
-                Way::Held(until) => self.held(*until, part.request.clone(), now),
-            };
-            ops.push(Op {
-                slot: Some(part.slot),
-                node: part.node.take(),
-                keys: std::mem::take(&mut part.keys),
-                writes: *writes,
-                form: *form,
-                state,
-            });
-        }
         let place = client
             .session
             .order
-            .reserve_many(command.id(), silent, ops, split.merge, now);
+            .reserve_many(command.id(), silent, ops, merge, now);
         self.follow_some((client, key), (place, silent), now);
+        let protocol = client.session.protocol;
         let mut holds = false;
-        for (number, (part, (way, form, writes))) in (0..).zip(requests.iter().zip(ways)) {
-            let Way::Channel(channel) = way else {
+        for (number, leg) in (0..).zip(legs) {
+            let Way::Channel(channel) = leg.way else {
                 holds = true;
                 continue;
             };
+            let (form, _) = leg.nature;
             self.count_read(channel, form);
-            let protocol = client.session.protocol;
-            let mut ticket = Ticket::new(key, (place, number), command, (form, writes), protocol);
-            ticket.about = ticket
-                .about
-                .or_keys_of(Some(part.slot).filter(|_| about_keys));
-            self.push(channel, ticket, &part.request, Some(&part.request), now);
+            let mut ticket = Ticket::new(key, (place, number), command, leg.nature, protocol);
+            ticket.about = ticket.about.or_keys_of(about_keys.then_some(leg.slot));
+            let request = bytes.get(leg.request).unwrap_or_default();
+            self.push(channel, ticket, request, Some(&bytes), now);
         }
         if holds {
             self.list_as_held(client, key);
@@ -356,7 +370,7 @@ impl<H: Host> Core<H> {
         Some(channel.reads.lead(key, request))
     }
 
-    /// Queues a command on a channel.
+    /// Queues a command on a channel. The request is all of `owned` or lies in it.
     pub(crate) fn push(
         &mut self,
         key: Key,
@@ -396,11 +410,10 @@ impl<H: Host> Core<H> {
         if let Some(channel) = self.channels.get_mut(key) {
             channel.used_at = now;
             let shared = || {
-                Some(
-                    owned
-                        .cloned()
-                        .unwrap_or_else(|| Bytes::copy_from_slice(request)),
-                )
+                Some(owned.map_or_else(
+                    || Bytes::copy_from_slice(request),
+                    |owned| owned.slice_ref(request),
+                ))
             };
             channel
                 .connection

@@ -276,18 +276,27 @@ impl<H: Host> Core<H> {
         let cut = transaction.by_slot(about);
         let here = self.answer_all(client, transaction.here(), table, now);
         let merge = Merge::blocks(cut.blocks.len(), cut.pieces, here);
-        let part = |(slot, block): (Slot, Block)| Part {
-            slot,
-            keys: block.keys,
-            node: None,
-            request: block.request.into(),
-            block: Some(PartBlock {
-                preludes: block.preludes,
-                writes: block.writes,
-            }),
+        let mut bytes = Vec::new();
+        let part = |(slot, block): (Slot, Block)| {
+            let start = bytes.len();
+            bytes.extend_from_slice(&block.request);
+            Part {
+                slot,
+                keys: block.keys,
+                node: None,
+                request: start..bytes.len(),
+                block: Some(PartBlock {
+                    preludes: block.preludes,
+                    writes: block.writes,
+                }),
+            }
         };
-        let parts = cut.blocks.into_iter().map(part).collect();
-        match self.forward_split((client, key), command, Split { parts, merge }, now) {
+        let split = Split {
+            parts: cut.blocks.into_iter().map(part).collect(),
+            bytes: bytes.into(),
+            merge,
+        };
+        match self.forward_split((client, key), command, split, now) {
             Took::Yes => None,
             Took::NoRoom => {
                 client.session.transaction = Some(transaction);

@@ -188,21 +188,8 @@ impl RequestDecoder {
         let count = usize::from(count - b'0');
         let mut spans = [Span::NONE; QUICK_ARGS_MAX];
         for span in spans.iter_mut().take(count) {
-            let [b'$', line @ ..] = rest else {
-                return None;
-            };
-            let Digits::Number { value, size } = digits(line) else {
-                return None;
-            };
-            let body = line.get(size..)?;
-            let len = usize::try_from(value).ok()?;
-            let Some((_, [b'\r', b'\n', behind @ ..])) = body.split_at_checked(len) else {
-                return None;
-            };
-            if len > self.limits.bulk_bytes_max {
-                return None;
-            }
-            *span = Span::new(buf.len() - body.len(), len);
+            let (argument, behind) = self.whole_argument(buf, rest)?;
+            *span = argument;
             rest = behind;
         }
         let end = buf.len() - rest.len();
@@ -212,6 +199,45 @@ impl RequestDecoder {
         }
         self.spans = Spans::from_buf_and_len(spans, count);
         Some(end)
+    }
+
+    /// The argument at the start of `rest`, the end of `buf`, and what follows it, if it is there as a
+    /// whole and no longer than it may be.
+    #[inline]
+    fn whole_argument<'a>(&self, buf: &[u8], rest: &'a [u8]) -> Option<(Span, &'a [u8])> {
+        let [b'$', line @ ..] = rest else {
+            return None;
+        };
+        let Digits::Number { value, size } = digits(line) else {
+            return None;
+        };
+        let body = line.get(size..)?;
+        let len = usize::try_from(value).ok()?;
+        let Some((_, [b'\r', b'\n', behind @ ..])) = body.split_at_checked(len) else {
+            return None;
+        };
+        let fits = len <= self.limits.bulk_bytes_max;
+        fits.then(|| (Span::new(buf.len() - body.len(), len), behind))
+    }
+
+    /// The arguments at `pos` that are there as a whole and within every limit, as nearly all are. Those
+    /// behind the first that is not are left alone.
+    #[inline]
+    fn whole_arguments(&mut self, buf: &[u8]) {
+        let bytes_max = self.limits.request_bytes_max.min(u32::MAX as usize);
+        let mut rest = buf.get(self.pos..).unwrap_or_default();
+        let before = rest.len();
+        while self.args_left > 0
+            && let Some((span, behind)) = self.whole_argument(buf, rest)
+            && buf.len() - behind.len() <= bytes_max
+        {
+            self.spans.push(span);
+            self.args_left -= 1;
+            rest = behind;
+        }
+        if rest.len() < before {
+            self.advance_to(buf.len() - rest.len());
+        }
     }
 
     /// The request whose arguments are known ends here.
@@ -259,7 +285,13 @@ impl RequestDecoder {
 
     #[inline]
     fn arguments(&mut self, buf: &[u8]) -> Result<bool, ProtocolError> {
-        while self.args_left > 0 {
+        loop {
+            if self.bulk.is_none() {
+                self.whole_arguments(buf);
+            }
+            if self.args_left == 0 {
+                return self.complete(buf);
+            }
             let len = match self.bulk {
                 Some(len) => len,
                 None => match self.bulk_length(buf)? {
@@ -284,7 +316,6 @@ impl RequestDecoder {
             self.advance_to(end + 2);
             self.args_left -= 1;
         }
-        self.complete(buf)
     }
 
     /// Reads the `$<length>` line at `pos`.

@@ -197,7 +197,8 @@ impl ReplyFramer {
 /// The size of a bulk, a small integer or `+OK` that is all there: nearly every reply, without the
 /// detour through a header. `None` says nothing.
 #[inline]
-fn flat(buf: &[u8]) -> Option<usize> {
+#[must_use]
+pub fn flat(buf: &[u8]) -> Option<usize> {
     match buf.split_first()? {
         (b'$', line) => match digits(line) {
             Digits::Number { value, size } => {

@@ -32,6 +32,11 @@ impl Span {
         }
     }
 
+    /// Where what follows its CRLF begins.
+    fn end(self) -> usize {
+        self.start as usize + self.len as usize + 2
+    }
+
     fn of(self, frame: &[u8]) -> &[u8] {
         let start = self.start as usize;
         frame
@@ -65,6 +70,15 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn arg(&self, index: usize) -> Option<&'a [u8]> {
         self.spans.get(index).map(|span| span.of(self.frame))
+    }
+
+    /// So many arguments from the one at `index` (at least 1) on, as they are framed: each with its length
+    /// line and the end of its line.
+    #[must_use]
+    pub fn framed(&self, index: usize, count: usize) -> Option<&'a [u8]> {
+        let before = self.spans.get(index.checked_sub(1)?)?;
+        let last = self.spans.get(index + count - 1)?;
+        self.frame.get(before.end()..last.end())
     }
 
     /// All arguments, the name first.

@@ -1,6 +1,7 @@
 //! Writes replies and requests, into any buffer that can take bytes.
 
 use bytes::BytesMut;
+use smallvec::{Array, SmallVec};
 
 use crate::{Protocol, double};
 
@@ -11,6 +12,13 @@ pub trait Sink {
 }
 
 impl Sink for Vec<u8> {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+impl<A: Array<Item = u8>> Sink for SmallVec<A> {
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);

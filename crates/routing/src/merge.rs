@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use command::FanOut;
 use resp::Value;
+use smallvec::SmallVec;
 
 mod parts;
 
@@ -238,13 +239,15 @@ impl Merge {
     }
 
     fn replies(&self) -> impl Iterator<Item = &[u8]> + Clone {
-        self.parts.iter().map(|part| {
-            if part.pieces.is_empty() {
-                self.whole.get(part.at.clone()).unwrap_or_default()
-            } else {
-                part.pieces.as_slice()
-            }
-        })
+        self.parts.iter().map(|part| self.reply(part))
+    }
+
+    fn reply<'a>(&'a self, part: &'a Collected) -> &'a [u8] {
+        if part.pieces.is_empty() {
+            self.whole.get(part.at.clone()).unwrap_or_default()
+        } else {
+            part.pieces.as_slice()
+        }
     }
 
     fn are_all_alike(&self) -> bool {
@@ -271,6 +274,10 @@ impl Merge {
     }
 
     fn interleave(&self, part_of_key: &[u16], out: &mut Vec<u8>) -> Option<()> {
+        out.reserve(self.held);
+        if part_of_key.len() == self.parts.len() {
+            return self.line_up_single(part_of_key, out);
+        }
         let counts = self.counts(part_of_key)?;
         let mut rests = self
             .replies()
@@ -285,6 +292,20 @@ impl Merge {
             *rest = left;
         }
         rests.iter().all(|rest| rest.is_empty()).then_some(())
+    }
+
+    /// The same where every part has one key.
+    fn line_up_single(&self, part_of_key: &[u16], out: &mut Vec<u8>) -> Option<()> {
+        resp::write::array(out, part_of_key.len());
+        for part in part_of_key {
+            let reply = self.reply(self.parts.get(usize::from(*part))?);
+            let (element, rest) = split_value(reply.strip_prefix(b"*1\r\n")?)?;
+            if !rest.is_empty() {
+                return None;
+            }
+            out.extend_from_slice(element);
+        }
+        Some(())
     }
 
     /// The elements of all parts in the order of the commands, with its error in place of each element
@@ -349,7 +370,7 @@ fn is_error(reply: &&[u8]) -> bool {
 
 /// What follows the header of an array of `count`.
 fn elements(reply: &[u8], count: usize) -> Option<&[u8]> {
-    let mut header = Vec::with_capacity(16);
+    let mut header = SmallVec::<[u8; 24]>::new();
     resp::write::array(&mut header, count);
     reply.strip_prefix(header.as_slice())
 }

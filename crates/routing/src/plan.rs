@@ -312,7 +312,7 @@ mod tests {
         let requests: Vec<_> = split
             .parts
             .iter()
-            .map(|part| part.request.to_vec())
+            .map(|part| split.request(part).to_vec())
             .collect();
         let expected = |args: &[&str]| {
             OwnedRequest::from_args(args.iter().copied())

@@ -225,7 +225,8 @@ impl Transaction {
                     pieces.push(Piece::Whole(cut.add(slot, request, &keys, writes)));
                 }
                 Share::Cut(split) => {
-                    let add = |part: &Part| cut.add(part.slot, &part.request, &part.keys, writes);
+                    let add =
+                        |part: &Part| cut.add(part.slot, split.request(part), &part.keys, writes);
                     let parts = split.parts.iter().map(add).collect();
                     pieces.push(Piece::Cut(parts, split.merge));
                 }

@@ -119,7 +119,7 @@ fn explain(
         } => explanation.places = vec![Place::of(topology, slot, keys, &reads)],
         Plan::Split(split) => {
             for part in &split.parts {
-                let keys = OwnedRequest::parse(part.request.clone());
+                let keys = OwnedRequest::parse(split.request(part).to_vec());
                 let keys = keys.map_or_else(|_| Vec::new(), |part| keys_of(command, &part));
                 let place = Place::of(topology, part.slot, keys, &reads);
                 explanation.places.push(place);

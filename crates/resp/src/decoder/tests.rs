@@ -417,7 +417,19 @@ proptest! {
             let owned = OwnedRequest::parse(frame.clone()).unwrap();
             prop_assert_eq!(owned.bytes(), frame);
             prop_assert_eq!(&OwnedRequest::from_args(args), &owned);
-            prop_assert_eq!(owned.as_request().argc(), args.len());
+            let request = owned.as_request();
+            prop_assert_eq!(request.argc(), args.len());
+            for (index, arg) in (1..).zip(&args[1..]) {
+                let mut framed = Vec::new();
+                write::bulk(&mut framed, arg);
+                prop_assert_eq!(request.framed(index, 1), Some(&framed[..]));
+                if let Some(next) = args.get(index + 1) {
+                    write::bulk(&mut framed, next);
+                }
+                let both = (index + 1 < args.len()).then_some(&framed[..]);
+                prop_assert_eq!(request.framed(index, 2), both);
+            }
+            prop_assert_eq!(request.framed(0, 1), None);
         }
     }
 }

@@ -158,8 +158,29 @@ fn a_part_of_another_shape_is_refused() {
             "{text:?}"
         );
     }
+    for wrong in [
+        &b"*2\r\n$1\r\nb\r\n$1\r\nc\r\n"[..],
+        b"*1\r\n$1\r\nb\r\n$1\r\nc\r\n",
+        b"*1\r\n$1\r\nb\r\n:1\r\n",
+        b"*1\r\n$1\r\nb",
+        b"*1\r\n",
+        b"*1\r\n:1\r\n",
+        b"*1\r\n*1\r\n$1\r\nb\r\n",
+        b"*1\r\n-ERR no\r\n",
+        b"*0\r\n",
+        b"*01\r\n$1\r\nb\r\n",
+        b"~1\r\n$1\r\nb\r\n",
+        b"$-1\r\n",
+        b"",
+    ] {
+        let text = String::from_utf8_lossy(wrong);
+        let good = b"*1\r\n$1\r\na\r\n";
+        assert_eq!(array(&[1, 0], &[good, wrong]), WRONG_SHAPE, "{text:?}");
+        assert_eq!(array(&[1, 0], &[wrong, good]), WRONG_SHAPE, "{text:?}");
+    }
     // A key of a part that is not there.
     assert_eq!(array(&[0, 0, 7], &[good]), WRONG_SHAPE);
+    assert_eq!(array(&[7], &[good]), WRONG_SHAPE);
 }
 
 #[test]
@@ -354,7 +375,7 @@ proptest! {
         let mut one = Server(data);
         let mut shards = one.clone();
         let expected = one.run(&refs(&args), protocol);
-        let Some(Split { parts, mut merge }) = split(&args) else {
+        let Some(Split { parts, bytes, mut merge }) = split(&args) else {
             let stride = if args[0] == b"MSET" { 2 } else { 1 };
             let mut slots = args[1..].iter().step_by(stride).map(|key| crate::Slot::of_key(key));
             let first = slots.next();
@@ -366,7 +387,7 @@ proptest! {
         turns.sort_by_key(|turn| order[*turn]);
         let mut complete = false;
         for turn in turns {
-            let args = arguments(&parts[turn].request);
+            let args = arguments(&bytes[parts[turn].request.clone()]);
             let stride = if args[0] == b"MSET" { 2 } else { 1 };
             let keys: Vec<_> = args[1..].iter().step_by(stride).collect();
             prop_assert!(keys.iter().all(|key| crate::Slot::of_key(key) == parts[turn].slot));
