@@ -1,5 +1,7 @@
 //! Bytes on their way to the client.
 
+use std::collections::VecDeque;
+
 /// Emptied buffers of all clients of a worker, for the next one that has something to say: an idle
 /// client owns none, and a busy one needs none from the allocator.
 #[derive(Debug, Default)]
@@ -33,26 +35,48 @@ impl Spare {
 /// A buffer that has grown beyond this is given back when it is empty.
 const KEEP_CAPACITY_BYTES_MAX: usize = 64 * 1024;
 
+/// Of so much a chunk is made; what follows begins the next one.
+const CHUNK_BYTES_MIN: usize = 192 * 1024;
+/// Room of a chunk: also for what is appended to it last.
+const CHUNK_CAPACITY_BYTES: usize = 256 * 1024;
+
 /// What is to be written to a client: appended at the end, written from the front.
 ///
-/// Owns no memory while it is empty.
+/// Owns no memory while it is empty. What waits for a slow client is in chunks: one vector would need
+/// two times as much again whenever it grows.
 #[derive(Debug, Default)]
 pub struct Output {
     bytes: Vec<u8>,
+    /// How much of the front is written: of the first chunk, if there are any.
     written: usize,
+    chunks: Option<Box<Chunks>>,
+}
+
+/// What comes before the bytes that are appended to; never empty.
+#[derive(Debug, Default)]
+struct Chunks {
+    queue: VecDeque<Vec<u8>>,
+    bytes: usize,
 }
 
 impl Output {
-    /// Bytes not yet written.
+    /// The next bytes to write, though perhaps not all that there are.
     #[must_use]
     pub fn pending(&self) -> &[u8] {
-        self.bytes.get(self.written..).unwrap_or_default()
+        let front = match &self.chunks {
+            None => Some(&self.bytes),
+            Some(chunks) => chunks.queue.front(),
+        };
+        front
+            .and_then(|bytes| bytes.get(self.written..))
+            .unwrap_or_default()
     }
 
     /// How many bytes are not yet written.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.bytes.len() - self.written
+        let before = self.chunks.as_ref().map_or(0, |chunks| chunks.bytes);
+        before + self.bytes.len() - self.written
     }
 
     /// Whether everything is written.
@@ -62,14 +86,29 @@ impl Output {
     }
 
     /// The buffer to append to.
+    #[inline]
     pub fn buffer(&mut self) -> &mut Vec<u8> {
+        if self.bytes.len() >= CHUNK_BYTES_MIN {
+            self.begin_chunk();
+        }
         &mut self.bytes
     }
 
-    /// Says that the first `count` pending bytes were written. `spare` takes an emptied buffer
+    #[cold]
+    fn begin_chunk(&mut self) {
+        let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(CHUNK_CAPACITY_BYTES));
+        let chunks = self.chunks.get_or_insert_default();
+        chunks.bytes += bytes.len();
+        chunks.queue.push_back(bytes);
+    }
+
+    /// Says that the first `count` bytes were written. `spare` takes an emptied buffer
     /// for reuse by another client, so that an idle one owns none.
     pub fn wrote(&mut self, count: usize, spare: &mut Spare) {
         self.written += count.min(self.len());
+        if self.chunks.is_some() {
+            self.drop_chunks();
+        }
         if self.is_empty() {
             self.written = 0;
             let mut bytes = std::mem::take(&mut self.bytes);
@@ -78,9 +117,30 @@ impl Output {
                 bytes.clear();
                 spare.outputs.push(bytes);
             }
-        } else if self.written > KEEP_CAPACITY_BYTES_MAX && self.written > self.bytes.len() / 2 {
+        } else if self.chunks.is_none()
+            && self.written > KEEP_CAPACITY_BYTES_MAX
+            && self.written > self.bytes.len() / 2
+        {
             self.bytes.drain(..self.written);
             self.written = 0;
+        }
+    }
+
+    /// Drops the chunks that are written.
+    #[cold]
+    fn drop_chunks(&mut self) {
+        let Some(chunks) = &mut self.chunks else {
+            return;
+        };
+        while let Some(front) = chunks.queue.front()
+            && front.len() <= self.written
+        {
+            self.written -= front.len();
+            chunks.bytes -= front.len();
+            chunks.queue.pop_front();
+        }
+        if chunks.queue.is_empty() {
+            self.chunks = None;
         }
     }
 
@@ -129,10 +189,46 @@ mod tests {
     #[test]
     fn a_long_written_front_is_dropped() {
         let (mut output, mut spare) = (Output::default(), Spare::default());
-        output.buffer().resize(3 * KEEP_CAPACITY_BYTES_MAX, 7);
+        output.buffer().resize(3 * KEEP_CAPACITY_BYTES_MAX - 1, 7);
         output.buffer().push(9);
         output.wrote(2 * KEEP_CAPACITY_BYTES_MAX, &mut spare);
-        assert_eq!(output.buffer().len(), KEEP_CAPACITY_BYTES_MAX + 1);
+        assert_eq!(output.buffer().len(), KEEP_CAPACITY_BYTES_MAX);
         assert_eq!(output.pending().last(), Some(&9));
+    }
+
+    #[test]
+    fn what_waits_takes_little_more_than_its_size_and_keeps_its_order() {
+        let (mut output, mut spare) = (Output::default(), Spare::default());
+        let mut piece = Vec::new();
+        let mut all = Vec::new();
+        for number in 0..400_u32 {
+            piece.clear();
+            let words = (number * 7919) % 16_000;
+            (0..words).for_each(|word| piece.extend((number * 65_536 + word).to_le_bytes()));
+            output.buffer().extend_from_slice(&piece);
+            all.extend_from_slice(&piece);
+            let chunks = output.chunks.iter().flat_map(|chunks| &chunks.queue);
+            let held: usize = chunks.map(Vec::capacity).sum();
+            let most = output.len() * 3 / 2 + 2 * CHUNK_CAPACITY_BYTES;
+            assert!(held + output.bytes.capacity() <= most, "{held}");
+            assert_eq!(output.len(), all.len());
+        }
+        let mut seen = Vec::new();
+        for step in 0.. {
+            let count = output.pending().len().min(1 + (step * 31_337) % 70_000);
+            seen.extend_from_slice(&output.pending()[..count]);
+            output.wrote(count, &mut spare);
+            assert_eq!(output.len(), all.len() - seen.len());
+            if step % 50 == 0 {
+                output.buffer().push(7);
+                all.push(7);
+            }
+            if output.is_empty() {
+                break;
+            }
+            assert!(!output.pending().is_empty());
+        }
+        assert!(seen == all);
+        assert!(output.chunks.is_none() && output.buffer().capacity() == 0);
     }
 }
