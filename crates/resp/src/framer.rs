@@ -79,7 +79,7 @@ impl ReplyFramer {
         }
         loop {
             let rest = buf.get(consumed..).unwrap_or_default();
-            if let Some(size) = flat(rest) {
+            if let Some(size) = flat_reply_size(rest) {
                 consumed += size;
                 self.scanned = 0;
                 self.count();
@@ -198,7 +198,7 @@ impl ReplyFramer {
 /// detour through a header. `None` says nothing.
 #[inline]
 #[must_use]
-pub fn flat(buf: &[u8]) -> Option<usize> {
+pub fn flat_reply_size(buf: &[u8]) -> Option<usize> {
     match buf.split_first()? {
         (b'$', line) => match digits(line) {
             Digits::Number { value, size } => {

@@ -25,7 +25,7 @@ pub mod write;
 
 pub use decoder::RequestDecoder;
 pub use error::{ProtocolError, ReplyError};
-pub use framer::{ReplyFramer, Walk, flat};
+pub use framer::{ReplyFramer, Walk, flat_reply_size};
 pub use limits::{
     BULK_BYTES_MAX, REPLY_COUNT_MAX, REPLY_DEPTH_MAX, REPLY_LINE_BYTES_MAX, RequestLimits,
 };

@@ -276,7 +276,7 @@ impl Merge {
     fn interleave(&self, part_of_key: &[u16], out: &mut Vec<u8>) -> Option<()> {
         out.reserve(self.held);
         if part_of_key.len() == self.parts.len() {
-            return self.line_up_single(part_of_key, out);
+            return self.interleave_single(part_of_key, out);
         }
         let counts = self.counts(part_of_key)?;
         let mut rests = self
@@ -295,7 +295,7 @@ impl Merge {
     }
 
     /// The same where every part has one key.
-    fn line_up_single(&self, part_of_key: &[u16], out: &mut Vec<u8>) -> Option<()> {
+    fn interleave_single(&self, part_of_key: &[u16], out: &mut Vec<u8>) -> Option<()> {
         resp::write::array(out, part_of_key.len());
         for part in part_of_key {
             let reply = self.reply(self.parts.get(usize::from(*part))?);

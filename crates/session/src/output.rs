@@ -42,8 +42,8 @@ const CHUNK_CAPACITY_BYTES: usize = 256 * 1024;
 
 /// What is to be written to a client: appended at the end, written from the front.
 ///
-/// Owns no memory while it is empty. What waits for a slow client is in chunks: one vector would need
-/// two times as much again whenever it grows.
+/// Owns no memory while it is empty. What waits for a slow client is in chunks: one vector would,
+/// whenever it grows, be there twice for a moment, once of double size.
 #[derive(Debug, Default)]
 pub struct Output {
     bytes: Vec<u8>,
@@ -213,7 +213,9 @@ mod tests {
             assert!(held + output.bytes.capacity() <= most, "{held}");
             assert_eq!(output.len(), all.len());
         }
-        let mut seen = Vec::new();
+        // Also over the ends of chunks at once.
+        let mut seen = all.get(..500_000).unwrap().to_vec();
+        output.wrote(seen.len(), &mut spare);
         for step in 0.. {
             let count = output.pending().len().min(1 + (step * 31_337) % 70_000);
             seen.extend_from_slice(&output.pending()[..count]);

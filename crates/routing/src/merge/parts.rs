@@ -16,7 +16,7 @@ pub(super) fn array_of(reply: &[u8]) -> Option<(usize, &[u8])> {
 
 /// The first reply, and what follows it.
 pub(super) fn split_reply(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    if let Some(size) = resp::flat(bytes) {
+    if let Some(size) = resp::flat_reply_size(bytes) {
         return bytes.split_at_checked(size);
     }
     let walk = ReplyFramer::new().advance(bytes).ok()?;
